@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* lock.c - see lock.h. The bodies are opaque to the thread-safety analysis: it checks their callers. */
+#include "vhd/base/lock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void must(int err, const char *what)
+{
+	if (!err)
+		return;
+	fprintf(stderr, "vhdnfs: %s: %s\n", what, strerror(err));
+	abort();
+}
+
+void lock_init(struct lock *l)
+{
+	must(pthread_mutex_init(&l->m, NULL), "mutex init");
+}
+
+void lock_fini(struct lock *l)
+{
+	must(pthread_mutex_destroy(&l->m), "mutex destroy");
+}
+
+void lock_take(struct lock *l) NO_THREAD_SAFETY
+{
+	must(pthread_mutex_lock(&l->m), "mutex lock");
+}
+
+bool lock_try(struct lock *l) NO_THREAD_SAFETY
+{
+	int err = pthread_mutex_trylock(&l->m);
+
+	if (err == EBUSY)
+		return false;
+	must(err, "mutex trylock");
+	return true;
+}
+
+void lock_drop(struct lock *l) NO_THREAD_SAFETY
+{
+	must(pthread_mutex_unlock(&l->m), "mutex unlock");
+}
+
+void rwlock_init(struct rwlock *l)
+{
+	must(pthread_rwlock_init(&l->l, NULL), "rwlock init");
+}
+
+void rwlock_fini(struct rwlock *l)
+{
+	must(pthread_rwlock_destroy(&l->l), "rwlock destroy");
+}
+
+void rwlock_read(struct rwlock *l) NO_THREAD_SAFETY
+{
+	must(pthread_rwlock_rdlock(&l->l), "rwlock read");
+}
+
+void rwlock_write(struct rwlock *l) NO_THREAD_SAFETY
+{
+	must(pthread_rwlock_wrlock(&l->l), "rwlock write");
+}
+
+bool rwlock_try_read(struct rwlock *l) NO_THREAD_SAFETY
+{
+	int err = pthread_rwlock_tryrdlock(&l->l);
+
+	if (err == EBUSY || err == EAGAIN)
+		return false;
+	must(err, "rwlock try read");
+	return true;
+}
+
+bool rwlock_try_write(struct rwlock *l) NO_THREAD_SAFETY
+{
+	int err = pthread_rwlock_trywrlock(&l->l);
+
+	if (err == EBUSY)
+		return false;
+	must(err, "rwlock try write");
+	return true;
+}
+
+void rwlock_drop(struct rwlock *l) NO_THREAD_SAFETY
+{
+	must(pthread_rwlock_unlock(&l->l), "rwlock unlock");
+}
+
+void cond_init(struct cond *c)
+{
+	pthread_condattr_t a;
+
+	must(pthread_condattr_init(&a), "condattr init");
+	must(pthread_condattr_setclock(&a, CLOCK_MONOTONIC), "condattr clock");
+	must(pthread_cond_init(&c->c, &a), "cond init");
+	pthread_condattr_destroy(&a);
+}
+
+void cond_fini(struct cond *c)
+{
+	must(pthread_cond_destroy(&c->c), "cond destroy");
+}
+
+void cond_wait(struct cond *c, struct lock *l) NO_THREAD_SAFETY
+{
+	must(pthread_cond_wait(&c->c, &l->m), "cond wait");
+}
+
+bool cond_wait_ms(struct cond *c, struct lock *l, uint32_t ms) NO_THREAD_SAFETY
+{
+	struct timespec t;
+	int err;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += (long)(ms % 1000) * 1000000L;
+	if (t.tv_nsec >= 1000000000L) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000L;
+	}
+	err = pthread_cond_timedwait(&c->c, &l->m, &t);
+	if (err == ETIMEDOUT)
+		return false;
+	must(err, "cond timed wait");
+	return true;
+}
+
+void cond_signal(struct cond *c)
+{
+	must(pthread_cond_signal(&c->c), "cond signal");
+}
+
+void cond_broadcast(struct cond *c)
+{
+	must(pthread_cond_broadcast(&c->c), "cond broadcast");
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * cache.h - the block cache: the only place where image data stays in memory
+ *
+ * One cache serves all images and has one memory limit, which is kept: frames of 64 KiB, keyed by (device, frame
+ * number), each with valid and dirty bits per 4 KiB unit. A frame's states:
+ *
+ *     EMPTY --fill--> CLEAN <--writeback done-- WRITING
+ *       |               ^  \--write--> DIRTY --writeback--^   (a write while WRITING makes it DIRTY again)
+ *       +---- evict ----+  only CLEAN, unpinned frames are evicted
+ *
+ * Eviction is scan-resistant (S3-FIFO). Dirty frames are written back by the cache's own thread, by age and by amount,
+ * neighbours coalesced; writers wait when too much is dirty.
+ *
+ * CACHE_NOWAIT: the call does what it can without waiting for the host or for memory, else returns -EAGAIN having done
+ * nothing; the caller repeats it on a thread that may wait. All others may block.
+ *
+ * Only the functions below change the bytes of a frame. A pinned frame stays in memory and readable; its bytes may
+ * change under the reader when somebody writes to the range, as on a disk.
+ *
+ * A device is a range of a struct vhd (a partition or the whole disk). All offsets are bytes from the device's start.
+ */
+#ifndef VHDNFS_CACHE_CACHE_H
+#define VHDNFS_CACHE_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vhd/image/vhd.h"
+
+#define CACHE_FRAME 65536u
+#define CACHE_UNIT 4096u
+#define CACHE_MIN_LIMIT (4u << 20)
+
+struct cache;
+struct cache_dev;
+struct frame;
+
+enum cache_flags {
+	CACHE_NOWAIT = 1 << 0, /* -EAGAIN rather than wait */
+	CACHE_META = 1 << 1,   /* file-system metadata: counted apart, kept a little longer */
+};
+
+/* @limit: bytes for frames, at least CACHE_MIN_LIMIT; what the cache allocates besides (index, lists) is below 1 %. */
+int cache_new(struct cache **out, size_t limit);
+void cache_free(struct cache *c); /* all devices must be detached; NULL is accepted */
+
+/* Attach [start, start + len) of an image. start is a multiple of 512; when it is not a multiple of 4 KiB, frames are
+ * still relative to it. The image stays the caller's and must outlive the device. */
+int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, struct cache_dev **out);
+/* Writes back, flushes, drops every frame. No pins may be left. 0 or the first error (the device is gone either way). */
+int cache_detach(struct cache_dev *d);
+
+uint64_t cache_dev_size(const struct cache_dev *d);
+bool cache_dev_writable(const struct cache_dev *d);
+
+/* Copy out or in. Ranges must lie inside the device (-EINVAL); any alignment. A write marks the units dirty; it reads a
+ * unit first only when it covers part of it and the unit is not valid. cache_writev() takes the bytes from @iov, whose
+ * lengths add up to @len. Errors: -EAGAIN, -EIO (and what the image layer returns), -EROFS, -ENOMEM. */
+int cache_read(struct cache_dev *d, void *buf, size_t len, uint64_t off, unsigned flags);
+int cache_write(struct cache_dev *d, const void *buf, size_t len, uint64_t off, unsigned flags);
+int cache_writev(struct cache_dev *d, const struct iovec *iov, int niov, size_t len, uint64_t off, unsigned flags);
+int cache_zero(struct cache_dev *d, uint64_t off, uint64_t len, unsigned flags);
+
+/* A piece of a pinned range. */
+struct cache_seg {
+	uint8_t *base;
+	uint32_t len;
+	struct frame *pin; /* NULL: memory that needs no pin (a page of zeros) */
+};
+
+/**
+ * cache_pin() - make a range readable in place
+ * @seg: out: the pieces in order, one per frame touched
+ * @max: room in @seg; (len / CACHE_FRAME) + 2 is always enough
+ *
+ * Missing units are read together, with as few and as large transfers as the image's layout allows.
+ *
+ * Return: the number of pieces (> 0), their lengths adding up to len; -EAGAIN (CACHE_NOWAIT), -EINVAL, -EIO, -ENOMEM.
+ * Owns:   each piece holds its frame until cache_unpin(); do not keep pins while waiting for a client without bound.
+ */
+int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max);
+void cache_unpin(struct cache_seg *seg, unsigned n);
+
+/* Start reading what is missing of a range in the background; best effort, never blocks, never fails loudly. */
+void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len);
+
+/* Write the dirty units of a range to the image and wait. Says nothing about stable storage: vhd_flush() does. */
+int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len);
+/* Several ranges in one batch. */
+struct cache_range {
+	uint64_t off, len;
+};
+int cache_writeback_ranges(struct cache_dev *d, const struct cache_range *r, unsigned n);
+/* Everything of the device, then vhd_flush(). */
+int cache_flush(struct cache_dev *d);
+
+/* Forget a range, dirty or not: its blocks were freed. Pinned frames keep their bytes until unpinned. */
+void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len);
+
+/* The first error that background writeback met since the last call (then 0 again): reported by COMMIT. */
+int cache_dev_error(struct cache_dev *d);
+
+struct cache_stats {
+	uint64_t limit, used, dirty; /* bytes */
+	uint64_t hits, misses;       /* per lookup of a frame */
+	uint64_t evictions, writebacks, throttled;
+	uint64_t bytes_read, bytes_written; /* from and to the images */
+};
+void cache_stats(struct cache *c, struct cache_stats *st);
+
+#endif

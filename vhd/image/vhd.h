@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * vhd.h - one open VHD image: fixed or dynamic, as a flat range of bytes
+ *
+ * All offsets and lengths are bytes of the guest's disk unless a name says otherwise. Any thread may call any function
+ * at any time; writes to overlapping ranges race as on a disk (the block cache above never issues them).
+ *
+ * Every call but vhd_size(), vhd_map() on cached metadata and the info getters may block on the host's storage.
+ */
+#ifndef VHDNFS_IMAGE_VHD_H
+#define VHDNFS_IMAGE_VHD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uuid/uuid.h>
+
+#include "vhd/base/why.h"
+
+struct vhd; /* one open image; opaque, see image/vhd_int.h */
+
+enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFF = 4 }; /* as in the footer */
+enum vhd_size_from { VHD_SIZE_AUTO, VHD_SIZE_CHS, VHD_SIZE_CURRENT };
+
+#define VHD_MAX_SIZE (UINT64_C(0xff000000) * 512) /* 2040 GiB */
+
+enum vhd_open_flags {
+	VHD_OPEN_WRITE = 1 << 0,  /* else read-only */
+	VHD_OPEN_NOLOCK = 1 << 1, /* do not take the image lock: info on an image that a server holds */
+	VHD_OPEN_CACHED = 1 << 2, /* through the host's page cache (tools) */
+};
+
+struct vhd_open_opts {
+	unsigned flags;
+	enum vhd_size_from size_from;
+};
+
+/**
+ * vhd_open() - open an image and check every structure that is needed to serve it
+ * @opts: NULL for the defaults (read-only, size by the creator's rule)
+ *
+ * Return: 0; negative errno with one line in @why: -EINVAL not a VHD; -EUCLEAN damaged (which structure, found,
+ *         expected); -ENOTSUP a kind that is not served (differencing, until chains are supported; VHDX);
+ *         -EBUSY in use elsewhere; -ENOMEM; whatever the host said. Nothing is written by opening.
+ * Owns:   the caller closes *out.
+ */
+int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why);
+
+/* Writes what is pending of our own metadata, flushes, closes. NULL is accepted. 0 or the first error. */
+int vhd_close(struct vhd *v);
+void vhd_closep(struct vhd **v);
+
+uint64_t vhd_size(const struct vhd *v); /* bytes, a multiple of 512 */
+bool vhd_writable(const struct vhd *v);
+const char *vhd_path(const struct vhd *v);
+
+struct vhd_run {       /* one answer of vhd_map() */
+	uint64_t off;  /* bytes into the host file of `layer`; undefined for a hole */
+	uint64_t len;  /* bytes, > 0 */
+	uint8_t layer; /* 0 = the image itself, 1 = its parent, … */
+	bool hole;     /* reads as zeros, nothing allocated in any layer */
+};
+
+/**
+ * vhd_map() - where the bytes of a guest range are
+ * @off: any alignment, off + len <= vhd_size(v)
+ * @run: out: the longest run that starts at off and is uniform (one file, contiguous, or all hole)
+ *
+ * Return: 0; -EINVAL range outside the disk; -EIO a sector bitmap could not be read.
+ */
+int vhd_map(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run);
+
+/* One transfer of a guest range. Extents of a batch may touch different blocks; they are resolved, split and sent to the
+ * host together. */
+struct vhd_io {
+	uint64_t off;            /* bytes; a multiple of 512 */
+	const struct iovec *iov; /* lengths add up to a multiple of 512; the range lies inside the disk */
+	int niov;
+	int result; /* out: 0 or negative errno */
+};
+
+/* Read or write a batch and wait for it. Holes read as zeros without touching the host. Writing allocates what is
+ * missing; see image/alloc.c for the order of writes. 0, or the first negative errno: -EINVAL, -EIO, -ENOSPC, -EROFS,
+ * -ENOMEM, -EFBIG (the host file would pass 2 TiB). */
+int vhd_readv(struct vhd *v, struct vhd_io *io, unsigned n);
+int vhd_writev(struct vhd *v, struct vhd_io *io, unsigned n);
+
+/* The same for one buffer, any alignment of @buf; off and len multiples of 512. */
+int vhd_read(struct vhd *v, void *buf, uint64_t len, uint64_t off);
+int vhd_write(struct vhd *v, const void *buf, uint64_t len, uint64_t off);
+
+/* The range reads as zeros from now on; whole blocks give their space back. A hint for what it cannot do. */
+int vhd_discard(struct vhd *v, uint64_t off, uint64_t len);
+
+/* What was written before this call is on stable storage, and would be found by an opener after a crash. */
+int vhd_flush(struct vhd *v);
+
+/* What `vhdnfs image info` shows. */
+struct vhd_info {
+	enum vhd_type type;
+	char creator[5]; /* NUL-terminated, unprintable bytes as '?' */
+	uint32_t creator_version;
+	char creator_os[5];
+	uint64_t size;                /* served size, bytes */
+	uint64_t size_current;        /* the footer's current size */
+	uint64_t size_chs;            /* what its geometry gives */
+	enum vhd_size_from size_from; /* which of the two is served */
+	uint16_t cylinders;
+	uint8_t heads, sectors;
+	uint32_t block_size; /* 0 for fixed */
+	uint32_t blocks, blocks_allocated;
+	uint64_t file_size;
+	int64_t created; /* seconds since 1970 */
+	uuid_t uuid;
+	bool tail_ok, head_ok; /* which copies of the footer were good */
+	bool saved_state;
+};
+void vhd_info(const struct vhd *v, struct vhd_info *info);
+
+struct vhd_create_opts {
+	enum vhd_type type;  /* VHD_FIXED or VHD_DYNAMIC */
+	uint64_t size;       /* bytes, 1 … VHD_MAX_SIZE */
+	uint32_t block_size; /* 0 = 2 MiB; a power of two, 512 KiB … 256 MiB */
+	bool exact;          /* keep the size (rounded up to 512) instead of rounding up to what geometry can express */
+};
+
+/* Make a new, empty image that reads as zeros; fails when @path exists. The file appears whole or not at all. */
+int vhd_create(const char *path, const struct vhd_create_opts *opts, struct why *why);
+
+/* The size that vhd_create() gives for a request: CHS-exact below 65535*16*255 sectors, else rounded up to 512. */
+uint64_t vhd_round_size(uint64_t size);
+
+#endif

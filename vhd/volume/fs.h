@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * fs.h - the interface between the server and a file system in an image
+ *
+ * A struct fs is one mounted file system, a struct fs_node one inode of it that is in memory, reference counted. Drivers
+ * embed both heads in structures of their own. The driver keeps an unlinked inode alive until its last reference goes;
+ * so an open-unlinked file stays readable as long as somebody holds the node.
+ *
+ * FS_NOWAIT: the call does what it can from memory and without waiting for a lock that is held across I/O, else it
+ * returns -EAGAIN having changed nothing; the caller repeats it without the flag on a thread that may block. Calls
+ * without a flags argument may block (lookup of nothing but memory excepted) and must not come from an event loop.
+ *
+ * Names are byte strings, 1 … 255 bytes, without '/' and NUL; "." and ".." are never passed. Permissions are not checked
+ * here: the server does, with what fs_getattr() says. Errors are negative errnos; those that have one meaning here:
+ *
+ *     -EAGAIN  would wait (FS_NOWAIT)       -ESTALE  no such inode, or another generation
+ *     -EROFS   mounted read-only            -EUCLEAN the file system is damaged here
+ *     -EMLINK  too many links               -ENOSPC  no block or no inode
+ *
+ * Locks: the server holds none of its own when it calls in; a driver never calls out of vhd/.
+ */
+#ifndef VHDNFS_VOLUME_FS_H
+#define VHDNFS_VOLUME_FS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uuid/uuid.h>
+
+#include "vhd/base/why.h"
+#include "vhd/cache/cache.h"
+
+struct fs;
+struct fs_node;
+
+enum fs_flags { FS_NOWAIT = 1 << 0 };
+
+enum fs_type { FS_REG = 1, FS_DIR, FS_LNK, FS_BLK, FS_CHR, FS_FIFO, FS_SOCK };
+
+struct fs_time {
+	int64_t sec; /* since 1970, may be negative */
+	uint32_t nsec;
+};
+
+struct fs_attr {
+	uint64_t ino;
+	uint32_t gen;
+	enum fs_type type;
+	uint32_t mode; /* permission, set-id and sticky bits: 07777 */
+	uint32_t nlink, uid, gid;
+	uint32_t rdev_major, rdev_minor;
+	uint64_t size;                             /* bytes */
+	uint64_t space;                            /* bytes allocated */
+	uint64_t change;                           /* grows with every change of data or metadata */
+	struct fs_time atime, mtime, ctime, btime; /* btime {0,0} when the inode cannot keep one */
+};
+
+enum fs_set {
+	FS_SET_MODE = 1 << 0,
+	FS_SET_UID = 1 << 1,
+	FS_SET_GID = 1 << 2,
+	FS_SET_SIZE = 1 << 3,
+	FS_SET_ATIME = 1 << 4,
+	FS_SET_MTIME = 1 << 5,
+	FS_SET_ATIME_NOW = 1 << 6,
+	FS_SET_MTIME_NOW = 1 << 7,
+	FS_SET_BTIME = 1 << 8, /* ignored where btime cannot be kept */
+};
+
+struct fs_setattr {
+	unsigned what; /* FS_SET_* */
+	uint32_t mode, uid, gid;
+	uint64_t size;
+	struct fs_time atime, mtime, btime;
+};
+
+/* A directory before and after a change, for change_info4. */
+struct fs_cinfo {
+	bool atomic;
+	uint64_t before, after;
+};
+
+struct fs_create {
+	enum fs_type type;
+	struct fs_setattr set; /* MODE, UID, GID are always set; times optional; SIZE not */
+	uint32_t rdev_major, rdev_minor;
+	const char *target; /* symlink: 1 … 4095 bytes */
+	uint32_t target_len;
+	bool has_verf; /* exclusive create: the verifier is kept in the inode (atime and mtime seconds) */
+	uint64_t verf;
+};
+
+struct fs_dirent {
+	uint64_t cookie; /* > 2; where to continue after this entry; stable while others come and go */
+	uint64_t ino;
+	const char *name; /* not NUL-terminated; valid during the call */
+	uint32_t len;
+};
+/* false stops the listing before this entry (it was not taken). Must not call into the file system. */
+typedef bool fs_emit_fn(void *arg, const struct fs_dirent *d);
+
+struct fs_statfs {
+	uint64_t bytes_total, bytes_free, bytes_avail; /* avail: for others than the superuser */
+	uint64_t files_total, files_free;
+	uint32_t block_size;
+	uint32_t name_max;
+	uint32_t link_max;
+	uint64_t file_size_max;
+};
+
+enum fs_seek { FS_SEEK_DATA, FS_SEEK_HOLE };
+
+struct fs_ops {
+	const char *name; /* "ext4" */
+
+	/* The node of a filehandle. 0, -ESTALE, -EAGAIN. The reference is the caller's. */
+	int (*get)(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out);
+	void (*put)(struct fs_node *n); /* called by fs_node_put() on the last reference; may free the inode on disk */
+
+	int (*lookup)(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_node **out);
+	int (*parent)(struct fs_node *dir, unsigned flags, struct fs_node **out); /* "..", the root's is the root */
+	int (*getattr)(struct fs_node *n, unsigned flags, struct fs_attr *a);
+	/* All or nothing. SIZE only on FS_REG (-EINVAL, -EFBIG). *after may be NULL. */
+	int (*setattr)(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
+
+	/* -EEXIST when the name exists (then *out is the existing node when that is cheap, else NULL). */
+	int (*create)(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c,
+		      struct fs_node **out, struct fs_cinfo *ci);
+	int (*link)(struct fs_node *n, struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
+	/* Files and empty directories (-ENOTEMPTY). */
+	int (*unlink)(struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
+	/* POSIX rename: replaces an existing target of the same kind (-EISDIR, -ENOTDIR, -ENOTEMPTY, -EEXIST); -EINVAL
+	 * into itself or below. Nothing happens when both names are the same inode. */
+	int (*rename)(struct fs_node *from, const char *name, uint32_t len, struct fs_node *to, const char *nname,
+		      uint32_t nlen, struct fs_cinfo *cfrom, struct fs_cinfo *cto);
+	/* Entries after @cookie (0 = from the start), without "." and "..". *eof when the last one was taken. */
+	int (*readdir)(struct fs_node *dir, uint64_t cookie, unsigned flags, fs_emit_fn *emit, void *arg, bool *eof);
+	int (*readlink)(struct fs_node *n, unsigned flags, char *buf, uint32_t cap); /* length, or negative errno */
+
+	/* Pins [off, off + len) cut at the end of file; holes are pieces of zeros. Number of pieces (0 at or past the
+	 * end), or negative errno. Updates atime as relatime does. fs_seg_max(len) pieces are enough. */
+	int (*read)(struct fs_node *n, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max,
+		    bool *eof);
+	/* Whole or not at all. Extends the file. -EFBIG, -ENOSPC, -EAGAIN. Blocks are found now, so that nothing answered
+	 * here fails later for lack of space; extents reach the image at commit or by write-behind. */
+	int (*write)(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags);
+	/* Data of the range and all metadata needed to find it are on stable storage. len 0 = to the end. */
+	int (*commit)(struct fs_node *n, uint64_t off, uint64_t len);
+	/* -ENXIO past the end (for DATA: nothing but hole follows). A hole starts at the end of file at the latest. */
+	int (*seek)(struct fs_node *n, uint64_t off, enum fs_seek what, uint64_t *out);
+	int (*alloc)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as before; extends the file */
+	int (*punch)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as zeros; size stays */
+
+	int (*sync)(struct fs *fs); /* everything on stable storage */
+	int (*statfs)(struct fs *fs, struct fs_statfs *st);
+	int (*unmount)(struct fs *fs); /* no references left but the root's; frees fs; 0 or the first write error */
+};
+
+struct fs {
+	const struct fs_ops *ops;
+	bool read_only;
+	char type_name[8]; /* "ext4", "ext2" */
+	char label[17];
+	uuid_t uuid;
+	uint64_t size;        /* bytes of the volume */
+	struct fs_node *root; /* one reference held by the fs itself */
+};
+
+struct fs_node {
+	struct fs *fs;
+	uint64_t ino;
+	uint32_t gen;
+	enum fs_type type;
+	atomic_uint refs;
+};
+
+static inline struct fs_node *fs_node_get(struct fs_node *n)
+{
+	atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+	return n;
+}
+
+/* NULL is accepted. ops->put() owns the decrement, so that it can race safely with a lookup in the driver's table; it may
+ * only block when the inode is unlinked and this was its last reference: then the driver hands the work to a thread of
+ * its own. So this is safe on an event loop. */
+static inline void fs_node_put(struct fs_node *n)
+{
+	if (n)
+		n->fs->ops->put(n);
+}
+
+static inline unsigned fs_seg_max(uint32_t len)
+{
+	return len / CACHE_UNIT + 3;
+}
+
+/* How a mount should be. */
+struct fs_mount_opts {
+	bool read_only;
+	bool relatime; /* else atime is never updated by reads */
+};
+
+struct fs_driver {
+	const char *name;
+	/* 1 when the volume holds this kind, 0 when not, negative errno. */
+	int (*probe)(struct cache_dev *dev);
+	/* -EUCLEAN damaged, -ENOTSUP features (one line in @why); when it can only be served read-only the mount succeeds
+	 * with fs->read_only set and a line in @why. The device stays the caller's and outlives the fs. */
+	int (*mount)(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs **out, struct why *why);
+};
+
+extern const struct fs_driver ext4_driver;
+
+#endif
