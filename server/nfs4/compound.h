@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * compound.h - one COMPOUND while it runs, and what the operations share
+ *
+ * Operations are decoded, run and encoded one at a time: a handler takes its arguments from `in`, acts, and encodes the
+ * body that follows its status. The dispatcher (compound.c) writes operation number and status and cuts the body off
+ * again when the status is not NFS4_OK, unless the row in the table says that the operation has a body then too.
+ *
+ * A handler that would have to wait returns ST_WAIT before it changed anything that cannot be done twice; the dispatcher
+ * rewinds in and out to the start of the operation, parks the call, and runs the handler again on a worker with
+ * c->may_block set. errno_status() turns -EAGAIN into ST_WAIT.
+ */
+#ifndef VHDNFS_SERVER_NFS4_COMPOUND_H
+#define VHDNFS_SERVER_NFS4_COMPOUND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/export.h"
+#include "server/rpc/rpc.h"
+#include "server/state/state.h"
+#include "vhd/volume/fs.h"
+#include "xdr/stream.h"
+#include "xdr/xdr.h" /* all generated types */
+
+struct nfs_server {
+	struct exports *exports;
+	struct st *state;
+	uint32_t max_read, max_write; /* bytes; rtmax, wtmax */
+	verifier4 write_verf;         /* of this start of the server */
+	bool read_only;               /* whole server */
+				      /* counters per operation: calls, errors, nanoseconds are added by compound.c */
+};
+
+/* An object with a filehandle: both references are held. */
+struct obj {
+	struct export *exp; /* NULL: no object */
+	struct fs_node *node;
+};
+
+struct compound {
+	struct nfs_server *srv;
+	struct rpc_call *call;
+	XDR *in;
+	struct xa_out *out;
+	uint32_t minor;
+	uint32_t nops, op; /* how many, and which one runs (0-based) */
+	bool may_block;
+
+	struct obj cfh, sfh;
+	struct cred cred;    /* of the caller on cfh's export; set with cfh */
+	stateid4 csid, ssid; /* current and saved stateid, RFC 8881 16.2.3.1.2 */
+	bool has_csid, has_ssid;
+
+	struct st_call st; /* session, slot, client: filled by SEQUENCE, see state.h */
+	bool has_session;
+	bool replayed; /* out already holds the cached reply: stop */
+};
+
+#define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */
+
+/* Unsigned only when -EAGAIN is not meant: ST_WAIT while !may_block, else NFS4ERR_DELAY. The one place where errno becomes
+ * a status; see status.c. */
+nfsstat4 errno_status(int err);
+
+typedef nfsstat4 op_fn(struct compound *c);
+
+/* ---- compound.c: setting the current object ------------------------------------------------------------------------ */
+
+/* Takes over the caller's references. Drops the current stateid. */
+void c_set_cfh(struct compound *c, struct export *exp, struct fs_node *node);
+void obj_put(struct obj *o);
+struct obj obj_get(const struct obj *o);
+
+/* The stateid an operation works with: the current one when *sid is the special "current stateid". */
+nfsstat4 c_stateid(struct compound *c, const stateid4 *sid, stateid4 *out);
+/* An operation returned a stateid: it is the current one now. */
+void c_set_stateid(struct compound *c, const stateid4 *sid);
+
+/* decode/encode through a generated routine; NFS4ERR_BADXDR / NFS4ERR_REP_TOO_BIG (or RESOURCE) as status. */
+#define C_DECODE(c, type, ptr) (xdr_##type((c)->in, (ptr)) ? NFS4_OK : NFS4ERR_BADXDR)
+#define C_ENCODE(c, type, ptr) (xdr_##type(&(c)->out->x, (ptr)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG)
+
+/* ---- names and filehandles: fh.c, name.c ---------------------------------------------------------------------------- */
+
+/* component4: NFS4ERR_INVAL (empty, bad UTF-8 is accepted), NAMETOOLONG, BADNAME ("." and ".."), BADCHAR ('/' or NUL). */
+nfsstat4 name_check(const component4 *name);
+
+/* At most 64 bytes are written; the length is returned. */
+uint32_t fh_encode(const struct obj *o, uint8_t *buf);
+/* NFS4ERR_BADHANDLE, NFS4ERR_STALE, ST_WAIT. References are the caller's. */
+nfsstat4 fh_decode(struct compound *c, const nfs_fh4 *fh, struct obj *out);
+/* A key that is the same for every handle of one file: for state. */
+struct st_fhkey fh_key(const struct obj *o);
+
+/* ---- permissions: access.c ------------------------------------------------------------------------------------------ */
+
+enum { MAY_READ = 4, MAY_WRITE = 2, MAY_EXEC = 1 };
+/* POSIX bits for the compound's credential. NFS4_OK, NFS4ERR_ACCESS, ST_WAIT, … */
+nfsstat4 may(struct compound *c, const struct obj *o, unsigned want);
+bool may_attr(const struct cred *cr, const struct fs_attr *a, unsigned want);
+/* In a directory: write and search. For removing `victim` (NULL when not known) the sticky bit too. */
+nfsstat4 may_change_dir(struct compound *c, const struct obj *dir, const struct fs_attr *victim);
+bool is_owner(const struct cred *cr, const struct fs_attr *a); /* or uid 0 after squashing */
+/* NFS4ERR_ROFS for read-only exports and file systems. */
+nfsstat4 may_mutate(const struct compound *c, const struct obj *o);
+
+/* ---- attributes: attr.c --------------------------------------------------------------------------------------------- */
+
+/* What a fattr4 asks to set, checked: NFS4ERR_ATTRNOTSUPP, INVAL (read-only attribute), BADXDR, BADOWNER. */
+struct attr_set {
+	struct fs_setattr fs;
+	bitmap4 mask; /* what was asked */
+};
+/* @creating: attributes of a new object (CREATE, OPEN). Points into the arena. */
+nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct attr_set *out);
+/* The permission rules of SETATTR (owner, size needs write, set-id bits); adjusts out->fs. */
+nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_attr *now, struct attr_set *s);
+/* Encode the attributes of @o that @want names and that we support, as a fattr4. */
+nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want);
+/* Owner and mode of a new object: the caller's, with set-gid directories honoured. */
+void attr_new_owner(const struct compound *c, const struct fs_attr *dir, struct fs_setattr *s);
+
+change_info4 cinfo_of(const struct fs_cinfo *ci);
+
+/* ---- operations ------------------------------------------------------------------------------------------------------ */
+
+#define OP_LIST(X)                                                                                                     \
+	/* op_session.c, op_open.c, op_lock.c, op_stateid.c */                                                         \
+	X(exchange_id)                                                                                                 \
+	X(create_session) X(destroy_session) X(destroy_clientid) X(sequence) X(bind_conn_to_session)                   \
+		X(backchannel_ctl) X(reclaim_complete) X(open) X(open_downgrade) X(close) X(lock) X(lockt) X(locku)    \
+			X(test_stateid) X(free_stateid) X(delegreturn) X(delegpurge)                                   \
+				X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */           \
+		X(putfh) X(putpubfh) X(putrootfh) X(getfh) X(savefh) X(restorefh) X(lookup) X(lookupp) X(access)       \
+			X(getattr) X(setattr) X(verify) X(nverify) X(readdir) X(readlink) X(create) X(remove)          \
+				X(rename) X(link) X(read) X(write) X(commit) X(seek) X(allocate) X(deallocate)         \
+					X(io_advise) X(secinfo) X(secinfo_no_name) X(get_dir_delegation)
+
+#define OP_DECLARE(name) op_fn op_##name;
+OP_LIST(OP_DECLARE)
+#undef OP_DECLARE
+
+/* The service's entry points for rpc.h. */
+enum rpc_verdict nfs4_call(void *srv, struct rpc_call *call);
+void nfs4_done(void *srv, struct rpc_call *call);
+void nfs4_closed(void *srv, struct rpc_conn *conn);
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* xdr.h - every type of the wire, as rpcgen made it from the .x files of this folder */
+#ifndef VHDNFS_XDR_XDR_H
+#define VHDNFS_XDR_XDR_H
+
+#include "xdr/rpc.h"
+#include "xdr/nfs4.h"
+#include "xdr/nfs4_cb.h"
+#include "xdr/xattr.h"
+
+#endif
