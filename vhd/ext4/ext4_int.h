@@ -26,6 +26,7 @@
 
 #include <ext2fs/ext2_fs.h>
 #include <ext2fs/ext2fs.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -57,6 +58,13 @@ struct ext4_fs {
 	struct ext4_names *names;
 };
 
+/* Which blocks of a directory were verified (checksum and structure) since its node came into memory. Zeroed is empty. */
+struct ext4_checked_more; /* the bits of blocks from 64 on */
+struct ext4_checked {
+	atomic_uint_least64_t first; /* blocks 0 … 63 */
+	_Atomic(struct ext4_checked_more *) more;
+};
+
 struct ext4_node {
 	struct fs_node n;
 	struct rwlock rw;
@@ -64,6 +72,7 @@ struct ext4_node {
 	bool dirty GUARDED_BY(rw);                    /* inode differs from the inode table */
 	struct ext4_map *map GUARDED_BY(rw);          /* loaded on demand */
 	uint32_t dir_gen GUARDED_BY(rw);              /* directories: grows with every change of the entries */
+	struct ext4_checked checked;                  /* directories: which blocks were verified; dir.c */
 	/* … table links, dirty list, preallocation window: owned by node.c, data.c */
 };
 
@@ -134,7 +143,7 @@ int ext4_bwrite(struct ext4_node *n, uint32_t lblk, const void *block) REQUIRES(
 /* Append one block, i_size and i_blocks follow; *lblk is its number. The caller writes it with ext4_bwrite(). -ENOSPC. */
 int ext4_bappend(struct ext4_node *n, uint32_t *lblk) REQUIRES(n->rw);
 
-/* ---- names: dir.c, htree.c, namei.c --------------------------------------------------------------------------------- */
+/* ---- names: dirblk.c, dir.c, htree.c, readdir.c, namei.c, rename.c --------------------------------------------------------------------------------- */
 
 extern int ext4_op_lookup(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_node **out);
 extern int ext4_op_parent(struct fs_node *dir, unsigned flags, struct fs_node **out);
@@ -146,6 +155,8 @@ extern int ext4_op_rename(struct fs_node *from, const char *name, uint32_t len, 
 			  uint32_t nlen, struct fs_cinfo *cfrom, struct fs_cinfo *cto);
 extern int ext4_op_readdir(struct fs_node *dir, uint64_t cookie, unsigned flags, fs_emit_fn *emit, void *arg,
 			   bool *eof);
+/* The node leaves memory, or the inode is freed: what was remembered of its blocks goes. */
+void ext4_dir_forget(struct ext4_node *n);
 int ext4_names_init(struct ext4_fs *fs);
 void ext4_names_fini(struct ext4_fs *fs);
 
