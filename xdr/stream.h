@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include <rpc/rpc.h> /* libntirpc's: XDR */
+#include "xdr/ntirpc.h" /* XDR */
 
 #include "xdr/arena.h"
 

@@ -3,6 +3,8 @@
 #ifndef VHDNFS_XDR_XDR_H
 #define VHDNFS_XDR_XDR_H
 
+#include "xdr/ntirpc.h"
+
 #include "xdr/rpc.h"
 #include "xdr/nfs4.h"
 #include "xdr/nfs4_cb.h"
