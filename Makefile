@@ -41,6 +41,7 @@ CSTD := -std=gnu11
 OPT_release := -O2 -g -fno-omit-frame-pointer
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+OPT_fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined
 OPT := $(OPT_$(VARIANT))
 HARDEN := -fstack-protector-strong -fPIE
 CFLAGS ?=
@@ -56,7 +57,7 @@ sysflags = $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/
 NTIRPC_CFLAGS := $(call sysflags,libntirpc)
 TIRPC_CFLAGS := $(call sysflags,libtirpc)
 LIBS_VHD := -lext2fs -lcom_err -lblkid -luuid -luring
-LIBS_SERVER := -lntirpc -lcyaml -lsystemd
+LIBS_SERVER := -lntirpc -lcyaml -lyaml -lsystemd
 LIBS_TOOL := -ltirpc
 
 # ---- sources ---------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ SERVER_MAIN := server/main.c
 SERVER_SRC := $(filter-out $(SERVER_MAIN),$(wildcard server/*.c server/*/*.c))
 TOOL_SRC := $(wildcard tools/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
-PROTO_SRC := $(wildcard tests/protocol/*.c)
+PROTO_SRC := $(wildcard tests/protocol/test_*.c)
 
 GEN_H := $(patsubst xdr/%.x,$(GEN)/xdr/%.h,$(XDR_X))
 GEN_C := $(patsubst xdr/%.x,$(GEN)/xdr/%_xdr.c,$(XDR_X))
@@ -83,6 +84,7 @@ XDR_TIRPC_OBJ := $(patsubst $(GEN)/%.c,$(O)/obj/gen-tirpc/%.o,$(GEN_C))
 SERVER_OBJ := $(call obj,$(SERVER_SRC))
 TOOL_OBJ := $(call obj,$(TOOL_SRC))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(O)/tests/unit/%,$(UNIT_SRC))
+PROTO_BIN := $(patsubst tests/protocol/%.c,$(O)/tests/protocol/%,$(PROTO_SRC))
 
 .DEFAULT_GOAL := all
 .PHONY: all
@@ -152,21 +154,159 @@ $(O)/vhdnfs: $(TOOL_OBJ) $(O)/libxdr-tirpc.a $(O)/libvhd.a
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
-$(O)/tests/unit/%: $(O)/obj/tests/unit/%.o $(SERVER_LIBS)
+# What the unit tests share (tests/unit/*.c that are no programs) is an archive of its own.
+UNIT_LIB_SRC := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
+UNIT_LIB := $(if $(UNIT_LIB_SRC),$(O)/libunit.a)
+$(O)/libunit.a: $(call obj,$(UNIT_LIB_SRC))
+	$(archive)
+
+$(O)/tests/unit/%: $(O)/obj/tests/unit/%.o $(UNIT_LIB) $(SERVER_LIBS)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_SERVER) $(LIBS_VHD)
 
-.PHONY: units
+# Programs that start the real server and speak NFS to it; they share the tool's client.
+PROTO_LIB_SRC := $(filter-out $(PROTO_SRC),$(wildcard tests/protocol/*.c)) $(wildcard tools/nfs_client*.c)
+$(O)/tests/protocol/%: $(O)/obj/tests/protocol/%.o $(call obj,$(PROTO_LIB_SRC)) $(O)/libxdr-tirpc.a $(O)/libvhd.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_TOOL) $(LIBS_VHD)
+
+.PHONY: protocol-tests
+protocol-tests: all $(PROTO_BIN)
+check-protocol: protocol-tests
+	$(Q)tests/run $(PROTO_BIN)
+check-linux: all
+	$(Q)tests/run $(sort $(wildcard tests/linux-client/test_*))
+check-demo: all
+	$(Q)tests/run tests/demo
+
+.PHONY: units check-unit check-protocol check-linux check-demo check-asan check-tsan check
 units: $(UNIT_BIN)
 
-.PHONY: check-unit
 check-unit: $(UNIT_BIN)
 	$(Q)tests/run $(UNIT_BIN)
 
-.PHONY: clean
+# One line at the end counts everything.
+check: deps all units protocol-tests
+	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) tests/demo $(sort $(wildcard tests/linux-client/test_*))
+
+check-asan: deps
+	$(Q)$(MAKE) VARIANT=asan all units protocol-tests
+	$(Q)tests/run $(patsubst $(O)/%,$(B)/asan/%,$(UNIT_BIN) $(PROTO_BIN))
+
+check-tsan: deps
+	$(Q)$(MAKE) VARIANT=tsan all units protocol-tests
+	$(Q)tests/run $(patsubst $(O)/%,$(B)/tsan/%,$(UNIT_BIN) $(PROTO_BIN))
+
+# ---- packages --------------------------------------------------------------------------------------------------------
+
+# Debian 12, main. Building, then testing, then what only `make bench` wants.
+DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-dev libext2fs-dev libblkid-dev \
+	liburing-dev liburcu-dev libcyaml-dev libyaml-dev libjansson-dev libsystemd-dev e2fsprogs
+DEPS_TEST := check clang clang-format clang-tidy libclang-rt-14-dev git qemu-utils fdisk user-mode-linux nfs-common \
+	iproute2 util-linux fio bzip2 xz-utils
+DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+.PHONY: deps deps-build deps-bench
+deps:
+	$(Q)tests/deps "$(SUDO)" $(DEPS_BUILD) $(DEPS_TEST)
+deps-build:
+	$(Q)tests/deps "$(SUDO)" $(DEPS_BUILD)
+deps-bench: deps-build
+	$(Q)tests/deps "$(SUDO)" $(DEPS_BENCH)
+
+# ---- lint ------------------------------------------------------------------------------------------------------------
+
+ALL_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+.PHONY: lint layers format format-check clang-build
+lint: deps layers format-check clang-build
+	@echo "lint: clean"
+layers:
+	$(Q)tests/layers
+format:
+	clang-format -i $(ALL_C)
+format-check:
+	$(Q)clang-format --dry-run -Werror $(ALL_C)
+# Everything again with clang: its warnings, and the lock annotations. Fuzzers need clang anyway.
+clang-build:
+	$(Q)$(MAKE) CC=clang B=$(B)/clang all units
+
+# ---- demo, benchmark, fuzzing ------------------------------------------------------------------------------------------
+
+.PHONY: demo bench fuzz
+demo: deps-build
+	$(Q)$(MAKE) all
+	$(Q)tests/demo
+
+bench: deps-bench
+	$(Q)$(MAKE) all bench-tools
+	$(Q)tests/bench/peers
+
+# Every target of tests/fuzz for FUZZ_SECONDS, from its committed corpus.
+FUZZ_SECONDS ?= 60
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_SRC))
+
+# The libraries are built again with coverage for the fuzzer.
+$(B)/fuzz/%: tests/fuzz/%.c FORCE
+	$(Q)$(MAKE) CC=clang VARIANT=fuzz $(B)/fuzz/libserver.a $(B)/fuzz/libxdr.a $(B)/fuzz/libadvise.a $(B)/fuzz/libvhd.a
+	$(call say,FUZZ,$@)
+	$(Q)clang $(CPPFLAGS_ALL) $(call sysflags,libntirpc) $(CSTD) -O1 -g -fsanitize=fuzzer,address,undefined \
+		-o $@ $< $(B)/fuzz/libserver.a $(B)/fuzz/libxdr.a $(B)/fuzz/libadvise.a $(B)/fuzz/libvhd.a \
+		$(LIBS_SERVER) $(LIBS_VHD) -lpthread
+
+.PHONY: FORCE
+FORCE:
+
+fuzz: deps
+	$(Q)for t in $(FUZZ_SRC); do n=$$(basename $$t .c); $(MAKE) $(B)/fuzz/$$n || exit 1; mkdir -p $(B)/fuzz/corpus/$$n; \
+		echo "== $$n"; $(B)/fuzz/$$n -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+		$(B)/fuzz/corpus/$$n $$([ -d tests/fuzz/corpus/$$n ] && echo tests/fuzz/corpus/$$n) || exit 1; done
+
+# ---- install ---------------------------------------------------------------------------------------------------------
+
+BINDIR ?= $(PREFIX)/bin
+SBINDIR ?= $(PREFIX)/sbin
+MANDIR ?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+EXAMPLEDIR ?= $(PREFIX)/share/doc/vhdnfs
+
+.PHONY: install uninstall
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
+		$(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLEDIR)
+	install -m 755 $(O)/vhdnfsd $(DESTDIR)$(SBINDIR)/vhdnfsd
+	install -m 755 $(O)/vhdnfs $(DESTDIR)$(BINDIR)/vhdnfs
+	install -m 644 docs/vhdnfsd.8 $(DESTDIR)$(MANDIR)/man8/
+	install -m 644 docs/vhdnfs.1 $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 docs/vhdnfs.yaml.5 $(DESTDIR)$(MANDIR)/man5/
+	install -m 644 docs/vhdnfs.yaml.example $(DESTDIR)$(EXAMPLEDIR)/
+	sed 's|@SBINDIR@|$(SBINDIR)|' docs/vhdnfsd.service.in >$(DESTDIR)$(UNITDIR)/vhdnfsd.service
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/vhdnfsd $(DESTDIR)$(BINDIR)/vhdnfs $(DESTDIR)$(MANDIR)/man8/vhdnfsd.8 \
+		$(DESTDIR)$(MANDIR)/man1/vhdnfs.1 $(DESTDIR)$(MANDIR)/man5/vhdnfs.yaml.5 \
+		$(DESTDIR)$(UNITDIR)/vhdnfsd.service $(DESTDIR)$(EXAMPLEDIR)/vhdnfs.yaml.example
+
+# ---- rest ------------------------------------------------------------------------------------------------------------
+
+.PHONY: clean help
 clean:
 	rm -rf $(B)
+
+help:
+	@echo 'make              build/vhdnfsd and build/vhdnfs'
+	@echo 'make demo         install what is missing, build, serve a small image (DEMO_ONCE=1: stop by itself)'
+	@echo 'make check        every test; check-unit, check-protocol, check-linux for one kind'
+	@echo 'make check-asan   unit and protocol tests under AddressSanitizer and UBSan; check-tsan: ThreadSanitizer'
+	@echo 'make lint         layers, formatting, clang with thread-safety analysis, clang-tidy'
+	@echo 'make bench        against a bare loop and NFS-Ganesha'
+	@echo 'make fuzz         every fuzzer for FUZZ_SECONDS (60) each'
+	@echo 'make install      DESTDIR, PREFIX (/usr/local)'
+	@echo 'make deps         Debian packages for all of this'
+	@echo 'V=1 shows commands, VARIANT=asan|tsan builds below build/asan, build/tsan'
 
 .SECONDARY:
 -include $(shell [ -d $(O)/obj ] && find $(O)/obj -name '*.d')
