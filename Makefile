@@ -189,7 +189,7 @@ check-unit: $(UNIT_BIN)
 
 # One line at the end counts everything.
 check: deps all units protocol-tests
-	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) tests/demo $(sort $(wildcard tests/linux-client/test_*))
+	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) tests/demo $(sort $(wildcard tests/interop/test_*)) $(sort $(wildcard tests/linux-client/test_*))
 
 check-asan: deps
 	$(Q)$(MAKE) VARIANT=asan all units protocol-tests
