@@ -290,4 +290,30 @@ int ext4_htree_insert(struct ext4_node *dir, const char *name, uint32_t len, uin
 int ext4_htree_convert(struct ext4_node *dir, const char *name, uint32_t len, uint32_t ino, uint8_t type)
 	REQUIRES(dir->rw);
 
+/* ---- the operations: namei.c, rename.c ---------------------------------------------------------------------------------- */
+
+enum { EXT4_LINKS_MAX = 65000 };
+
+/* Nodes locked exclusively together, under fs->mu; each once. */
+struct ext4_lockset {
+	struct ext4_node *n[4];
+	unsigned count;
+};
+void ext4_lockset_take(struct ext4_lockset *s, struct ext4_node *n); /* NULL, or one that it holds: nothing */
+void ext4_lockset_drop(struct ext4_lockset *s);
+
+/* May entries of @dir be added, may this one be taken out? -ENOENT, -EPERM. */
+int ext4_may_add(struct ext4_node *dir) REQUIRES_SHARED(dir->rw);
+int ext4_may_remove(struct ext4_node *dir, struct ext4_node *victim) REQUIRES_SHARED(dir->rw)
+	REQUIRES_SHARED(victim->rw);
+/* 0 when one more subdirectory may be counted, -EMLINK. */
+int ext4_dir_links_ok(struct ext4_node *dir) REQUIRES_SHARED(dir->rw);
+void ext4_dir_links_up(struct ext4_node *dir) REQUIRES(dir->rw);
+void ext4_dir_links_down(struct ext4_node *dir) REQUIRES(dir->rw);
+/* An entry that named @n is gone. */
+void ext4_name_gone(struct ext4_node *n) REQUIRES(n->rw);
+/* EXT2_FT_* */
+uint8_t ext4_dent_type(enum fs_type t);
+void ext4_cinfo(const struct ext4_node *dir, uint64_t before, struct fs_cinfo *ci) REQUIRES_SHARED(dir->rw);
+
 #endif

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * namei.c - lookup, parent, create, link, unlink
+ *
+ * Lookups hold the directory shared and take a node that is in memory right there, so name and node belong together. A
+ * node that is not is read in without the lock (that may need fs->mu, which comes first); then the name is looked up
+ * again, with the node in hand.
+ *
+ * Changes know what they will touch before they begin: the nodes are looked up first, the operation begins, locks are
+ * taken, and the names are looked up again. If one leads elsewhere by then, it all starts anew. So nothing is read in
+ * under fs->mu but blocks of the directories themselves.
+ */
+#include "vhd/ext4/dir_int.h"
+
+#include <errno.h>
+
+enum {
+	CREDITS_ADD = 48, /* a split on each level, the blocks appended for it, two inodes, their groups */
+	CREDITS_REMOVE = 24,
+};
+
+/* ---- shared with rename.c ---------------------------------------------------------------------------------------------- */
+
+void ext4_lockset_take(struct ext4_lockset *s, struct ext4_node *n) NO_THREAD_SAFETY
+{
+	if (!n)
+		return;
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->n[i] == n)
+			return;
+	rwlock_write(&n->rw);
+	s->n[s->count++] = n;
+}
+
+void ext4_lockset_drop(struct ext4_lockset *s) NO_THREAD_SAFETY
+{
+	while (s->count)
+		rwlock_drop(&s->n[--s->count]->rw);
+}
+
+int ext4_may_add(struct ext4_node *dir)
+{
+	if (!dir->inode.i_links_count)
+		return -ENOENT;
+	return dir->inode.i_flags & EXT2_IMMUTABLE_FL ? -EPERM : 0;
+}
+
+int ext4_may_remove(struct ext4_node *dir, struct ext4_node *victim)
+{
+	const uint32_t fixed = EXT2_IMMUTABLE_FL | EXT2_APPEND_FL;
+
+	if (!dir->inode.i_links_count)
+		return -ENOENT;
+	return (dir->inode.i_flags | victim->inode.i_flags) & fixed ? -EPERM : 0;
+}
+
+/* With dir_nlink a hashed directory that has too many subdirectories to count has 1 link, and keeps it. */
+static bool uncounted(struct ext4_node *dir) REQUIRES_SHARED(dir->rw)
+{
+	return ext4_dirfmt_of(dir)->has_nlink && ext4_dir_hashed(dir);
+}
+
+int ext4_dir_links_ok(struct ext4_node *dir)
+{
+	return dir->inode.i_links_count >= EXT4_LINKS_MAX && !uncounted(dir) ? -EMLINK : 0;
+}
+
+void ext4_dir_links_up(struct ext4_node *dir)
+{
+	if (dir->inode.i_links_count == 1)
+		return;
+	dir->inode.i_links_count++;
+	if (dir->inode.i_links_count >= EXT4_LINKS_MAX && uncounted(dir))
+		dir->inode.i_links_count = 1;
+}
+
+void ext4_dir_links_down(struct ext4_node *dir)
+{
+	if (dir->inode.i_links_count > 2)
+		dir->inode.i_links_count--;
+}
+
+void ext4_name_gone(struct ext4_node *n)
+{
+	if (n->n.type == FS_DIR)
+		n->inode.i_links_count = 0;
+	else if (n->inode.i_links_count)
+		n->inode.i_links_count--;
+	ext4_node_touch(n, EXT4_T_C);
+	if (!n->inode.i_links_count)
+		ext4_node_unlinked(n);
+}
+
+uint8_t ext4_dent_type(enum fs_type t)
+{
+	static const uint8_t type[] = {
+		[FS_REG] = EXT2_FT_REG_FILE, [FS_DIR] = EXT2_FT_DIR,    [FS_LNK] = EXT2_FT_SYMLINK,
+		[FS_BLK] = EXT2_FT_BLKDEV,   [FS_CHR] = EXT2_FT_CHRDEV, [FS_FIFO] = EXT2_FT_FIFO,
+		[FS_SOCK] = EXT2_FT_SOCK,
+	};
+
+	return type[t];
+}
+
+void ext4_cinfo(const struct ext4_node *dir, uint64_t before, struct fs_cinfo *ci)
+{
+	if (ci)
+		*ci = (struct fs_cinfo){.atomic = true, .before = before, .after = ext4_node_change(dir)};
+}
+
+/* ---- lookup ---------------------------------------------------------------------------------------------------------------- */
+
+static bool read_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE_SHARED(true, n->rw) NO_THREAD_SAFETY
+{
+	if (flags & FS_NOWAIT)
+		return rwlock_try_read(&n->rw);
+	rwlock_read(&n->rw);
+	return true;
+}
+
+/* The inode of a name, of ".." when @name is NULL. */
+static int find_ino(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, uint32_t *ino)
+	REQUIRES_SHARED(dir->rw)
+{
+	struct ext4_place p;
+	int r;
+
+	if (!dir->inode.i_links_count)
+		return -ENOENT;
+	if (!name)
+		return ext4_dir_parent(dir, flags, ino);
+	r = ext4_dir_find(dir, name, len, flags, false, &p);
+	*ino = p.ino;
+	return r < 0 ? r : r ? 0 : -ENOENT;
+}
+
+/* One look under the lock. -EAGAIN: *ino is not in memory, or (FS_NOWAIT) the directory cannot be read now: *ino 0. */
+static int peek(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, uint32_t *ino, uint32_t *gen,
+		struct ext4_node **out)
+{
+	int err;
+
+	*ino = 0;
+	if (!read_lock(dir, flags))
+		return -EAGAIN;
+	*gen = dir->dir_gen;
+	err = find_ino(dir, name, len, flags, ino);
+	if (!err) {
+		err = ext4_node_get(ext4_fs_of_node(dir), *ino, EXT4_ANY_GEN, FS_NOWAIT, out);
+		/* While we hold the directory, what a name leads to exists; unless the image is damaged. */
+		if (err == -ESTALE)
+			err = -EUCLEAN;
+	}
+	rwlock_drop(&dir->rw);
+	return err;
+}
+
+static int look_up(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, struct ext4_node **out)
+{
+	struct ext4_node *held = NULL, *next;
+	uint32_t ino, gen, stale_gen = 0;
+	bool stale = false;
+	int err;
+
+	for (;;) {
+		err = peek(dir, name, len, flags, &ino, &gen, out);
+		ext4_node_put(held);
+		held = NULL;
+		if (err != -EAGAIN || flags & FS_NOWAIT)
+			return err;
+		if (stale && gen == stale_gen)
+			return -EUCLEAN;
+		err = ext4_node_get(ext4_fs_of_node(dir), ino, EXT4_ANY_GEN, 0, &next);
+		if (!err) {
+			held = next;
+		} else if (err != -ESTALE) {
+			return err;
+		} else {
+			/* Removed meanwhile, or a name that leads nowhere: the next look tells. */
+			stale = true;
+			stale_gen = gen;
+		}
+	}
+}
+
+int ext4_op_lookup(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_node **out)
+{
+	struct ext4_node *n;
+	int err = dir->type == FS_DIR ? look_up(ext4_node_of(dir), name, len, flags, &n) : -ENOTDIR;
+
+	*out = err ? NULL : &n->n;
+	return err;
+}
+
+int ext4_op_parent(struct fs_node *dir, unsigned flags, struct fs_node **out)
+{
+	struct ext4_node *n;
+	int err;
+
+	*out = NULL;
+	if (dir->type != FS_DIR)
+		return -ENOTDIR;
+	if (dir->ino == EXT2_ROOT_INO) {
+		*out = fs_node_get(dir);
+		return 0;
+	}
+	err = look_up(ext4_node_of(dir), NULL, 0, flags, &n);
+	if (err)
+		return err;
+	if (n->n.type != FS_DIR) {
+		ext4_node_put(n);
+		return -EUCLEAN;
+	}
+	*out = &n->n;
+	return 0;
+}
+
+/* ---- create ---------------------------------------------------------------------------------------------------------------- */
+
+/* The new inode gets what its type needs, and its name. */
+static int give_name(struct ext4_node *dir, const struct ext4_place *p, const char *name, uint32_t len,
+		     struct ext4_node *child) REQUIRES(dir->rw) REQUIRES(child->rw)
+{
+	bool is_dir = child->n.type == FS_DIR;
+	int err = 0;
+
+	if (is_dir)
+		err = ext4_dir_make(child, (uint32_t)dir->n.ino);
+	if (!err)
+		err = ext4_dir_insert(dir, p, name, len, (uint32_t)child->n.ino, ext4_dent_type(child->n.type));
+	if (err) {
+		ext4_node_unlinked(child);
+		return err;
+	}
+	child->inode.i_links_count = is_dir ? 2 : 1;
+	ext4_node_dirty(child);
+	if (is_dir)
+		ext4_dir_links_up(dir);
+	ext4_node_touch(dir, EXT4_T_M | EXT4_T_C);
+	return 0;
+}
+
+static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, uint32_t len, const struct fs_create *c,
+		  struct ext4_node **out) REQUIRES(fs->mu) REQUIRES(dir->rw)
+{
+	struct ext4_node *child;
+	struct ext4_place p;
+	int err = ext4_may_add(dir), r;
+
+	if (err)
+		return err;
+	r = ext4_dir_find(dir, name, len, 0, true, &p);
+	if (r < 0)
+		return r;
+	if (r) {
+		/* The existing one, if it is at hand. */
+		if (ext4_node_get(fs, p.ino, EXT4_ANY_GEN, FS_NOWAIT, out) < 0)
+			*out = NULL;
+		return -EEXIST;
+	}
+	if (c->type == FS_DIR && (err = ext4_dir_links_ok(dir)) < 0)
+		return err;
+	err = ext4_node_new(fs, dir, c, &child);
+	if (err)
+		return err;
+	rwlock_write(&child->rw);
+	err = give_name(dir, &p, name, len, child);
+	rwlock_drop(&child->rw);
+	if (err)
+		ext4_node_put(child);
+	else
+		*out = child;
+	return err;
+}
+
+int ext4_op_create(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c, struct fs_node **out,
+		   struct fs_cinfo *ci)
+{
+	struct ext4_node *d = ext4_node_of(dir), *n = NULL;
+	struct ext4_fs *fs = ext4_fs_of(dir->fs);
+	uint64_t before;
+	int err, end;
+
+	*out = NULL;
+	if (dir->type != FS_DIR)
+		return -ENOTDIR;
+	err = ext4_op_begin(fs, CREDITS_ADD);
+	if (err)
+		return err;
+	rwlock_write(&d->rw);
+	before = ext4_node_change(d);
+	err = create(fs, d, name, len, c, &n);
+	ext4_cinfo(d, before, ci);
+	rwlock_drop(&d->rw);
+	end = ext4_op_end(fs, err);
+	if (end && end != -EEXIST) {
+		ext4_node_put(n);
+		n = NULL;
+	}
+	*out = n ? &n->n : NULL;
+	return end;
+}
+
+/* ---- link ------------------------------------------------------------------------------------------------------------------ */
+
+static int make_link(struct ext4_node *n, struct ext4_node *dir, const char *name, uint32_t len) REQUIRES(dir->rw)
+	REQUIRES(n->rw)
+{
+	struct ext4_place p;
+	int err = ext4_may_add(dir), r;
+
+	if (err)
+		return err;
+	if (!n->inode.i_links_count)
+		return -ENOENT;
+	if (n->inode.i_flags & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL))
+		return -EPERM;
+	if (n->inode.i_links_count >= EXT4_LINKS_MAX)
+		return -EMLINK;
+	r = ext4_dir_find(dir, name, len, 0, true, &p);
+	if (r)
+		return r < 0 ? r : -EEXIST;
+	err = ext4_dir_insert(dir, &p, name, len, (uint32_t)n->n.ino, ext4_dent_type(n->n.type));
+	if (err)
+		return err;
+	n->inode.i_links_count++;
+	ext4_node_touch(n, EXT4_T_C);
+	ext4_node_touch(dir, EXT4_T_M | EXT4_T_C);
+	return 0;
+}
+
+int ext4_op_link(struct fs_node *n, struct fs_node *dir, const char *name, uint32_t len,
+		 struct fs_cinfo *ci) NO_THREAD_SAFETY
+{
+	struct ext4_node *d = ext4_node_of(dir), *e = ext4_node_of(n);
+	struct ext4_fs *fs = ext4_fs_of(dir->fs);
+	struct ext4_lockset locks = {.count = 0};
+	uint64_t before;
+	int err;
+
+	if (dir->type != FS_DIR)
+		return -ENOTDIR;
+	if (n->type == FS_DIR)
+		return -EISDIR;
+	if (n->fs != dir->fs)
+		return -EXDEV;
+	err = ext4_op_begin(fs, CREDITS_ADD);
+	if (err)
+		return err;
+	ext4_lockset_take(&locks, d);
+	ext4_lockset_take(&locks, e);
+	before = ext4_node_change(d);
+	err = make_link(e, d, name, len);
+	ext4_cinfo(d, before, ci);
+	ext4_lockset_drop(&locks);
+	return ext4_op_end(fs, err);
+}
+
+/* ---- unlink ---------------------------------------------------------------------------------------------------------------- */
+
+/* -EAGAIN: the name leads elsewhere by now. */
+static int take_out(struct ext4_node *dir, const char *name, uint32_t len, struct ext4_node *victim) REQUIRES(dir->rw)
+	REQUIRES(victim->rw)
+{
+	bool is_dir = victim->n.type == FS_DIR;
+	struct ext4_place p;
+	int err = ext4_may_remove(dir, victim), r;
+
+	if (err)
+		return err;
+	r = ext4_dir_find(dir, name, len, 0, false, &p);
+	if (r <= 0)
+		return r ? r : -ENOENT;
+	if (p.ino != victim->n.ino)
+		return -EAGAIN;
+	if (!victim->inode.i_links_count)
+		return -EUCLEAN;
+	if (is_dir && (r = ext4_dir_is_empty(victim)) != 1)
+		return r ? r : -ENOTEMPTY;
+	err = ext4_dir_remove(dir, &p);
+	if (err)
+		return err;
+	if (is_dir)
+		ext4_dir_links_down(dir);
+	ext4_name_gone(victim);
+	ext4_node_touch(dir, EXT4_T_M | EXT4_T_C);
+	return 0;
+}
+
+int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci) NO_THREAD_SAFETY
+{
+	struct ext4_node *d = ext4_node_of(dir), *victim;
+	struct ext4_fs *fs = ext4_fs_of(dir->fs);
+	int err;
+
+	if (dir->type != FS_DIR)
+		return -ENOTDIR;
+	do {
+		struct ext4_lockset locks = {.count = 0};
+		uint64_t before;
+
+		if ((err = look_up(d, name, len, 0, &victim)) < 0)
+			return err;
+		if ((err = ext4_op_begin(fs, CREDITS_REMOVE)) < 0) {
+			ext4_node_put(victim);
+			return err;
+		}
+		ext4_lockset_take(&locks, d);
+		ext4_lockset_take(&locks, victim);
+		before = ext4_node_change(d);
+		err = take_out(d, name, len, victim);
+		ext4_cinfo(d, before, ci);
+		ext4_lockset_drop(&locks);
+		err = ext4_op_end(fs, err);
+		ext4_node_put(victim);
+	} while (err == -EAGAIN);
+	return err;
+}
