@@ -18,9 +18,6 @@
 
 #include "vhd/base/checked.h"
 
-/* Linear directories of more blocks are not searched on an event loop. */
-enum { NOWAIT_BLOCKS = 64 };
-
 /* ---- what was verified ------------------------------------------------------------------------------------------------ */
 
 enum { CHECKED_MAX = 1 << 20 }; /* blocks remembered: 128 KiB of bits; later ones are verified each time */
@@ -174,8 +171,6 @@ static int linear_find(struct ext4_node *dir, const char *name, uint32_t len, un
 	uint64_t blocks = ext4_dir_blocks(dir);
 	int r = blocks ? 0 : -EUCLEAN;
 
-	if (flags & FS_NOWAIT && blocks > NOWAIT_BLOCKS)
-		return -EAGAIN;
 	for (uint32_t lblk = 0; !r && lblk < min_u64(blocks, f->blocks_max); lblk++) {
 		struct cache_seg seg;
 		struct ext4_dent d;

@@ -96,7 +96,7 @@ static inline void ext4_rec_len_put(uint32_t block_size, uint8_t *entry, uint32_
 int ext4_dirblk_next(const struct ext4_dirfmt *f, const uint8_t *b, uint32_t off, struct ext4_dent *d);
 /* The whole structure, names included. 0 or -EUCLEAN. */
 int ext4_dirblk_check(const struct ext4_dirfmt *f, const uint8_t *b);
-/* The entry with this name: 1 and *d, 0 not here, -EUCLEAN. *prev: offset of the entry before it, or EXT4_NO_OFF. */
+/* The entry with this name (@len > 0): 1 and *d, 0 not here, -EUCLEAN. *prev: offset of the entry before it, or EXT4_NO_OFF. */
 int ext4_dirblk_find(const struct ext4_dirfmt *f, const uint8_t *b, const char *name, uint32_t len, struct ext4_dent *d,
 		     uint32_t *prev);
 /* The first entry that can take in a name of @len bytes, EXT4_NO_OFF if none can. The block was checked. */

@@ -106,13 +106,15 @@ int ext4_dirblk_find(const struct ext4_dirfmt *f, const uint8_t *b, const char *
 		     uint32_t *prev)
 {
 	const uint32_t bs = f->block_size, end = f->end;
+	/* Names in one directory often have their length and beginning in common, less often the end. */
+	const uint8_t last = (uint8_t)name[len - 1];
 	uint32_t before = EXT4_NO_OFF, rec_len;
 
 	/* What other names say about themselves does not matter here: this loop is most of a lookup's time. */
 	for (uint32_t off = 0; off < end; before = off, off += rec_len) {
 		if (end - off < EXT4_DENT_MIN || !(rec_len = step(bs, end, b, off)))
 			return -EUCLEAN;
-		if (b[off + 6] != len || rec_len < EXT4_DENT_HEAD + len ||
+		if (b[off + 6] != len || rec_len < EXT4_DENT_HEAD + len || b[off + EXT4_DENT_HEAD + len - 1] != last ||
 		    memcmp(b + off + EXT4_DENT_HEAD, name, len) != 0 || !get32(b + off))
 			continue;
 		*d = (struct ext4_dent){.off = off,

@@ -14,6 +14,9 @@
 
 #include <errno.h>
 
+/* Linear directories of more blocks are not searched on an event loop. */
+enum { NOWAIT_BLOCKS = 64 };
+
 enum {
 	CREDITS_ADD = 48, /* a split on each level, the blocks appended for it, two inodes, their groups */
 	CREDITS_REMOVE = 24,
@@ -129,6 +132,8 @@ static int find_ino(struct ext4_node *dir, const char *name, uint32_t len, unsig
 		return -ENOENT;
 	if (!name)
 		return ext4_dir_parent(dir, flags, ino);
+	if (flags & FS_NOWAIT && !ext4_dir_hashed(dir) && ext4_dir_blocks(dir) > NOWAIT_BLOCKS)
+		return -EAGAIN;
 	r = ext4_dir_find(dir, name, len, flags, false, &p);
 	*ino = p.ino;
 	return r < 0 ? r : r ? 0 : -ENOENT;
@@ -240,8 +245,9 @@ static int give_name(struct ext4_node *dir, const struct ext4_place *p, const ch
 	return 0;
 }
 
+/* @flags: FS_NOWAIT when the directory's blocks should not be read in now: -EAGAIN. */
 static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, uint32_t len, const struct fs_create *c,
-		  struct ext4_node **out) REQUIRES(fs->mu) REQUIRES(dir->rw)
+		  unsigned flags, struct ext4_node **out) REQUIRES(fs->mu) REQUIRES(dir->rw)
 {
 	struct ext4_node *child;
 	struct ext4_place p;
@@ -249,7 +255,7 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 
 	if (err)
 		return err;
-	r = ext4_dir_find(dir, name, len, 0, true, &p);
+	r = ext4_dir_find(dir, name, len, flags, true, &p);
 	if (r < 0)
 		return r;
 	if (r) {
@@ -273,32 +279,49 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 	return err;
 }
 
+static int create_attempt(struct ext4_node *dir, const char *name, uint32_t len, const struct fs_create *c,
+			  unsigned flags, struct ext4_node **out, struct fs_cinfo *ci)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(dir);
+	uint64_t before;
+	int err, end;
+
+	err = ext4_op_begin(fs, CREDITS_ADD);
+	if (err)
+		return err;
+	rwlock_write(&dir->rw);
+	before = ext4_node_change(dir);
+	err = create(fs, dir, name, len, c, flags, out);
+	ext4_cinfo(dir, before, ci);
+	rwlock_drop(&dir->rw);
+	end = ext4_op_end(fs, err);
+	if (end && end != -EEXIST) {
+		ext4_node_put(*out);
+		*out = NULL;
+	}
+	return end;
+}
+
 int ext4_op_create(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c, struct fs_node **out,
 		   struct fs_cinfo *ci)
 {
 	struct ext4_node *d = ext4_node_of(dir), *n = NULL;
-	struct ext4_fs *fs = ext4_fs_of(dir->fs);
-	uint64_t before;
-	int err, end;
+	int err;
 
 	*out = NULL;
 	if (dir->type != FS_DIR)
 		return -ENOTDIR;
-	err = ext4_op_begin(fs, CREDITS_ADD);
-	if (err)
-		return err;
-	rwlock_write(&d->rw);
-	before = ext4_node_change(d);
-	err = create(fs, d, name, len, c, &n);
-	ext4_cinfo(d, before, ci);
-	rwlock_drop(&d->rw);
-	end = ext4_op_end(fs, err);
-	if (end && end != -EEXIST) {
-		ext4_node_put(n);
-		n = NULL;
+	err = create_attempt(d, name, len, c, FS_NOWAIT, &n, ci);
+	if (err == -EAGAIN) {
+		/* Nobody should wait for fs->mu while a directory is read in: look the name up without it first. */
+		if (!look_up(d, name, len, 0, &n)) {
+			ext4_node_put(n);
+			n = NULL;
+		}
+		err = create_attempt(d, name, len, c, 0, &n, ci);
 	}
 	*out = n ? &n->n : NULL;
-	return end;
+	return err;
 }
 
 /* ---- link ------------------------------------------------------------------------------------------------------------------ */

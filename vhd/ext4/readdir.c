@@ -161,7 +161,8 @@ static int show_items(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 	uint32_t rank = RANK_FIRST;
 	int err = 0;
 
-	qsort(l->item, l->n, sizeof *l->item, by_key);
+	if (l->n)
+		qsort(l->item, l->n, sizeof *l->item, by_key);
 	for (uint32_t i = 0; !err && !l->full && i < l->n; i++) {
 		const struct item *it = &l->item[i];
 		struct ext4_dent d;
