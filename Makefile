@@ -64,7 +64,7 @@ LIBS_TOOL := -ltirpc
 
 VHD_SRC := $(wildcard vhd/*/*.c)
 ADVISE_SRC := $(wildcard advise/*.c)
-XDR_X := rpc nfs4 nfs4_cb xattr
+XDR_X := rpc nfs4 nfs4_cb
 XDR_X := $(foreach x,$(XDR_X),$(wildcard xdr/$(x).x))
 XDR_SRC := $(wildcard xdr/*.c)
 SERVER_MAIN := server/main.c
@@ -99,7 +99,7 @@ $(GEN)/xdr/%.h: xdr/%.x
 
 $(GEN)/xdr/%_xdr.c: xdr/%.x $(GEN)/xdr/%.h
 	$(call say,RPCGEN,$@)
-	$(Q)mkdir -p $(@D) && cd xdr && $(RPCGEN) -C -c $*.x | sed 's|#include "$*.h"|#include "xdr/$*.h"|' >../$@.tmp \
+	$(Q)mkdir -p $(@D) && cd xdr && $(RPCGEN) -C -i 0 -c $*.x | sed 's|#include "$*.h"|#include "xdr/$*.h"|' >../$@.tmp \
 		&& mv ../$@.tmp ../$@
 
 # rpcgen's style is not ours: its output is compiled without our warnings.

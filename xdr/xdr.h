@@ -8,6 +8,5 @@
 #include "xdr/rpc.h"
 #include "xdr/nfs4.h"
 #include "xdr/nfs4_cb.h"
-#include "xdr/xattr.h"
 
 #endif
