@@ -102,7 +102,8 @@ int ext4_op_end(struct ext4_fs *fs, int err) RELEASE(fs->mu);
 /* ---- nodes: node.c ------------------------------------------------------------------------------------------------- */
 
 /* The node of an inode, read in if need be. @gen 0xffffffff: any generation (names found in directories). -ESTALE: free,
- * deleted, reserved, or another generation. FS_NOWAIT: -EAGAIN when it is not in memory. */
+ * deleted, reserved, or another generation. FS_NOWAIT: -EAGAIN when it is not in memory; takes nothing but table_mu then,
+ * so it may be called with fs->mu and any node's lock held. Without the flag the caller holds neither. */
 int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct ext4_node **out);
 #define EXT4_ANY_GEN 0xffffffffu
 static inline void ext4_node_put(struct ext4_node *n)
@@ -113,7 +114,7 @@ static inline void ext4_node_put(struct ext4_node *n)
 
 /* A fresh inode (all types), allocated near @dir (directories spread as Orlov does), links_count 0, times now, i_version 1,
  * a random generation, owner, mode and rdev from @c, symlink target stored, fast or slow. Directories get no block here.
- * Referenced and in the table; its lock is not held. Under an operation. */
+ * Referenced and in the table; its lock is not held. Under an operation; the caller holds @dir's lock exclusively. */
 int ext4_node_new(struct ext4_fs *fs, struct ext4_node *dir, const struct fs_create *c, struct ext4_node **out)
 	REQUIRES(fs->mu);
 
@@ -143,7 +144,7 @@ int ext4_bwrite(struct ext4_node *n, uint32_t lblk, const void *block) REQUIRES(
 /* Append one block, i_size and i_blocks follow; *lblk is its number. The caller writes it with ext4_bwrite(). -ENOSPC. */
 int ext4_bappend(struct ext4_node *n, uint32_t *lblk) REQUIRES(n->rw);
 
-/* ---- names: dirblk.c, dir.c, htree.c, readdir.c, namei.c, rename.c --------------------------------------------------------------------------------- */
+/* ---- names: dirblk.c, dxblk.c, dir.c, htree.c, readdir.c, namei.c, rename.c --------------------------------------- */
 
 extern int ext4_op_lookup(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_node **out);
 extern int ext4_op_parent(struct fs_node *dir, unsigned flags, struct fs_node **out);
