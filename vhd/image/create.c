@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* create.c - new images: built under a temporary name beside the target, then renamed into place */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/image/vhd_int.h"
+
+#define DEFAULT_BLOCK (2u << 20)
+#define TABLE_AT 1536u
+
+static int check_opts(const char *path, const struct vhd_create_opts *o, uint64_t *size, struct why *why)
+{
+	uint32_t bs = o->block_size ? o->block_size : DEFAULT_BLOCK;
+
+	if (o->type != VHD_FIXED && o->type != VHD_DYNAMIC)
+		return why_set(why, -EINVAL, "%s: disk type %d: expected fixed or dynamic", path, o->type);
+	if (!is_pow2_u64(bs) || bs < 512u << 10 || bs > 256u << 20)
+		return why_set(why, -EINVAL, "%s: block size %u: expected a power of two from 512 KiB to 256 MiB", path,
+			       bs);
+	if (o->size == 0 || o->size > VHD_MAX_SIZE)
+		return why_set(why, -EINVAL, "%s: size %llu: expected 1 byte to 2040 GiB", path,
+			       (unsigned long long)o->size);
+	*size = o->exact ? round_up_u64(o->size, VHD_SECTOR) : vhd_round_size(o->size);
+	return 0;
+}
+
+static void build_footer(struct vhd_footer *f, enum vhd_type type, uint64_t size)
+{
+	uuid_t id;
+	uint16_t c;
+	uint8_t h, s;
+
+	memset(f, 0, sizeof *f);
+	memcpy(f->cookie, "conectix", 8);
+	f->features = be32_of(2);
+	f->version = be32_of(0x00010000);
+	f->data_offset = be64_of(type == VHD_FIXED ? UINT64_MAX : sizeof *f);
+	f->timestamp = be32_of((uint32_t)(time(NULL) - VHD_EPOCH));
+	memcpy(f->creator, "vhdn", 4);
+	f->creator_version = be32_of(0x00010000);
+	memcpy(f->creator_os, "Wi2k", 4);
+	f->original_size = f->current_size = be64_of(size);
+	vhd_geometry(size / VHD_SECTOR, &c, &h, &s);
+	f->cylinders = be16_of(c);
+	f->heads = h;
+	f->sectors = s;
+	f->type = be32_of(type);
+	uuid_generate(id);
+	memcpy(f->uuid, id, sizeof f->uuid);
+	vhd_footer_seal(f);
+}
+
+static int write_dynamic(struct hio *h, const struct vhd_footer *f, uint64_t size, uint32_t bs)
+{
+	uint32_t entries = (uint32_t)((size + bs - 1) / bs);
+	size_t table = round_up_u64((uint64_t)entries * 4, VHD_SECTOR), whole = TABLE_AT + table + sizeof *f;
+	AUTO(freep) uint8_t *buf = malloc(whole);
+	struct vhd_dynamic *d;
+
+	if (!buf)
+		return -ENOMEM;
+	memset(buf, 0, TABLE_AT);
+	memcpy(buf, f, sizeof *f);
+	d = (struct vhd_dynamic *)(buf + sizeof *f);
+	memcpy(d->cookie, "cxsparse", 8);
+	d->data_offset = be64_of(UINT64_MAX);
+	d->table_offset = be64_of(TABLE_AT);
+	d->version = be32_of(0x00010000);
+	d->max_table_entries = be32_of(entries);
+	d->block_size = be32_of(bs);
+	d->checksum = be32_of(vhd_checksum(d, sizeof *d, offsetof(struct vhd_dynamic, checksum)));
+	memset(buf + TABLE_AT, 0xff, table);
+	memcpy(buf + TABLE_AT + table, f, sizeof *f);
+	return hio_write(h, buf, whole, 0);
+}
+
+static int write_image(struct hio *h, const struct vhd_create_opts *o, uint64_t size)
+{
+	struct vhd_footer f;
+	int err;
+
+	build_footer(&f, o->type, size);
+	if (o->type == VHD_FIXED)
+		err = hio_write(h, &f, sizeof f, size);
+	else
+		err = write_dynamic(h, &f, size, o->block_size ? o->block_size : DEFAULT_BLOCK);
+	return err ? err : hio_flush(h);
+}
+
+int vhd_create(const char *path, const struct vhd_create_opts *o, struct why *why)
+{
+	AUTO(freep) char *tmp = NULL;
+	struct hio *h = NULL;
+	uint64_t size = 0;
+	int err;
+
+	if ((err = check_opts(path, o, &size, why)) < 0)
+		return err;
+	if (access(path, F_OK) == 0)
+		return why_set(why, -EEXIST, "%s: exists already; it is not replaced", path);
+	if (asprintf(&tmp, "%s.new-%d", path, (int)getpid()) < 0) {
+		tmp = NULL;
+		return -ENOMEM;
+	}
+	if ((err = hio_open(&h, tmp, HIO_WRITE | HIO_CREATE | HIO_CACHED, why)) < 0)
+		return err;
+	err = write_image(h, o, size);
+	hio_close(h);
+	if (err) {
+		why_set(why, err, "%s: %s", path, strerror(-err));
+	} else if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE) < 0) {
+		err = why_set(why, -errno, "%s: %s", path, strerror(errno));
+	}
+	if (err)
+		unlink(tmp);
+	return err;
+}

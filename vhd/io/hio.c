@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * hio.c - see hio.h
+ *
+ * A request that O_DIRECT can take as it is goes down as it is. Any other goes through one aligned bounce buffer that
+ * covers it: a read reads more and copies out; a write reads the first and last unit of the cover, copies in, and writes
+ * all of it, under the file's rmw lock, because two such writes may share a unit.
+ *
+ * The end of the file is the exception: it need not be aligned (a footer is 512 bytes), and O_DIRECT writes whole units, so
+ * a write that ends past it may make the file longer than it was asked to. The bounce path puts the length back.
+ */
+#include "vhd/io/hio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/io/hio_int.h"
+
+#define BOUNCE_MAX (1u << 20) /* larger unaligned transfers go in pieces */
+
+void *hio_alloc(size_t len)
+{
+	return aligned_alloc(HIO_ALIGN, round_up_u64(len ? len : 1, HIO_ALIGN));
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------------------- */
+
+static int open_fd(const char *path, unsigned flags, bool *direct)
+{
+	int fl = (flags & HIO_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+	int fd = -1;
+
+	if (flags & HIO_CREATE)
+		fl |= O_CREAT | O_EXCL;
+	*direct = !(flags & HIO_CACHED);
+	if (*direct)
+		fd = open(path, fl | O_DIRECT, 0666);
+	if (fd < 0 && (!*direct || errno == EINVAL)) {
+		/* A host file system without O_DIRECT may have made the file before it refused. */
+		fd = open(path, *direct ? fl & ~O_EXCL : fl, 0666);
+		*direct = false;
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+/* The alignment O_DIRECT asks for: the logical block size; 4 KiB where nobody says. */
+static uint32_t direct_align(int fd, bool block_device)
+{
+	struct statx sx;
+	int sector;
+
+	if (block_device && ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0)
+		return (uint32_t)sector;
+#ifdef STATX_DIOALIGN
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 && sx.stx_mask & STATX_DIOALIGN &&
+	    is_pow2_u64(sx.stx_dio_offset_align))
+		return sx.stx_dio_offset_align;
+#else
+	(void)sx;
+#endif
+	return HIO_ALIGN;
+}
+
+int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why)
+{
+	AUTO(hio_closep) struct hio *h = calloc(1, sizeof *h);
+	struct stat st;
+	int err;
+
+	if (!h)
+		return -ENOMEM;
+	h->fd = -1;
+	lock_init(&h->rmw);
+	h->path = strdup(path);
+	if (!h->path)
+		return -ENOMEM;
+	h->fd = open_fd(path, flags, &h->direct);
+	if (h->fd < 0) {
+		err = h->fd;
+		return why_set(why, err, "%s: %s", path, strerror(-err));
+	}
+	if (fstat(h->fd, &st) < 0)
+		return why_set(why, -errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return why_set(why, -EINVAL, "%s: not a regular file or block device", path);
+	h->writable = flags & HIO_WRITE;
+	h->block_device = S_ISBLK(st.st_mode);
+	h->align = h->direct ? direct_align(h->fd, h->block_device) : 1;
+	if (flags & HIO_LOCK && (err = hio_lock_image(h->fd, h->writable)) < 0) {
+		if (err == -EBUSY)
+			return why_set(why, err, "%s: in use by another process", path);
+		if (err != -EINVAL && err != -ENOLCK && err != -EOPNOTSUPP) /* hosts without OFD locks */
+			return why_set(why, err, "%s: locking: %s", path, strerror(-err));
+	}
+	*out = TAKE(h);
+	return 0;
+}
+
+void hio_close(struct hio *h)
+{
+	if (!h)
+		return;
+	if (h->fd >= 0)
+		close(h->fd);
+	lock_fini(&h->rmw);
+	free(h->path);
+	free(h);
+}
+
+const char *hio_path(const struct hio *h)
+{
+	return h->path;
+}
+
+bool hio_writable(const struct hio *h)
+{
+	return h->writable;
+}
+
+int64_t hio_size(struct hio *h)
+{
+	struct stat st;
+	uint64_t n;
+
+	if (h->block_device)
+		return ioctl(h->fd, BLKGETSIZE64, &n) < 0 ? -errno : (int64_t)n;
+	return fstat(h->fd, &st) < 0 ? -errno : st.st_size;
+}
+
+void hio_set_hook(struct hio *h, hio_hook_fn *fn, void *arg)
+{
+	h->hook = fn;
+	h->hook_arg = arg;
+}
+
+static int hooked(struct hio *h, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
+{
+	return h->hook ? h->hook(h->hook_arg, ev, off, len, iov, niov) : 0;
+}
+
+/* ---- aligned transfers ------------------------------------------------------------------------------------------------ */
+
+static uint64_t iov_len(const struct iovec *iov, int niov)
+{
+	uint64_t n = 0;
+
+	for (int i = 0; i < niov; i++)
+		n += iov[i].iov_len;
+	return n;
+}
+
+bool hio_xfer_advance(struct hio_xfer *x, int64_t done)
+{
+	if (done < 0) {
+		x->req->result = (int)done;
+		x->left = 0;
+		return true;
+	}
+	if (done == 0 && x->req->op == HIO_OP_WRITE) {
+		x->req->result = -EIO;
+		x->left = 0;
+		return true;
+	}
+	x->off += (uint64_t)done;
+	x->left -= min_u64((uint64_t)done, x->left);
+	for (uint64_t skip = (uint64_t)done; skip && x->niov;) {
+		size_t n = min_u64(x->iov->iov_len, skip);
+
+		x->iov->iov_base = (char *)x->iov->iov_base + n;
+		x->iov->iov_len -= n;
+		skip -= n;
+		if (!x->iov->iov_len) {
+			x->iov++;
+			x->niov--;
+		}
+	}
+	if (x->left && x->req->op == HIO_OP_READ && (done == 0 || x->off & (x->align - 1))) {
+		/* Past the end of the file there are zeros. O_DIRECT must not be asked again from an odd place. */
+		for (int i = 0; i < x->niov; i++)
+			memset(x->iov[i].iov_base, 0, x->iov[i].iov_len);
+		x->left = 0;
+	}
+	return x->left == 0;
+}
+
+static void run_syscalls(struct hio *h, struct hio_xfer *x, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		while (x[i].left) {
+			ssize_t done = x[i].req->op == HIO_OP_READ
+					       ? preadv(h->fd, x[i].iov, x[i].niov, (off_t)x[i].off)
+					       : pwritev(h->fd, x[i].iov, x[i].niov, (off_t)x[i].off);
+
+			if (done < 0 && errno == EINTR)
+				continue;
+			hio_xfer_advance(&x[i], done < 0 ? -errno : done);
+		}
+}
+
+static void run_aligned(struct hio *h, struct hio_xfer *x, unsigned n)
+{
+	if (n == 1 || hio_uring_run(h->fd, x, n) < 0)
+		run_syscalls(h, x, n);
+}
+
+static bool is_aligned(const struct hio *h, const struct hio_req *r)
+{
+	uint64_t bits = r->off;
+
+	if (h->align <= 1)
+		return true;
+	for (int i = 0; i < r->niov; i++)
+		bits |= (uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len;
+	return !(bits & (h->align - 1));
+}
+
+/* ---- the bounce path ---------------------------------------------------------------------------------------------------- */
+
+static int raw(struct hio *h, enum hio_op op, void *buf, uint64_t len, uint64_t off)
+{
+	struct iovec iov = {buf, len};
+	struct hio_req r = {.op = op};
+	struct hio_xfer x = {.req = &r, .iov = &iov, .niov = 1, .off = off, .left = len, .align = h->align};
+
+	run_syscalls(h, &x, 1);
+	return r.result;
+}
+
+static int bounce_write(struct hio *h, const uint8_t *from, uint64_t len, uint64_t off)
+{
+	uint64_t start = round_down_u64(off, h->align), end = round_up_u64(off + len, h->align);
+	AUTO(freep) uint8_t *buf = hio_alloc(end - start);
+	int64_t size;
+	int err;
+
+	if (!buf)
+		return -ENOMEM;
+	lock_take(&h->rmw);
+	size = hio_size(h);
+	err = size < 0 ? (int)size : 0;
+	if (!err && start != off)
+		err = raw(h, HIO_OP_READ, buf, h->align, start);
+	if (!err && end != off + len && (end - start > h->align || start == off))
+		err = raw(h, HIO_OP_READ, buf + (end - start - h->align), h->align, end - h->align);
+	if (!err) {
+		memcpy(buf + (off - start), from, len);
+		err = raw(h, HIO_OP_WRITE, buf, end - start, start);
+	}
+	if (!err && !h->block_device && end > max_u64((uint64_t)size, off + len) &&
+	    ftruncate(h->fd, (off_t)max_u64((uint64_t)size, off + len)) < 0)
+		err = -errno;
+	lock_drop(&h->rmw);
+	return err;
+}
+
+static int bounce_read(struct hio *h, uint8_t *to, uint64_t len, uint64_t off)
+{
+	uint64_t start = round_down_u64(off, h->align), end = round_up_u64(off + len, h->align);
+	AUTO(freep) uint8_t *buf = hio_alloc(end - start);
+	int err;
+
+	if (!buf)
+		return -ENOMEM;
+	err = raw(h, HIO_OP_READ, buf, end - start, start);
+	if (!err)
+		memcpy(to, buf + (off - start), len);
+	return err;
+}
+
+static int bounce(struct hio *h, const struct hio_req *r)
+{
+	uint64_t off = r->off;
+
+	for (int i = 0; i < r->niov; i++) {
+		uint8_t *p = r->iov[i].iov_base;
+		uint64_t left = r->iov[i].iov_len;
+
+		while (left) {
+			uint64_t n = min_u64(left, BOUNCE_MAX);
+			int err = r->op == HIO_OP_READ ? bounce_read(h, p, n, off) : bounce_write(h, p, n, off);
+
+			if (err)
+				return err;
+			p += n;
+			off += n;
+			left -= n;
+		}
+	}
+	return 0;
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------------------ */
+
+#define BATCH 64u      /* transfers that are set up at a time, on the stack */
+#define BATCH_IOV 512u /* and pieces of memory */
+
+static int check(struct hio *h, struct hio_req *r)
+{
+	uint64_t len = iov_len(r->iov, r->niov), end;
+
+	if (r->niov < 1 || r->niov > IOV_MAX || !add_ok(r->off, len, &end) || end > INT64_MAX)
+		return -EINVAL;
+	if (r->op == HIO_OP_WRITE && !h->writable)
+		return -EROFS;
+	return hooked(h, r->op == HIO_OP_READ ? HIO_EV_READ : HIO_EV_WRITE, r->off, len, r->iov, r->niov);
+}
+
+int hio_run(struct hio *h, struct hio_req *req, unsigned n)
+{
+	struct hio_xfer x[BATCH];
+	struct iovec iov[BATCH_IOV];
+	unsigned i = 0;
+	int err = 0;
+
+	while (i < n) {
+		unsigned nx = 0, used = 0;
+
+		for (; i < n && nx < BATCH; i++) {
+			struct hio_req *r = &req[i];
+
+			if ((r->result = check(h, r)) < 0)
+				continue;
+			/* Too many pieces for the stack, or not aligned: by itself. */
+			if ((unsigned)r->niov > BATCH_IOV || !is_aligned(h, r)) {
+				r->result = bounce(h, r);
+				continue;
+			}
+			if (used + (unsigned)r->niov > BATCH_IOV)
+				break;
+			memcpy(iov + used, r->iov, (size_t)r->niov * sizeof *iov);
+			x[nx++] = (struct hio_xfer){
+				.req = r,
+				.iov = iov + used,
+				.niov = r->niov,
+				.off = r->off,
+				.left = iov_len(r->iov, r->niov),
+				.align = h->align,
+			};
+			used += (unsigned)r->niov;
+		}
+		if (nx)
+			run_aligned(h, x, nx);
+	}
+	for (i = 0; i < n && !err; i++)
+		err = req[i].result;
+	return err;
+}
+
+int hio_read(struct hio *h, void *buf, size_t len, uint64_t off)
+{
+	struct iovec iov = {buf, len};
+	struct hio_req r = {.op = HIO_OP_READ, .off = off, .iov = &iov, .niov = 1};
+
+	return len ? hio_run(h, &r, 1) : 0;
+}
+
+int hio_write(struct hio *h, const void *buf, size_t len, uint64_t off)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, len};
+	struct hio_req r = {.op = HIO_OP_WRITE, .off = off, .iov = &iov, .niov = 1};
+
+	return len ? hio_run(h, &r, 1) : 0;
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------------------------ */
+
+int hio_flush(struct hio *h)
+{
+	int err = atomic_load(&h->failed);
+
+	if (err)
+		return err;
+	err = hooked(h, HIO_EV_FLUSH, 0, 0, NULL, 0);
+	if (!err && fdatasync(h->fd) < 0)
+		err = -errno;
+	if (err)
+		atomic_store(&h->failed, err);
+	return err;
+}
+
+int hio_truncate(struct hio *h, uint64_t size)
+{
+	int err = hooked(h, HIO_EV_TRUNCATE, size, 0, NULL, 0);
+
+	if (err)
+		return err;
+	if (!h->writable)
+		return -EROFS;
+	return ftruncate(h->fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+static int write_zeros(struct hio *h, uint64_t off, uint64_t len)
+{
+	AUTO(freep) uint8_t *zeros = hio_alloc(BOUNCE_MAX);
+
+	if (!zeros)
+		return -ENOMEM;
+	memset(zeros, 0, BOUNCE_MAX);
+	while (len) {
+		uint64_t n = min_u64(len, BOUNCE_MAX);
+		int err = hio_write(h, zeros, n, off);
+
+		if (err)
+			return err;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int hio_punch(struct hio *h, uint64_t off, uint64_t len)
+{
+	int err = hooked(h, HIO_EV_PUNCH, off, len, NULL, 0);
+
+	if (err)
+		return err;
+	if (!h->writable)
+		return -EROFS;
+	if (len == 0)
+		return 0;
+	if (fallocate(h->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
+		return 0;
+	if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL && errno != ENODEV)
+		return -errno;
+	return write_zeros(h, off, len);
+}
+
+int hio_next_data(struct hio *h, uint64_t off, uint64_t *data, uint64_t *end)
+{
+	int64_t size = hio_size(h);
+	off_t d, e;
+
+	if (size < 0)
+		return (int)size;
+	*data = *end = (uint64_t)size;
+	if (off >= (uint64_t)size)
+		return 0;
+	d = lseek(h->fd, (off_t)off, SEEK_DATA);
+	if (d < 0 && errno == ENXIO)
+		return 0;
+	if (d < 0) {
+		*data = off;
+		return 0;
+	}
+	e = lseek(h->fd, d, SEEK_HOLE);
+	*data = (uint64_t)d;
+	if (e > d)
+		*end = (uint64_t)e;
+	return 0;
+}

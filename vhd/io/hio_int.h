@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* hio_int.h - what the files of the host I/O layer share */
+#ifndef VHDNFS_IO_HIO_INT_H
+#define VHDNFS_IO_HIO_INT_H
+
+#include <stdatomic.h>
+
+#include "vhd/base/lock.h"
+#include "vhd/io/hio.h"
+
+struct hio {
+	int fd;
+	bool direct; /* O_DIRECT: transfers must be aligned to `align` */
+	bool writable;
+	bool block_device;
+	uint32_t align;    /* bytes; of offset, length and memory; 1 without O_DIRECT */
+	struct lock rmw;   /* one unaligned write at a time */
+	atomic_int failed; /* the first error of a flush: nothing is stable any more */
+	hio_hook_fn *hook;
+	void *hook_arg;
+	char *path;
+};
+
+/* One aligned transfer with its continuation after a short count. */
+struct hio_xfer {
+	struct hio_req *req;
+	struct iovec *iov; /* a private copy that is advanced */
+	int niov;
+	uint64_t off;
+	uint64_t left;
+	uint32_t align; /* a read that stops at an unaligned place has met the end of the file */
+};
+
+/* Do n aligned transfers through io_uring. -ENOSYS when there is none: use the system calls. */
+int hio_uring_run(int fd, struct hio_xfer *x, unsigned n);
+/* Account @done bytes; true when the transfer is complete (or failed: req->result). */
+bool hio_xfer_advance(struct hio_xfer *x, int64_t done);
+
+/* QEMU's byte-range locks. 0, -EBUSY, or what fcntl said. */
+int hio_lock_image(int fd, bool writable);
+
+#endif
