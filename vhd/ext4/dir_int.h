@@ -294,12 +294,12 @@ int ext4_htree_convert(struct ext4_node *dir, const char *name, uint32_t len, ui
 
 enum { EXT4_LINKS_MAX = 65000 };
 
-/* Nodes locked exclusively together, under fs->mu; each once. */
+/* Nodes locked exclusively together, under fs->mu. That alone makes it safe; the order is there for those who check
+ * locks by order. @n: filled by the caller, NULLs and repetitions allowed. */
 struct ext4_lockset {
 	struct ext4_node *n[4];
-	unsigned count;
 };
-void ext4_lockset_take(struct ext4_lockset *s, struct ext4_node *n); /* NULL, or one that it holds: nothing */
+void ext4_lockset_take(struct ext4_lockset *s);
 void ext4_lockset_drop(struct ext4_lockset *s);
 
 /* May entries of @dir be added, may this one be taken out? -ENOENT, -EPERM. */

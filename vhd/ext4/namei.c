@@ -24,21 +24,29 @@ enum {
 
 /* ---- shared with rename.c ---------------------------------------------------------------------------------------------- */
 
-void ext4_lockset_take(struct ext4_lockset *s, struct ext4_node *n) NO_THREAD_SAFETY
+void ext4_lockset_take(struct ext4_lockset *s) NO_THREAD_SAFETY
 {
-	if (!n)
-		return;
-	for (unsigned i = 0; i < s->count; i++)
-		if (s->n[i] == n)
-			return;
-	rwlock_write(&n->rw);
-	s->n[s->count++] = n;
+	/* By address, so that repetitions are neighbours. */
+	for (unsigned i = 1; i < ARRAY_LEN(s->n); i++)
+		for (unsigned k = i; k && (uintptr_t)s->n[k] < (uintptr_t)s->n[k - 1]; k--) {
+			struct ext4_node *n = s->n[k];
+
+			s->n[k] = s->n[k - 1];
+			s->n[k - 1] = n;
+		}
+	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++) {
+		if (i && s->n[i] == s->n[i - 1])
+			s->n[i - 1] = NULL;
+		else if (s->n[i])
+			rwlock_write(&s->n[i]->rw);
+	}
 }
 
 void ext4_lockset_drop(struct ext4_lockset *s) NO_THREAD_SAFETY
 {
-	while (s->count)
-		rwlock_drop(&s->n[--s->count]->rw);
+	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++)
+		if (s->n[i])
+			rwlock_drop(&s->n[i]->rw);
 }
 
 int ext4_may_add(struct ext4_node *dir)
@@ -269,7 +277,9 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 	err = ext4_node_new(fs, dir, c, &child);
 	if (err)
 		return err;
-	rwlock_write(&child->rw);
+	/* Nobody knows it yet, but for who guesses its number. */
+	if (!rwlock_try_write(&child->rw))
+		rwlock_write(&child->rw);
 	err = give_name(dir, &p, name, len, child);
 	rwlock_drop(&child->rw);
 	if (err)
@@ -357,7 +367,7 @@ int ext4_op_link(struct fs_node *n, struct fs_node *dir, const char *name, uint3
 {
 	struct ext4_node *d = ext4_node_of(dir), *e = ext4_node_of(n);
 	struct ext4_fs *fs = ext4_fs_of(dir->fs);
-	struct ext4_lockset locks = {.count = 0};
+	struct ext4_lockset locks = {.n = {d, e}};
 	uint64_t before;
 	int err;
 
@@ -370,8 +380,7 @@ int ext4_op_link(struct fs_node *n, struct fs_node *dir, const char *name, uint3
 	err = ext4_op_begin(fs, CREDITS_ADD);
 	if (err)
 		return err;
-	ext4_lockset_take(&locks, d);
-	ext4_lockset_take(&locks, e);
+	ext4_lockset_take(&locks);
 	before = ext4_node_change(d);
 	err = make_link(e, d, name, len);
 	ext4_cinfo(d, before, ci);
@@ -419,7 +428,7 @@ int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, struct f
 	if (dir->type != FS_DIR)
 		return -ENOTDIR;
 	do {
-		struct ext4_lockset locks = {.count = 0};
+		struct ext4_lockset locks;
 		uint64_t before;
 
 		if ((err = look_up(d, name, len, 0, &victim)) < 0)
@@ -428,8 +437,8 @@ int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, struct f
 			ext4_node_put(victim);
 			return err;
 		}
-		ext4_lockset_take(&locks, d);
-		ext4_lockset_take(&locks, victim);
+		locks = (struct ext4_lockset){.n = {d, victim}};
+		ext4_lockset_take(&locks);
 		before = ext4_node_change(d);
 		err = take_out(d, name, len, victim);
 		ext4_cinfo(d, before, ci);

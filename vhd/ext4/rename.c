@@ -207,16 +207,13 @@ static int prepare(struct move *m)
 
 static int attempt(struct ext4_fs *fs, struct move *m, struct fs_cinfo *cfrom, struct fs_cinfo *cto) NO_THREAD_SAFETY
 {
-	struct ext4_lockset locks = {.count = 0};
+	struct ext4_lockset locks = {.n = {m->from, m->to, m->src, m->tgt}};
 	uint64_t before_from, before_to;
 	int err = ext4_op_begin(fs, CREDITS_RENAME);
 
 	if (err)
 		return err;
-	ext4_lockset_take(&locks, m->from);
-	ext4_lockset_take(&locks, m->to);
-	ext4_lockset_take(&locks, m->src);
-	ext4_lockset_take(&locks, m->tgt);
+	ext4_lockset_take(&locks);
 	before_from = ext4_node_change(m->from);
 	before_to = ext4_node_change(m->to);
 	err = move_locked(m);
