@@ -56,7 +56,7 @@ endif
 sysflags = $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null))
 NTIRPC_CFLAGS := $(call sysflags,libntirpc)
 TIRPC_CFLAGS := $(call sysflags,libtirpc)
-LIBS_VHD := -lext2fs -lcom_err -lblkid -luuid -luring
+LIBS_VHD := -lext2fs -le2p -lcom_err -lblkid -luuid -luring
 LIBS_SERVER := -lntirpc -lcyaml -lyaml -lsystemd
 LIBS_TOOL := -ltirpc
 

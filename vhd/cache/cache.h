@@ -96,6 +96,8 @@ struct cache_range {
 int cache_writeback_ranges(struct cache_dev *d, const struct cache_range *r, unsigned n);
 /* Everything of the device, then vhd_flush(). */
 int cache_flush(struct cache_dev *d);
+/* Only vhd_flush(): what was written back before is on stable storage. */
+int cache_flush_device(struct cache_dev *d);
 
 /* Forget a range, dirty or not: its blocks were freed. Pinned frames keep their bytes until unpinned. */
 void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len);

@@ -311,6 +311,11 @@ int cache_flush(struct cache_dev *d)
 	return err ? err : vhd_flush(d->vhd);
 }
 
+int cache_flush_device(struct cache_dev *d)
+{
+	return vhd_flush(d->vhd);
+}
+
 /* ---- the flusher ---------------------------------------------------------------------------------------------------------- */
 
 void writeback_kick(struct cache *c)

@@ -50,8 +50,23 @@ struct ext4_fs {
 	bool has_csum;
 	bool relatime;
 
+	/* What of the bitmaps, descriptors and superblock must be written. Guarded by mu. */
+	uint8_t *group_dirty; /* GROUP_* per block group */
+	bool super_dirty;
+	bool was_valid;  /* the superblock said clean when we came */
+	int failed;      /* an error that ended writing: no more changes */
+	uint64_t random; /* for generations; guarded by mu */
+
 	struct lock table_mu;
-	/* … node table: owned by node.c (add fields here) */
+	struct cond table_cond; /* the housekeeper has something to do, or stops; a node left */
+	struct ext4_node **table GUARDED_BY(table_mu);
+	uint32_t table_mask, table_count GUARDED_BY(table_mu);
+	struct list idle GUARDED_BY(table_mu); /* nodes without references, oldest first */
+	uint32_t nidle GUARDED_BY(table_mu);
+	struct list dirty GUARDED_BY(table_mu); /* nodes with something to write */
+	struct list reap GUARDED_BY(table_mu);  /* unlinked nodes whose last reference went */
+	bool stopping GUARDED_BY(table_mu), reaping GUARDED_BY(table_mu);
+	pthread_t housekeeper;
 
 	struct lock alloc_mu;
 	struct ext4_alloc *alloc;
@@ -73,8 +88,22 @@ struct ext4_node {
 	struct ext4_map *map GUARDED_BY(rw);          /* loaded on demand */
 	uint32_t dir_gen GUARDED_BY(rw);              /* directories: grows with every change of the entries */
 	struct ext4_checked checked;                  /* directories: which blocks were verified; dir.c */
-	/* … table links, dirty list, preallocation window: owned by node.c, data.c */
+	uint64_t change GUARDED_BY(rw);               /* the change attribute: i_version in 64 bits */
+	uint64_t pending_blocks GUARDED_BY(rw);       /* allocated, not yet in the inode's tree and i_blocks */
+	bool map_dirty GUARDED_BY(rw);                /* the map has entries that the tree has not */
+	bool unlinked GUARDED_BY(rw);
+	bool dead GUARDED_BY(rw); /* the inode was freed */
+	/* The preallocation window: blocks taken from the allocator for the logical blocks that probably come next. */
+	uint64_t pa_pblk GUARDED_BY(rw);
+	uint32_t pa_lblk GUARDED_BY(rw), pa_len GUARDED_BY(rw), pa_size GUARDED_BY(rw);
+
+	struct ext4_node *hash_next; /* guarded by table_mu, like the next three */
+	struct list idle_link;
+	struct list dirty_link;
+	bool in_table, in_idle;
 };
+
+enum { GROUP_BLOCKS = 1, GROUP_INODES = 2, GROUP_DESC = 4 };
 
 static inline struct ext4_fs *ext4_fs_of(struct fs *fs)
 {
@@ -92,12 +121,68 @@ static inline struct ext4_fs *ext4_fs_of_node(struct ext4_node *n)
 /* errcode_t of libext2fs -> negative errno. err.c */
 int ext4_errno(errcode_t e);
 
+/* The io_manager over a cache device: io.c. The device is handed over in a thread-local, since libext2fs passes names. */
+extern _Thread_local struct cache_dev *ext4_io_dev;
+extern io_manager ext4_io_manager;
+
+/* CRC32C with the processor's instruction: csum.c. It has libext2fs's name and so takes its place. */
+bool ext4_csum_works(void);
+
 /* ---- transactions: tx.c ------------------------------------------------------------------------------------------- */
 
 /* Takes fs->mu. -EROFS; -EIO once the file system stopped accepting changes. @credits: metadata blocks at most. */
 int ext4_op_begin(struct ext4_fs *fs, unsigned credits) TRY_ACQUIRE(0, fs->mu);
 /* Drops fs->mu. @err is what the operation came to; returned unchanged unless ending it failed. */
 int ext4_op_end(struct ext4_fs *fs, int err) RELEASE(fs->mu);
+
+/* The superblock, bitmaps and descriptors that changed go to the cache. */
+int ext4_write_groups(struct ext4_fs *fs) REQUIRES(fs->mu);
+int ext4_write_super(struct ext4_fs *fs) REQUIRES(fs->mu);
+/* Hooks of libext2fs: allocation goes through alloc.c, and what changes is marked for ext4_write_groups(). */
+void ext4_tx_hooks(struct ext4_fs *fs) REQUIRES(fs->mu);
+void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what) REQUIRES(fs->mu);
+
+/* ---- blocks: alloc.c ----------------------------------------------------------------------------------------------- */
+
+int ext4_alloc_init(struct ext4_fs *fs) REQUIRES(fs->mu); /* from the bitmaps */
+void ext4_alloc_fini(struct ext4_fs *fs);
+/* A contiguous run of 1 … want free blocks, at @goal or as near behind it as there is a good one. @data: leave a reserve for
+ * metadata. -ENOSPC. Takes alloc_mu alone. */
+int ext4_alloc_run(struct ext4_fs *fs, uint64_t goal, uint32_t want, bool data, uint64_t *pblk, uint32_t *got);
+void ext4_alloc_free(struct ext4_fs *fs, uint64_t pblk, uint64_t len);
+uint64_t ext4_alloc_left(struct ext4_fs *fs);
+uint64_t ext4_goal_of_inode(struct ext4_fs *fs, uint64_t ino);
+
+/* ---- extent maps: map.c (in memory), extent.c (on disk) -------------------------------------------------------------- */
+
+enum {
+	EXT_UNWRITTEN = 1, /* reads as zeros */
+	EXT_PENDING = 2,   /* not in the inode's tree */
+	EXT_CONVERT = 4,   /* unwritten in the tree, written here */
+};
+struct ext4_ext {
+	uint64_t pblk;
+	uint32_t lblk, len;
+	uint32_t flags;
+};
+struct ext4_map {
+	struct ext4_ext *e; /* by lblk, disjoint */
+	uint32_t n, cap;
+};
+
+/* The run at lblk: an extent cut to start there, or a hole (pblk 0) up to the next extent. len > 0, at most @max. */
+void ext4_map_at(const struct ext4_map *m, uint32_t lblk, uint32_t max, struct ext4_ext *run);
+/* Put a run in place of whatever is there; neighbours are merged. -ENOMEM. */
+int ext4_map_set(struct ext4_map *m, const struct ext4_ext *run);
+int ext4_map_cut(struct ext4_map *m, uint32_t lblk, uint64_t end); /* [lblk, end) becomes a hole */
+void ext4_map_free(struct ext4_map *m);
+
+/* Read the tree into n->map. */
+int ext4_map_load(struct ext4_node *n) REQUIRES(n->rw);
+/* Put what is pending into the tree. */
+int ext4_map_store(struct ext4_node *n) REQUIRES(n->rw);
+/* Free [lblk, end) in the map and in the tree (what is pending is stored first). Data in the cache is forgotten. */
+int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) REQUIRES(n->rw);
 
 /* ---- nodes: node.c ------------------------------------------------------------------------------------------------- */
 
@@ -130,6 +215,40 @@ void ext4_node_attr(const struct ext4_node *n, struct fs_attr *a) REQUIRES_SHARE
 /* links_count went to 0: the inode and its blocks are freed when the last reference goes (by a reaper thread that takes
  * fs->mu itself, so a put is safe anywhere). */
 void ext4_node_unlinked(struct ext4_node *n) REQUIRES(n->rw);
+
+int ext4_table_init(struct ext4_fs *fs);
+/* Stops the housekeeper, reaps, writes every node, frees them all. */
+int ext4_table_fini(struct ext4_fs *fs);
+/* Pending extents, then the inode, to the cache. Data is not touched. */
+int ext4_node_store(struct ext4_node *n) REQUIRES(n->rw);
+int ext4_store_all(struct ext4_fs *fs); /* every dirty node, groups, superblock; takes fs->mu */
+int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out);
+void ext4_op_put(struct fs_node *n);
+void ext4_time_set(struct ext2_inode_large *i, unsigned which, const struct fs_time *t);
+struct fs_time ext4_now(void);
+static inline uint64_t ext4_size(const struct ext2_inode_large *i)
+{
+	return (uint64_t)i->i_size_high << 32 | i->i_size;
+}
+void ext4_set_size(struct ext4_node *n, uint64_t size) REQUIRES(n->rw);
+void ext4_drop_window(struct ext4_node *n) REQUIRES(n->rw);
+
+/* ---- file data: data.c, space.c -------------------------------------------------------------------------------------- */
+
+int ext4_op_read(struct fs_node *n, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max,
+		 bool *eof);
+int ext4_op_write(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags);
+int ext4_op_commit(struct fs_node *n, uint64_t off, uint64_t len);
+int ext4_op_seek(struct fs_node *n, uint64_t off, enum fs_seek what, uint64_t *out);
+int ext4_op_alloc(struct fs_node *n, uint64_t off, uint64_t len);
+int ext4_op_punch(struct fs_node *n, uint64_t off, uint64_t len);
+int ext4_op_readlink(struct fs_node *n, unsigned flags, char *buf, uint32_t cap);
+int ext4_op_getattr(struct fs_node *n, unsigned flags, struct fs_attr *a);
+int ext4_op_setattr(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
+int ext4_op_sync(struct fs *fs);
+int ext4_op_statfs(struct fs *fs, struct fs_statfs *st);
+int ext4_op_unmount(struct fs *fs);
+uint64_t ext4_max_size(const struct ext4_node *n);
 
 /* ---- blocks of a directory (and of any metadata file): extent.c, data.c -------------------------------------------- */
 

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * data.c - reading and writing file data
+ *
+ * A write finds its blocks in memory (alloc.c), puts the data at its final place in the block cache, and notes the new
+ * runs in the map as pending; the tree follows at commit or by write-behind (extent.c). So a write needs node->rw and
+ * nothing else, and runs on an event loop when map and cache allow.
+ *
+ * Bytes behind the end of file in its last block are zeros: fresh blocks are written whole, and cutting a file zeroes the
+ * rest of its last block.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vhd/base/checked.h"
+#include "vhd/ext4/ext4_int.h"
+
+#define WINDOW_FIRST (64u << 10)
+#define WINDOW_MAX (8u << 20)
+
+static uint8_t zeros[CACHE_FRAME];
+
+uint64_t ext4_max_size(const struct ext4_node *n)
+{
+	const struct ext4_fs *fs = container_of(n->n.fs, struct ext4_fs, fs);
+	uint64_t per = fs->block_size / 4;
+
+	if (n->inode.i_flags & EXT4_EXTENTS_FL)
+		return (uint64_t)(UINT32_MAX - 1) << fs->block_bits;
+	/* Direct, single, double and triple indirect blocks; i_blocks has 32 bits of sectors. */
+	return min_u64((12 + per + per * per + per * per * per) << fs->block_bits, UINT64_C(1) << 41);
+}
+
+/* The map, and the node's lock. Loading the map needs fs->mu, which comes before the lock. */
+static int lock_mapped(struct ext4_node *n, unsigned flags, bool exclusive) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	for (;;) {
+		int err;
+
+		if (flags & FS_NOWAIT) {
+			if (!(exclusive ? rwlock_try_write(&n->rw) : rwlock_try_read(&n->rw)))
+				return -EAGAIN;
+		} else if (exclusive) {
+			rwlock_write(&n->rw);
+		} else {
+			rwlock_read(&n->rw);
+		}
+		if (n->map)
+			return 0;
+		rwlock_drop(&n->rw);
+		if (flags & FS_NOWAIT)
+			return -EAGAIN;
+		lock_take(&fs->mu);
+		rwlock_write(&n->rw);
+		err = n->map ? 0 : ext4_map_load(n);
+		rwlock_drop(&n->rw);
+		lock_drop(&fs->mu);
+		if (err)
+			return err;
+	}
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+
+static unsigned cache_flags(unsigned flags)
+{
+	return flags & FS_NOWAIT ? CACHE_NOWAIT : 0;
+}
+
+static int read_hole(struct cache_seg *seg, unsigned max, uint32_t len)
+{
+	unsigned k = 0;
+
+	for (; len; k++) {
+		uint32_t here = len < sizeof zeros ? len : (uint32_t)sizeof zeros;
+
+		if (k == max)
+			return -EINVAL;
+		seg[k] = (struct cache_seg){.base = zeros, .len = here};
+		len -= here;
+	}
+	return (int)k;
+}
+
+/* [off, off + len) lies inside the file. */
+static int read_runs(struct ext4_node *n, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg,
+		     unsigned max) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	unsigned got = 0;
+
+	while (len) {
+		uint32_t in = (uint32_t)(off & (fs->block_size - 1)), here;
+		struct ext4_ext run;
+		int k;
+
+		ext4_map_at(n->map, (uint32_t)(off >> fs->block_bits),
+			    (len + in + fs->block_size - 1) >> fs->block_bits, &run);
+		here = (uint32_t)min_u64(len, ((uint64_t)run.len << fs->block_bits) - in);
+		if (!run.pblk || run.flags & EXT_UNWRITTEN)
+			k = read_hole(seg + got, max - got, here);
+		else
+			k = cache_pin(fs->dev, (run.pblk << fs->block_bits) + in, here, cache_flags(flags), seg + got,
+				      max - got);
+		if (k < 0) {
+			cache_unpin(seg, got);
+			return k;
+		}
+		got += (unsigned)k;
+		off += here;
+		len -= here;
+	}
+	return (int)got;
+}
+
+/* As relatime: when the file changed since it was last read, or a day passed. */
+static void touch_atime(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	int64_t now, a = n->inode.i_atime;
+
+	if (!fs->relatime || fs->fs.read_only || n->inode.i_flags & EXT2_NOATIME_FL)
+		return;
+	if (a > n->inode.i_mtime && a > n->inode.i_ctime && (now = ext4_now().sec) - a < 86400)
+		return;
+	if (flags & FS_NOWAIT ? !rwlock_try_write(&n->rw) : (rwlock_write(&n->rw), false))
+		return;
+	ext4_node_touch(n, EXT4_T_A);
+	rwlock_drop(&n->rw);
+}
+
+int ext4_op_read(struct fs_node *fn, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max,
+		 bool *eof) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	uint64_t size;
+	int k = 0, err;
+	bool stale;
+
+	if (fn->type != FS_REG)
+		return fn->type == FS_DIR ? -EISDIR : -EINVAL;
+	if ((err = lock_mapped(n, flags, false)) < 0)
+		return err;
+	size = ext4_size(&n->inode);
+	if (off < size && len)
+		k = read_runs(n, off, (uint32_t)min_u64(len, size - off), flags, seg, max);
+	*eof = off >= size || len >= size - off;
+	stale = n->inode.i_atime <= n->inode.i_mtime || n->inode.i_atime <= n->inode.i_ctime ||
+		ext4_now().sec - (int64_t)n->inode.i_atime >= 86400;
+	rwlock_drop(&n->rw);
+	if (k > 0 && stale)
+		touch_atime(n, flags);
+	return k;
+}
+
+int ext4_op_readlink(struct fs_node *fn, unsigned flags, char *buf, uint32_t cap) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct cache_seg seg;
+	uint64_t size;
+	int err;
+
+	if (fn->type != FS_LNK)
+		return -EINVAL;
+	if ((err = lock_mapped(n, flags, false)) < 0)
+		return err;
+	size = ext4_size(&n->inode);
+	if (size == 0 || size >= fs->block_size || size > cap) {
+		err = size > cap ? -ERANGE : -EUCLEAN;
+	} else if (!n->map->n) {
+		if (size < sizeof n->inode.i_block)
+			memcpy(buf, n->inode.i_block, size);
+		else
+			err = -EUCLEAN;
+	} else if ((err = ext4_bpin(n, 0, flags, &seg)) == 0) {
+		memcpy(buf, seg.base, size);
+		cache_unpin(&seg, 1);
+	}
+	rwlock_drop(&n->rw);
+	return err ? err : (int)size;
+}
+
+/* ---- blocks for new data --------------------------------------------------------------------------------------------------- */
+
+static uint64_t goal_for(struct ext4_node *n, uint32_t lblk) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct ext4_ext run;
+
+	/* Behind the extent before, as far as the hole is long; else where the inode is. */
+	if (lblk > 0) {
+		ext4_map_at(n->map, lblk - 1, 1, &run);
+		if (run.pblk)
+			return run.pblk + 1;
+	}
+	if (n->map->n)
+		return n->map->e[n->map->n - 1].pblk + n->map->e[n->map->n - 1].len;
+	return ext4_goal_of_inode(fs, n->n.ino);
+}
+
+/* A run of at most @want blocks for the hole at lblk: from the window when it continues there, else from a new one, which
+ * is larger each time the last one was used up. */
+static int take_blocks(struct ext4_node *n, uint32_t lblk, uint32_t want, struct ext4_ext *run) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	int err;
+
+	if (!n->pa_len || n->pa_lblk != lblk) {
+		uint32_t size = WINDOW_FIRST >> fs->block_bits, max = WINDOW_MAX >> fs->block_bits;
+		uint64_t left = ext4_alloc_left(fs);
+
+		if (n->pa_lblk == lblk && n->pa_size) /* used up to the end: a sequential writer */
+			size = n->pa_size * 2 < max ? n->pa_size * 2 : max;
+		ext4_drop_window(n);
+		if (size < 1 || (uint64_t)size * 64 > left) /* little room: do not hoard */
+			size = 1;
+		n->pa_size = size;
+		size = size > want ? size : want;
+		err = ext4_alloc_run(fs, goal_for(n, lblk), size, true, &n->pa_pblk, &n->pa_len);
+		if (err)
+			return err;
+		n->pa_lblk = lblk;
+	}
+	*run = (struct ext4_ext){
+		.pblk = n->pa_pblk,
+		.lblk = lblk,
+		.len = want < n->pa_len ? want : n->pa_len,
+		.flags = EXT_PENDING,
+	};
+	return 0;
+}
+
+/* The run is used: it leaves the window. */
+static void keep_blocks(struct ext4_node *n, uint32_t len) NO_THREAD_SAFETY
+{
+	n->pa_pblk += len;
+	n->pa_lblk += len;
+	n->pa_len -= len;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------------ */
+
+#define SLICE_MAX 32
+
+/* The caller's bytes, consumed in order. */
+struct bytes {
+	const struct iovec *iov;
+	int niov;
+	size_t done;
+};
+
+/* The next len bytes as an iovec; -1 when they lie in too many pieces. Does not consume. */
+static int slice(const struct bytes *b, uint32_t len, struct iovec *out, int max)
+{
+	const struct iovec *v = b->iov;
+	size_t skip = b->done;
+	int k = 0;
+
+	for (; len; v++, skip = 0) {
+		size_t here = v->iov_len - skip;
+
+		here = here < len ? here : len;
+		if (!here)
+			continue;
+		if (k == max)
+			return -1;
+		out[k++] = (struct iovec){(char *)v->iov_base + skip, here};
+		len -= (uint32_t)here;
+	}
+	return k;
+}
+
+static void consume(struct bytes *b, uint32_t len)
+{
+	while (len) {
+		size_t here = b->iov->iov_len - b->done;
+
+		if (here > len) {
+			b->done += len;
+			return;
+		}
+		len -= (uint32_t)here;
+		b->iov++;
+		b->done = 0;
+	}
+}
+
+/* Put [off, off + len) at its place. A fresh run is written whole, with zeros around the bytes. */
+static int put_bytes(struct ext4_node *n, const struct ext4_ext *run, bool fresh, uint64_t off, uint32_t len,
+		     const struct bytes *b, unsigned flags)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint32_t bs = fs->block_size, head = (uint32_t)(off & (bs - 1)), tail = fresh ? -(head + len) & (bs - 1) : 0;
+	struct iovec iov[SLICE_MAX + 2];
+	int k = 0, s;
+
+	if (fresh && head)
+		iov[k++] = (struct iovec){zeros, head};
+	s = slice(b, len, iov + k, SLICE_MAX);
+	if (s < 0)
+		return -EINVAL;
+	k += s;
+	if (tail)
+		iov[k++] = (struct iovec){zeros, tail};
+	if (!fresh)
+		return cache_writev(fs->dev, iov, k, len, (run->pblk << fs->block_bits) + head, cache_flags(flags));
+	return cache_writev(fs->dev, iov, k, (size_t)head + len + tail, run->pblk << fs->block_bits,
+			    cache_flags(flags));
+}
+
+/* One run of the range: mapped, unwritten, or a hole that gets blocks. How many bytes, or a negative errno. */
+static int64_t write_run(struct ext4_node *n, uint64_t off, uint32_t len, const struct bytes *b,
+			 unsigned flags) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint32_t in = (uint32_t)(off & (fs->block_size - 1)), lblk = (uint32_t)(off >> fs->block_bits), here, blocks;
+	struct ext4_ext run;
+	bool fresh, hole;
+	int err;
+
+	ext4_map_at(n->map, lblk, (uint32_t)(((uint64_t)len + in + fs->block_size - 1) >> fs->block_bits), &run);
+	hole = !run.pblk;
+	if (hole && (err = take_blocks(n, lblk, run.len, &run)) < 0)
+		return err;
+	fresh = hole || run.flags & EXT_UNWRITTEN;
+	here = (uint32_t)min_u64(len, ((uint64_t)run.len << fs->block_bits) - in);
+	blocks = (in + here + fs->block_size - 1) >> fs->block_bits;
+	if ((err = put_bytes(n, &run, fresh, off, here, b, flags)) < 0)
+		return err;
+	if (!fresh)
+		return here;
+	run.len = blocks;
+	/* Unwritten in the tree: to be converted. Unwritten and pending itself: simply pending. */
+	if (!hole)
+		run.flags = run.flags & EXT_PENDING ? EXT_PENDING : EXT_CONVERT;
+	if ((err = ext4_map_set(n->map, &run)) < 0)
+		return err;
+	if (hole) {
+		keep_blocks(n, blocks);
+		n->pending_blocks += blocks;
+	}
+	n->map_dirty = true;
+	return here;
+}
+
+int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int niov, uint32_t len,
+		  unsigned flags) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct bytes b = {.iov = iov, .niov = niov};
+	uint64_t end, at = off;
+	int64_t done = 0;
+	int err;
+
+	if (fn->type != FS_REG)
+		return fn->type == FS_DIR ? -EISDIR : -EINVAL;
+	if (fn->fs->read_only)
+		return -EROFS;
+	if (!add_ok(off, (uint64_t)len, &end) || end > ext4_max_size(n))
+		return -EFBIG;
+	if (len == 0)
+		return 0;
+	if ((err = lock_mapped(n, flags, true)) < 0)
+		return err;
+	if (n->inode.i_flags & EXT2_IMMUTABLE_FL || (n->inode.i_flags & EXT2_APPEND_FL && off < ext4_size(&n->inode)))
+		err = -EPERM;
+	while (!err && at < end) {
+		done = write_run(n, at, (uint32_t)(end - at), &b, flags);
+		if (done < 0) {
+			err = (int)done;
+			break;
+		}
+		consume(&b, (uint32_t)done);
+		at += (uint64_t)done;
+	}
+	if (!err) {
+		if (end > ext4_size(&n->inode))
+			ext4_set_size(n, end);
+		ext4_node_touch(n, EXT4_T_M | EXT4_T_C);
+	} else if (n->map_dirty) {
+		ext4_node_dirty(n); /* blocks were taken: they must reach the tree, or be freed with the file */
+	}
+	rwlock_drop(&n->rw);
+	return err;
+}
+
+/* ---- commit ------------------------------------------------------------------------------------------------------------------- */
+
+/* Write back the data of [off, end) (0: to the end). The map is read in batches, without the lock during I/O. */
+static int write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t at = off >> fs->block_bits, last = end ? (end - 1) >> fs->block_bits : UINT32_MAX - 1;
+
+	while (at <= last) {
+		struct cache_range r[64];
+		unsigned k = 0;
+		int err;
+
+		rwlock_read(&n->rw);
+		while (k < 64 && at <= last && n->map) {
+			struct ext4_ext run;
+
+			ext4_map_at(n->map, (uint32_t)at, (uint32_t)min_u64(last - at + 1, UINT32_MAX - at), &run);
+			if (run.pblk && !(run.flags & EXT_UNWRITTEN))
+				r[k++] = (struct cache_range){run.pblk << fs->block_bits,
+							      (uint64_t)run.len << fs->block_bits};
+			at += run.len;
+		}
+		if (!n->map)
+			at = last + 1; /* never touched since it came into memory: nothing is dirty */
+		rwlock_drop(&n->rw);
+		if ((err = cache_writeback_ranges(fs->dev, r, k)) < 0)
+			return err;
+	}
+	return 0;
+}
+
+int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t end = 0;
+	bool metadata;
+	int err;
+
+	if (fs->fs.read_only)
+		return 0;
+	if (len && !add_ok(off, len, &end))
+		end = 0;
+	if (fn->type == FS_REG && (err = write_back(n, off, end)) < 0)
+		return err;
+	lock_take(&fs->mu);
+	rwlock_write(&n->rw);
+	metadata = n->dirty || n->map_dirty;
+	err = ext4_node_store(n);
+	rwlock_drop(&n->rw);
+	metadata |= fs->super_dirty;
+	if (!err)
+		err = ext4_write_groups(fs);
+	lock_drop(&fs->mu);
+	if (!err)
+		err = cache_dev_error(fs->dev);
+	/* Metadata blocks lie all over the device: everything dirty goes with them. */
+	if (!err)
+		err = metadata ? cache_flush(fs->dev) : cache_flush_device(fs->dev);
+	return err;
+}
+
+/* ---- seek ------------------------------------------------------------------------------------------------------------------------ */
+
+int ext4_op_seek(struct fs_node *fn, uint64_t off, enum fs_seek what, uint64_t *out) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t size, at;
+	int err;
+
+	if (fn->type != FS_REG)
+		return -EINVAL;
+	if ((err = lock_mapped(n, 0, false)) < 0)
+		return err;
+	size = ext4_size(&n->inode);
+	err = -ENXIO;
+	for (at = off; at < size;) {
+		struct ext4_ext run;
+		bool data;
+
+		ext4_map_at(n->map, (uint32_t)(at >> fs->block_bits), UINT32_MAX - (uint32_t)(at >> fs->block_bits),
+			    &run);
+		data = run.pblk && !(run.flags & EXT_UNWRITTEN);
+		if (data == (what == FS_SEEK_DATA)) {
+			*out = at;
+			err = 0;
+			break;
+		}
+		at = ((uint64_t)run.lblk + run.len) << fs->block_bits;
+	}
+	if (err && what == FS_SEEK_HOLE && off < size) {
+		*out = size;
+		err = 0;
+	}
+	rwlock_drop(&n->rw);
+	return err;
+}

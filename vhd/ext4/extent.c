@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * extent.c - between the map in memory and the inode's tree on disk
+ *
+ * Entries of the map that the tree does not have (EXT_PENDING) are inserted as whole runs; unwritten extents of the tree
+ * that were written (EXT_CONVERT) are split and changed as whole runs. Inodes of ext2 and ext3 have indirect blocks instead
+ * of extents: there libext2fs sets block by block. All under fs->mu.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "vhd/base/checked.h"
+#include "vhd/ext4/ext4_int.h"
+
+#define RUN_INIT 32768u   /* blocks of one extent on disk */
+#define RUN_UNINIT 32767u /* of an unwritten one */
+
+static struct ext2_inode *small(struct ext4_node *n)
+{
+	return (struct ext2_inode *)&n->inode;
+}
+
+static bool has_extents(const struct ext4_node *n)
+{
+	return n->inode.i_flags & EXT4_EXTENTS_FL;
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------------- */
+
+static int add_checked(struct ext4_node *n, struct ext4_map *m, const struct ext4_ext *e)
+{
+	struct ext2_super_block *s = ext4_fs_of_node(n)->e2->super;
+	struct ext4_ext at;
+
+	if (e->pblk < s->s_first_data_block || !range_ok(e->pblk, e->len, ext2fs_blocks_count(s)) ||
+	    (uint64_t)e->lblk + e->len > UINT32_MAX)
+		return -EUCLEAN;
+	ext4_map_at(m, e->lblk, e->len, &at);
+	if (at.pblk || at.len < e->len) /* two extents for one block */
+		return -EUCLEAN;
+	return ext4_map_set(m, e);
+}
+
+static int load_extents(struct ext4_node *n, struct ext4_map *m)
+{
+	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+	ext2_extent_handle_t h;
+	struct ext2fs_extent x;
+	uint64_t limit = 2 * ext2fs_blocks_count(e2->super) + 16; /* a tree of loops ends here */
+	errcode_t e = ext2fs_extent_open2(e2, (ext2_ino_t)n->n.ino, small(n), &h);
+	int err = 0;
+
+	if (e)
+		return ext4_errno(e);
+	for (int op = EXT2_EXTENT_ROOT; !err; op = EXT2_EXTENT_NEXT) {
+		e = ext2fs_extent_get(h, op, &x);
+		if (e == EXT2_ET_EXTENT_NO_NEXT || e == EXT2_ET_NO_CURRENT_NODE)
+			break;
+		if (e || limit-- == 0) {
+			err = e ? ext4_errno(e) : -EUCLEAN;
+		} else if (x.e_flags & EXT2_EXTENT_FLAGS_LEAF && x.e_len) {
+			const struct ext4_ext run = {
+				.pblk = x.e_pblk,
+				.lblk = (uint32_t)x.e_lblk,
+				.len = x.e_len,
+				.flags = x.e_flags & EXT2_EXTENT_FLAGS_UNINIT ? EXT_UNWRITTEN : 0,
+			};
+
+			err = x.e_lblk > UINT32_MAX ? -EUCLEAN : add_checked(n, m, &run);
+		}
+	}
+	ext2fs_extent_free(h);
+	return err;
+}
+
+struct indirect {
+	struct ext4_node *n;
+	struct ext4_map *m;
+	int err;
+};
+
+static int indirect_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
+{
+	struct indirect *in = arg;
+	const struct ext4_ext run = {.pblk = *pblk, .lblk = (uint32_t)lblk, .len = 1};
+
+	(void)e2;
+	(void)ref;
+	(void)ref_off;
+	if (lblk < 0 || lblk > UINT32_MAX - 1)
+		return 0;
+	in->err = add_checked(in->n, in->m, &run);
+	return in->err ? BLOCK_ABORT : 0;
+}
+
+static int load_indirect(struct ext4_node *n, struct ext4_map *m)
+{
+	struct indirect in = {.n = n, .m = m};
+	errcode_t e = ext2fs_block_iterate3(ext4_fs_of_node(n)->e2, (ext2_ino_t)n->n.ino,
+					    BLOCK_FLAG_READ_ONLY | BLOCK_FLAG_DATA_ONLY, NULL, indirect_block, &in);
+
+	return in.err ? in.err : ext4_errno(e);
+}
+
+int ext4_map_load(struct ext4_node *n)
+{
+	struct ext4_map *m = calloc(1, sizeof *m);
+	int err = 0;
+
+	if (!m)
+		return -ENOMEM;
+	/* Short symbolic links and special files keep other things in i_block. */
+	if (n->n.type == FS_REG || n->n.type == FS_DIR || (n->n.type == FS_LNK && !ext2fs_is_fast_symlink(small(n))))
+		err = has_extents(n) ? load_extents(n, m) : load_indirect(n, m);
+	if (err) {
+		ext4_map_free(m);
+		return err;
+	}
+	ext4_map_free(n->map);
+	n->map = m;
+	return 0;
+}
+
+/* ---- storing ------------------------------------------------------------------------------------------------------------ */
+
+/* Insert a run where the tree has a hole, joining it to the extent before when it continues it. */
+static errcode_t insert_run(ext2_extent_handle_t h, const struct ext4_ext *run)
+{
+	bool uninit = run->flags & EXT_UNWRITTEN;
+	struct ext2fs_extent x, cur;
+	errcode_t e = ext2fs_extent_goto(h, run->lblk);
+
+	x = (struct ext2fs_extent){
+		.e_pblk = run->pblk,
+		.e_lblk = run->lblk,
+		.e_len = run->len,
+		.e_flags = uninit ? EXT2_EXTENT_FLAGS_UNINIT : 0,
+	};
+	if (!e)
+		return EXT2_ET_EXTENT_NOT_FOUND; /* it is there: map and tree disagree */
+	if (e != EXT2_ET_EXTENT_NOT_FOUND)
+		return e;
+	e = ext2fs_extent_get(h, EXT2_EXTENT_CURRENT, &cur);
+	if (e == EXT2_ET_NO_CURRENT_NODE)
+		return ext2fs_extent_insert(h, 0, &x);
+	if (e)
+		return e;
+	if (cur.e_flags & EXT2_EXTENT_FLAGS_LEAF && cur.e_lblk + cur.e_len == x.e_lblk &&
+	    cur.e_pblk + cur.e_len == x.e_pblk && !(cur.e_flags & EXT2_EXTENT_FLAGS_UNINIT) == !uninit &&
+	    cur.e_len + x.e_len <= (uninit ? RUN_UNINIT : RUN_INIT)) {
+		cur.e_len += x.e_len;
+		return ext2fs_extent_replace(h, 0, &cur);
+	}
+	e = ext2fs_extent_insert(h, cur.e_lblk < x.e_lblk ? EXT2_EXTENT_INSERT_AFTER : 0, &x);
+	return e ? e : ext2fs_extent_fix_parents(h);
+}
+
+/* The first part of an unwritten extent of the tree, as much of the run as lies in it, becomes written. */
+static errcode_t convert_part(ext2_extent_handle_t h, const struct ext4_ext *run, uint32_t *done)
+{
+	struct ext2fs_extent x, mid, right;
+	uint64_t x_end, end;
+	errcode_t e = ext2fs_extent_goto(h, run->lblk);
+
+	if (!e)
+		e = ext2fs_extent_get(h, EXT2_EXTENT_CURRENT, &x);
+	if (e)
+		return e;
+	x_end = x.e_lblk + x.e_len;
+	end = min_u64(x_end, (uint64_t)run->lblk + run->len);
+	*done = (uint32_t)(end - run->lblk);
+	if (!(x.e_flags & EXT2_EXTENT_FLAGS_UNINIT))
+		return 0;
+	mid = right = x;
+	mid.e_lblk = run->lblk;
+	mid.e_pblk = x.e_pblk + (run->lblk - x.e_lblk);
+	mid.e_len = *done;
+	mid.e_flags &= ~(__u32)EXT2_EXTENT_FLAGS_UNINIT;
+	right.e_lblk = end;
+	right.e_pblk = x.e_pblk + (end - x.e_lblk);
+	right.e_len = (__u32)(x_end - end);
+	if (mid.e_lblk > x.e_lblk) {
+		x.e_len = (__u32)(mid.e_lblk - x.e_lblk);
+		e = ext2fs_extent_replace(h, 0, &x);
+		if (!e)
+			e = ext2fs_extent_insert(h, EXT2_EXTENT_INSERT_AFTER, &mid);
+	} else {
+		e = ext2fs_extent_replace(h, 0, &mid);
+	}
+	if (!e && right.e_len)
+		e = ext2fs_extent_insert(h, EXT2_EXTENT_INSERT_AFTER, &right);
+	return e ? e : ext2fs_extent_fix_parents(h);
+}
+
+static errcode_t set_indirect(struct ext4_node *n, const struct ext4_ext *run)
+{
+	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+
+	for (uint32_t i = 0; i < run->len; i++) {
+		blk64_t p = run->pblk + i;
+		errcode_t e = ext2fs_bmap2(e2, (ext2_ino_t)n->n.ino, small(n), NULL, BMAP_SET, run->lblk + i, NULL, &p);
+
+		if (e)
+			return e;
+	}
+	return 0;
+}
+
+/* One entry of the map, in pieces that fit an extent on disk. */
+static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const struct ext4_ext *entry)
+{
+	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+	uint32_t max = entry->flags & EXT_UNWRITTEN ? RUN_UNINIT : RUN_INIT;
+
+	for (uint32_t done = 0; done < entry->len;) {
+		struct ext4_ext run = *entry;
+		uint32_t part;
+		errcode_t e;
+
+		run.lblk += done;
+		run.pblk += done;
+		run.len = part = entry->len - done < max ? entry->len - done : max;
+		if (!h)
+			e = set_indirect(n, &run);
+		else if (run.flags & EXT_PENDING)
+			e = insert_run(h, &run);
+		else
+			e = convert_part(h, &run, &part);
+		if (!e && run.flags & EXT_PENDING) {
+			ext2fs_block_alloc_stats_range(e2, run.pblk, part, +1);
+			ext2fs_iblk_add_blocks(e2, small(n), part);
+			n->pending_blocks -= part;
+		}
+		if (e)
+			return e;
+		done += part;
+	}
+	return 0;
+}
+
+int ext4_map_store(struct ext4_node *n)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct ext4_map *m = n->map;
+	ext2_extent_handle_t h = NULL;
+	errcode_t e = 0;
+	uint32_t out = 0;
+
+	if (!n->map_dirty || !m)
+		return 0;
+	if (has_extents(n))
+		e = ext2fs_extent_open2(fs->e2, (ext2_ino_t)n->n.ino, small(n), &h);
+	for (uint32_t i = 0; i < m->n && !e; i++) {
+		if (!(m->e[i].flags & (EXT_PENDING | EXT_CONVERT)))
+			continue;
+		e = store_entry(n, h, &m->e[i]);
+		if (!e)
+			m->e[i].flags &= (uint32_t)EXT_UNWRITTEN;
+	}
+	if (h)
+		ext2fs_extent_free(h);
+	if (e)
+		return ext4_errno(e);
+	n->map_dirty = false;
+	/* Entries that were stored may continue each other now. */
+	for (uint32_t i = 1; i < m->n; i++) {
+		struct ext4_ext *a = &m->e[out], *b = &m->e[i];
+
+		if ((uint64_t)a->lblk + a->len == b->lblk && a->pblk + a->len == b->pblk && a->flags == b->flags)
+			a->len += b->len;
+		else
+			m->e[++out] = *b;
+	}
+	m->n = m->n ? out + 1 : 0;
+	return 0;
+}
+
+/* ---- punching ------------------------------------------------------------------------------------------------------------ */
+
+int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	errcode_t e;
+	int err;
+
+	if (lblk >= end)
+		return 0;
+	ext4_drop_window(n);
+	if ((err = ext4_map_store(n)) < 0)
+		return err;
+	/* Forget cached data first: once a block is free another file may put data into it. */
+	for (uint32_t i = 0; i < n->map->n; i++) {
+		const struct ext4_ext *x = &n->map->e[i];
+		uint64_t from = max_u64(x->lblk, lblk), to = min_u64((uint64_t)x->lblk + x->len, end);
+
+		if (from < to)
+			cache_discard(fs->dev, (x->pblk + (from - x->lblk)) << fs->block_bits,
+				      (to - from) << fs->block_bits);
+	}
+	if ((err = ext4_map_cut(n->map, lblk, end)) < 0)
+		return err;
+	e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, lblk, end > UINT32_MAX ? ~0ULL : end - 1);
+	return ext4_errno(e);
+}
+
+/* ---- directories ----------------------------------------------------------------------------------------------------------- */
+
+int ext4_bmap(struct ext4_node *n, uint32_t lblk, unsigned flags, uint64_t *pblk)
+{
+	struct ext4_ext run;
+
+	(void)flags;
+	if (!n->map) /* directories have theirs from the start */
+		return -EAGAIN;
+	ext4_map_at(n->map, lblk, 1, &run);
+	*pblk = run.flags & EXT_UNWRITTEN ? 0 : run.pblk;
+	return 0;
+}
+
+int ext4_bpin(struct ext4_node *n, uint32_t lblk, unsigned flags, struct cache_seg *seg)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t pblk;
+	int err = ext4_bmap(n, lblk, flags, &pblk);
+
+	if (err)
+		return err;
+	if (!pblk)
+		return -EUCLEAN;
+	err = cache_pin(fs->dev, pblk << fs->block_bits, fs->block_size,
+			CACHE_META | (flags & FS_NOWAIT ? CACHE_NOWAIT : 0), seg, 1);
+	return err < 0 ? err : 0;
+}
+
+int ext4_bwrite(struct ext4_node *n, uint32_t lblk, const void *block)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t pblk;
+	int err = ext4_bmap(n, lblk, 0, &pblk);
+
+	if (err)
+		return err;
+	return pblk ? cache_write(fs->dev, block, fs->block_size, pblk << fs->block_bits, CACHE_META) : -EUCLEAN;
+}
+
+int ext4_bappend(struct ext4_node *n, uint32_t *lblk)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	const struct ext4_ext *last = n->map->n ? &n->map->e[n->map->n - 1] : NULL;
+	struct ext4_ext run = {.flags = EXT_PENDING};
+	uint64_t blocks = ext4_size(&n->inode) >> fs->block_bits;
+	uint64_t goal = last ? last->pblk + last->len : ext4_goal_of_inode(fs, n->n.ino);
+	int err;
+
+	if (blocks >= UINT32_MAX - 1)
+		return -EFBIG;
+	run.lblk = (uint32_t)blocks;
+	if ((err = ext4_alloc_run(fs, goal, 1, false, &run.pblk, &run.len)) < 0)
+		return err;
+	if ((err = ext4_map_set(n->map, &run)) < 0) {
+		ext4_alloc_free(fs, run.pblk, 1);
+		return err;
+	}
+	n->pending_blocks++;
+	n->map_dirty = true;
+	if ((err = ext4_map_store(n)) < 0)
+		return err;
+	ext4_set_size(n, (blocks + 1) << fs->block_bits);
+	ext4_node_dirty(n);
+	*lblk = run.lblk;
+	return 0;
+}

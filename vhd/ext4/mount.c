@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mount.c - is it ext2, ext3 or ext4, may we write it, and the start and end of a mount
+ *
+ * Features are an allow-list: what is not on it makes the mount read-only, or refuses it when even reading would be wrong.
+ */
+#include <errno.h>
+#include <e2p/e2p.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/base/endian.h"
+#include "vhd/base/log.h"
+#include "vhd/ext4/ext4_int.h"
+
+static const struct fs_ops ops;
+
+/* ---- probe --------------------------------------------------------------------------------------------------------------- */
+
+static int probe(struct cache_dev *dev)
+{
+	le16 magic;
+	int err;
+
+	if (cache_dev_size(dev) < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE)
+		return 0;
+	err = cache_read(dev, &magic, sizeof magic, SUPERBLOCK_OFFSET + offsetof(struct ext2_super_block, s_magic), 0);
+	return err ? err : le16_get(magic) == EXT2_SUPER_MAGIC;
+}
+
+/* ---- features -------------------------------------------------------------------------------------------------------------- */
+
+#define COMPAT_OK                                                                                                      \
+	(EXT2_FEATURE_COMPAT_DIR_PREALLOC | EXT3_FEATURE_COMPAT_HAS_JOURNAL | EXT2_FEATURE_COMPAT_EXT_ATTR |           \
+	 EXT2_FEATURE_COMPAT_RESIZE_INODE | EXT2_FEATURE_COMPAT_DIR_INDEX | EXT4_FEATURE_COMPAT_SPARSE_SUPER2 |        \
+	 EXT4_FEATURE_COMPAT_STABLE_INODES | EXT4_FEATURE_COMPAT_ORPHAN_FILE)
+#define INCOMPAT_OK                                                                                                    \
+	(EXT2_FEATURE_INCOMPAT_FILETYPE | EXT2_FEATURE_INCOMPAT_META_BG | EXT3_FEATURE_INCOMPAT_EXTENTS |              \
+	 EXT4_FEATURE_INCOMPAT_64BIT | EXT4_FEATURE_INCOMPAT_FLEX_BG | EXT4_FEATURE_INCOMPAT_CSUM_SEED |               \
+	 EXT4_FEATURE_INCOMPAT_LARGEDIR)
+/* Readable, not writable by us. */
+#define INCOMPAT_READ (EXT3_FEATURE_INCOMPAT_RECOVER | EXT4_FEATURE_INCOMPAT_MMP | EXT4_FEATURE_INCOMPAT_EA_INODE)
+#define RO_COMPAT_OK                                                                                                   \
+	(EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER | EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_HUGE_FILE |  \
+	 EXT4_FEATURE_RO_COMPAT_GDT_CSUM | EXT4_FEATURE_RO_COMPAT_DIR_NLINK | EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE |     \
+	 EXT4_FEATURE_RO_COMPAT_METADATA_CSUM | EXT4_FEATURE_RO_COMPAT_PROJECT)
+
+static void name_features(char *buf, size_t cap, int set, uint32_t bits)
+{
+	buf[0] = '\0';
+	for (uint32_t i = 0; i < 32; i++)
+		if (bits & 1u << i)
+			snprintf(buf + strlen(buf), cap - strlen(buf), "%s%s", buf[0] ? ", " : "",
+				 e2p_feature2string(set, 1u << i));
+}
+
+/* Why this file system may only be read; an empty line when it may be written. -ENOTSUP: not even read. */
+static int check_features(const struct ext2_super_block *s, char *why_ro, size_t cap, struct why *why)
+{
+	uint32_t bad = s->s_feature_incompat & ~(uint32_t)(INCOMPAT_OK | INCOMPAT_READ);
+	char names[200];
+
+	why_ro[0] = '\0';
+	if (bad) {
+		name_features(names, sizeof names, E2P_FEATURE_INCOMPAT, bad);
+		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: %s", names);
+	}
+	bad = s->s_feature_ro_compat & ~(uint32_t)RO_COMPAT_OK;
+	if (bad & EXT4_FEATURE_RO_COMPAT_BIGALLOC)
+		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: bigalloc");
+	if (s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER)
+		snprintf(why_ro, cap, "its journal must be replayed (mount it with Linux once, or run e2fsck)");
+	else if (s->s_feature_incompat & INCOMPAT_READ)
+		snprintf(why_ro, cap, "it uses mmp or ea_inode");
+	else if (bad) {
+		name_features(names, sizeof names, E2P_FEATURE_RO_INCOMPAT, bad);
+		snprintf(why_ro, cap, "it uses %s", names);
+	} else if (s->s_feature_compat & ~(uint32_t)COMPAT_OK) {
+		name_features(names, sizeof names, E2P_FEATURE_COMPAT, s->s_feature_compat & ~(uint32_t)COMPAT_OK);
+		snprintf(why_ro, cap, "it uses %s", names);
+	} else if (s->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT || s->s_last_orphan) {
+		snprintf(why_ro, cap, "it has orphaned inodes (mount it with Linux once, or run e2fsck)");
+	} else if (!(s->s_state & EXT2_VALID_FS) || s->s_state & EXT2_ERROR_FS) {
+		snprintf(why_ro, cap, "it was not closed cleanly or has errors (run e2fsck)");
+	}
+	return 0;
+}
+
+/* ---- mount ---------------------------------------------------------------------------------------------------------------- */
+
+static void fs_free(struct ext4_fs *fs)
+{
+	ext4_names_fini(fs);
+	ext4_alloc_fini(fs);
+	if (fs->e2) {
+		fs->e2->flags &= ~(EXT2_FLAG_DIRTY | EXT2_FLAG_CHANGED); /* what is to be written, we have written */
+		ext2fs_free(fs->e2);
+	}
+	lock_fini(&fs->mu);
+	lock_fini(&fs->alloc_mu);
+	free(fs->group_dirty);
+	free(fs);
+}
+
+static int open_e2(struct ext4_fs *fs, struct cache_dev *dev, bool write, struct why *why)
+{
+	errcode_t e;
+
+	ext4_io_dev = dev;
+	e = ext2fs_open2("volume", NULL, (write ? EXT2_FLAG_RW : 0) | EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0,
+			 0, ext4_io_manager, &fs->e2);
+	ext4_io_dev = NULL;
+	if (e)
+		return why_set(why, ext4_errno(e), "ext4: %s", error_message(e));
+	fs->block_size = fs->e2->blocksize;
+	fs->block_bits = (uint32_t)__builtin_ctz(fs->block_size);
+	if (ext2fs_blocks_count(fs->e2->super) > cache_dev_size(dev) >> fs->block_bits)
+		return why_set(why, -EUCLEAN,
+			       "ext4: the file system has %llu blocks of %u bytes, the volume %llu bytes",
+			       (unsigned long long)ext2fs_blocks_count(fs->e2->super), fs->block_size,
+			       (unsigned long long)cache_dev_size(dev));
+	if (fs->block_size > CACHE_FRAME)
+		return why_set(why, -ENOTSUP, "ext4: block size %u", fs->block_size);
+	fs->e2->flags |= EXT2_FLAG_MASTER_SB_ONLY;
+	fs->e2->flags &= ~EXT2_FLAG_SWAP_BYTES;
+	e = ext2fs_read_bitmaps(fs->e2);
+	return e ? why_set(why, ext4_errno(e), "ext4: reading the bitmaps: %s", error_message(e)) : 0;
+}
+
+static void describe(struct ext4_fs *fs)
+{
+	const struct ext2_super_block *s = fs->e2->super;
+	bool extents = s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_EXTENTS;
+	bool journal = s->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL;
+
+	snprintf(fs->fs.type_name, sizeof fs->fs.type_name, "%s", extents ? "ext4" : journal ? "ext3" : "ext2");
+	memcpy(fs->fs.label, s->s_volume_name, sizeof s->s_volume_name);
+	memcpy(fs->fs.uuid, s->s_uuid, sizeof fs->fs.uuid);
+	fs->fs.size = cache_dev_size(fs->dev);
+	fs->has_csum = s->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM;
+}
+
+/* From here on a crash leaves "not clean" behind. */
+static int begin_writing(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct ext2_super_block *s = fs->e2->super;
+	int err;
+
+	fs->was_valid = s->s_state & EXT2_VALID_FS;
+	s->s_state &= (uint16_t)~EXT2_VALID_FS;
+	s->s_mtime = (uint32_t)time(NULL);
+	s->s_mnt_count++;
+	err = ext4_write_super(fs);
+	return err ? err : cache_flush(fs->dev);
+}
+
+static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
+{
+	struct ext4_node *root;
+	int err;
+
+	ext4_tx_hooks(fs);
+	fs->group_dirty = calloc(fs->e2->group_desc_count, 1);
+	if (!fs->group_dirty)
+		return -ENOMEM;
+	if ((err = ext4_alloc_init(fs)) < 0 || (err = ext4_names_init(fs)) < 0)
+		return err;
+	if ((err = ext4_table_init(fs)) < 0)
+		return err;
+	err = ext4_node_get(fs, EXT2_ROOT_INO, EXT4_ANY_GEN, 0, &root);
+	if (!err && root->n.type != FS_DIR) {
+		ext4_node_put(root);
+		err = -EUCLEAN;
+	}
+	if (!err) {
+		fs->fs.root = &root->n;
+		if (!fs->fs.read_only)
+			err = begin_writing(fs);
+	}
+	if (err) {
+		ext4_table_fini(fs);
+		return why_set(why, err, "ext4: the root directory: %s", strerror(-err));
+	}
+	return 0;
+}
+
+static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs **out, struct why *why)
+{
+	struct ext4_fs *fs = calloc(1, sizeof *fs);
+	char why_ro[256];
+	bool write = !o->read_only && cache_dev_writable(dev);
+	int err;
+
+	if (!fs)
+		return -ENOMEM;
+	add_error_table(&et_ext2_error_table);
+	if (!ext4_csum_works())
+		log_warn("ext4: the fast checksum is not in use");
+	lock_init(&fs->mu);
+	lock_init(&fs->alloc_mu);
+	fs->dev = dev;
+	fs->fs.ops = &ops;
+	fs->relatime = o->relatime;
+	if ((err = open_e2(fs, dev, write, why)) < 0 ||
+	    (err = check_features(fs->e2->super, why_ro, sizeof why_ro, why)) < 0) {
+		fs_free(fs);
+		return err;
+	}
+	describe(fs);
+	if (write && why_ro[0]) {
+		why_set(why, 0, "%s is served read-only: %s", fs->fs.type_name, why_ro);
+		write = false;
+		fs->e2->flags &= ~EXT2_FLAG_RW;
+	}
+	fs->fs.read_only = !write;
+	if ((err = start(fs, why)) < 0) {
+		fs_free(fs);
+		return err;
+	}
+	*out = &fs->fs;
+	return 0;
+}
+
+/* ---- sync, statfs, unmount ----------------------------------------------------------------------------------------------------- */
+
+int ext4_op_sync(struct fs *f)
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	int err = ext4_store_all(fs);
+
+	return err || f->read_only ? err : cache_flush(fs->dev);
+}
+
+int ext4_op_statfs(struct fs *f, struct fs_statfs *st) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	struct ext2_super_block *s = fs->e2->super;
+	uint64_t free_blocks = ext4_alloc_left(fs), reserved = ext2fs_r_blocks_count(s);
+
+	*st = (struct fs_statfs){
+		.bytes_total = ext2fs_blocks_count(s) << fs->block_bits,
+		.bytes_free = free_blocks << fs->block_bits,
+		.bytes_avail = (free_blocks > reserved ? free_blocks - reserved : 0) << fs->block_bits,
+		.files_total = s->s_inodes_count,
+		.files_free = s->s_free_inodes_count,
+		.block_size = fs->block_size,
+		.name_max = 255,
+		.link_max = 65000,
+		.file_size_max = (uint64_t)(UINT32_MAX - 1) << fs->block_bits,
+	};
+	return 0;
+}
+
+int ext4_op_unmount(struct fs *f) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	int err, err2 = 0;
+
+	fs_node_put(f->root);
+	err = ext4_table_fini(fs);
+	if (!f->read_only) {
+		lock_take(&fs->mu);
+		if (!err)
+			err = cache_flush(fs->dev);
+		if (!err && fs->was_valid) {
+			fs->e2->super->s_state |= EXT2_VALID_FS;
+			err2 = ext4_write_super(fs);
+			if (!err2)
+				err2 = cache_flush(fs->dev);
+		}
+		lock_drop(&fs->mu);
+	}
+	fs_free(fs);
+	return err ? err : err2;
+}
+
+static const struct fs_ops ops = {
+	.name = "ext4",
+	.get = ext4_op_get,
+	.put = ext4_op_put,
+	.lookup = ext4_op_lookup,
+	.parent = ext4_op_parent,
+	.getattr = ext4_op_getattr,
+	.setattr = ext4_op_setattr,
+	.create = ext4_op_create,
+	.link = ext4_op_link,
+	.unlink = ext4_op_unlink,
+	.rename = ext4_op_rename,
+	.readdir = ext4_op_readdir,
+	.readlink = ext4_op_readlink,
+	.read = ext4_op_read,
+	.write = ext4_op_write,
+	.commit = ext4_op_commit,
+	.seek = ext4_op_seek,
+	.alloc = ext4_op_alloc,
+	.punch = ext4_op_punch,
+	.sync = ext4_op_sync,
+	.statfs = ext4_op_statfs,
+	.unmount = ext4_op_unmount,
+};
+
+const struct fs_driver ext4_driver = {.name = "ext4", .probe = probe, .mount = mount};

@@ -1,0 +1,804 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * node.c - inodes in memory: the table, references, attributes, the housekeeper
+ *
+ * A node is in the table from the time its inode is read or made until it is evicted or freed.
+ *
+ *     in use (refs > 0) --last put--> idle (kept, oldest evicted when there are many) --get--> in use
+ *                       \--last put, unlinked--> reap list --housekeeper--> blocks and inode freed
+ *
+ * A dirty node is on the dirty list and is not evicted. The housekeeper thread writes dirty nodes to the cache every few
+ * seconds, frees what is on the reap list, and evicts idle nodes, so that putting a node never waits.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+
+#include "vhd/base/log.h"
+#include "vhd/ext4/ext4_int.h"
+
+#define IDLE_MAX 8192u
+#define WRITE_BEHIND_MS 5000u
+
+/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+
+static uint32_t slot(const struct ext4_fs *fs, uint64_t ino)
+{
+	return (uint32_t)(ino * UINT64_C(0x9e3779b97f4a7c15) >> 40) & fs->table_mask;
+}
+
+static struct ext4_node *table_find(struct ext4_fs *fs, uint64_t ino) REQUIRES(fs->table_mu)
+{
+	struct ext4_node *n = fs->table[slot(fs, ino)];
+
+	while (n && n->n.ino != ino)
+		n = n->hash_next;
+	return n;
+}
+
+static void table_grow(struct ext4_fs *fs) REQUIRES(fs->table_mu)
+{
+	uint32_t size = (fs->table_mask + 1) * 2;
+	struct ext4_node **t = calloc(size, sizeof(struct ext4_node *)), **old = fs->table;
+	uint32_t old_size = fs->table_mask + 1;
+
+	if (!t)
+		return; /* longer chains, no harm */
+	fs->table = t;
+	fs->table_mask = size - 1;
+	for (uint32_t i = 0; i < old_size; i++)
+		for (struct ext4_node *n = old[i], *next; n; n = next) {
+			next = n->hash_next;
+			n->hash_next = t[slot(fs, n->n.ino)];
+			t[slot(fs, n->n.ino)] = n;
+		}
+	free(old);
+}
+
+static void table_add(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->table_mu)
+{
+	struct ext4_node **p;
+
+	if (++fs->table_count > fs->table_mask)
+		table_grow(fs);
+	p = &fs->table[slot(fs, n->n.ino)];
+	n->hash_next = *p;
+	*p = n;
+	n->in_table = true;
+}
+
+static void table_remove(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->table_mu)
+{
+	struct ext4_node **p = &fs->table[slot(fs, n->n.ino)];
+
+	if (!n->in_table)
+		return;
+	while (*p != n)
+		p = &(*p)->hash_next;
+	*p = n->hash_next;
+	fs->table_count--;
+	n->in_table = false;
+}
+
+static void idle_remove(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->table_mu)
+{
+	if (!n->in_idle)
+		return;
+	list_del(&n->idle_link);
+	n->in_idle = false;
+	fs->nidle--;
+}
+
+/* Find and take a reference. */
+static struct ext4_node *table_get(struct ext4_fs *fs, uint64_t ino) REQUIRES(fs->table_mu)
+{
+	struct ext4_node *n = table_find(fs, ino);
+
+	if (n) {
+		atomic_fetch_add(&n->n.refs, 1);
+		idle_remove(fs, n);
+	}
+	return n;
+}
+
+static void node_free(struct ext4_node *n)
+{
+	ext4_dir_forget(n);
+	ext4_map_free(n->map);
+	rwlock_fini(&n->rw);
+	free(n);
+}
+
+static enum fs_type type_of(uint16_t mode)
+{
+	switch (mode & 0xf000) {
+	case LINUX_S_IFREG:
+		return FS_REG;
+	case LINUX_S_IFDIR:
+		return FS_DIR;
+	case LINUX_S_IFLNK:
+		return FS_LNK;
+	case LINUX_S_IFBLK:
+		return FS_BLK;
+	case LINUX_S_IFCHR:
+		return FS_CHR;
+	case LINUX_S_IFIFO:
+		return FS_FIFO;
+	case LINUX_S_IFSOCK:
+		return FS_SOCK;
+	default:
+		return 0;
+	}
+}
+
+static bool is_large(const struct ext4_fs *fs, const struct ext2_inode_large *i, size_t field_end)
+{
+	return EXT2_INODE_SIZE(fs->e2->super) > EXT2_GOOD_OLD_INODE_SIZE &&
+	       EXT2_GOOD_OLD_INODE_SIZE + (size_t)i->i_extra_isize >= field_end;
+}
+#define LARGE(fs, i, field)                                                                                            \
+	is_large((fs), (i), offsetof(struct ext2_inode_large, field) + sizeof(((struct ext2_inode_large *)0)->field))
+
+static struct ext4_node *node_alloc(struct ext4_fs *fs, uint64_t ino)
+{
+	struct ext4_node *n = calloc(1, sizeof *n);
+
+	if (!n)
+		return NULL;
+	n->n.fs = &fs->fs;
+	n->n.ino = ino;
+	atomic_init(&n->n.refs, 1);
+	rwlock_init(&n->rw);
+	list_init(&n->idle_link);
+	list_init(&n->dirty_link);
+	return n;
+}
+
+/* Read an inode that is not in memory. Under fs->mu. */
+static int node_read(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) NO_THREAD_SAFETY
+{
+	struct ext4_node *n;
+	errcode_t e;
+	int err = 0;
+
+	if (ino > fs->e2->super->s_inodes_count || (ino != EXT2_ROOT_INO && ino < EXT2_FIRST_INO(fs->e2->super)))
+		return -ESTALE;
+	n = node_alloc(fs, ino);
+	if (!n)
+		return -ENOMEM;
+	e = ext2fs_read_inode_full(fs->e2, (ext2_ino_t)ino, (struct ext2_inode *)&n->inode, sizeof n->inode);
+	if (e)
+		err = ext4_errno(e);
+	else if (!n->inode.i_links_count || !n->inode.i_mode ||
+		 !ext2fs_test_inode_bitmap2(fs->e2->inode_map, (ext2_ino_t)ino))
+		err = -ESTALE;
+	n->n.gen = n->inode.i_generation;
+	n->n.type = type_of(n->inode.i_mode);
+	if (!err && (!n->n.type || n->inode.i_flags & (EXT4_INLINE_DATA_FL | EXT4_ENCRYPT_FL)))
+		err = -EUCLEAN;
+	n->change = n->inode.osd1.linux1.l_i_version;
+	if (LARGE(fs, &n->inode, i_version_hi))
+		n->change |= (uint64_t)n->inode.i_version_hi << 32;
+	if (!err && n->n.type == FS_DIR)
+		err = ext4_map_load(n);
+	if (err) {
+		node_free(n);
+		return err;
+	}
+	*out = n;
+	return 0;
+}
+
+int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags,
+		  struct ext4_node **out) NO_THREAD_SAFETY
+{
+	struct ext4_node *n;
+	int err = 0;
+
+	lock_take(&fs->table_mu);
+	n = table_get(fs, ino);
+	lock_drop(&fs->table_mu);
+	if (!n) {
+		if (flags & FS_NOWAIT)
+			return -EAGAIN;
+		/* fs->mu keeps two readers of one inode apart. */
+		lock_take(&fs->mu);
+		lock_take(&fs->table_mu);
+		n = table_get(fs, ino);
+		lock_drop(&fs->table_mu);
+		if (!n && (err = node_read(fs, ino, &n)) == 0) {
+			lock_take(&fs->table_mu);
+			table_add(fs, n);
+			lock_drop(&fs->table_mu);
+		}
+		lock_drop(&fs->mu);
+		if (err)
+			return err;
+	}
+	/* An unlinked file is still served to those who have it open; a freed one is not. */
+	if ((gen != EXT4_ANY_GEN && gen != n->n.gen) || n->dead) {
+		ext4_node_put(n);
+		return -ESTALE;
+	}
+	*out = n;
+	return 0;
+}
+
+int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out)
+{
+	struct ext4_node *n;
+	int err = ext4_node_get(ext4_fs_of(fs), ino, gen, flags, &n);
+
+	if (!err)
+		*out = &n->n;
+	return err;
+}
+
+void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of(fn->fs);
+	struct ext4_node *n = ext4_node_of(fn);
+	unsigned refs = atomic_load_explicit(&fn->refs, memory_order_relaxed);
+
+	while (refs > 1)
+		if (atomic_compare_exchange_weak(&fn->refs, &refs, refs - 1))
+			return;
+	lock_take(&fs->table_mu);
+	if (atomic_fetch_sub(&fn->refs, 1) == 1) {
+		if (n->unlinked && !n->dead && !fs->fs.read_only) {
+			list_push_back(&fs->reap, &n->idle_link);
+			cond_broadcast(&fs->table_cond);
+		} else {
+			list_push_back(&fs->idle, &n->idle_link);
+			n->in_idle = true;
+			if (++fs->nidle > IDLE_MAX || fs->stopping)
+				cond_broadcast(&fs->table_cond);
+		}
+	}
+	lock_drop(&fs->table_mu);
+}
+
+/* ---- dirty ------------------------------------------------------------------------------------------------------------------ */
+
+void ext4_node_dirty(struct ext4_node *n)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	if (n->dirty)
+		return;
+	n->dirty = true;
+	lock_take(&fs->table_mu);
+	if (list_empty(&n->dirty_link))
+		list_push_back(&fs->dirty, &n->dirty_link);
+	lock_drop(&fs->table_mu);
+}
+
+int ext4_node_store(struct ext4_node *n) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	errcode_t e;
+	int err;
+
+	if (n->dead)
+		return 0;
+	if ((err = ext4_map_store(n)) < 0)
+		return err;
+	if (!n->dirty)
+		return 0;
+	n->inode.osd1.linux1.l_i_version = (uint32_t)n->change;
+	if (LARGE(fs, &n->inode, i_version_hi))
+		n->inode.i_version_hi = (uint32_t)(n->change >> 32);
+	e = ext2fs_write_inode_full(fs->e2, (ext2_ino_t)n->n.ino, (struct ext2_inode *)&n->inode,
+				    EXT2_INODE_SIZE(fs->e2->super) < (int)sizeof n->inode
+					    ? EXT2_INODE_SIZE(fs->e2->super)
+					    : (int)sizeof n->inode);
+	if (e)
+		return ext4_errno(e);
+	n->dirty = false;
+	lock_take(&fs->table_mu);
+	list_del(&n->dirty_link);
+	lock_drop(&fs->table_mu);
+	return 0;
+}
+
+int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct list todo;
+	int err = 0;
+
+	if (fs->fs.read_only)
+		return 0;
+	list_init(&todo);
+	lock_take(&fs->mu);
+	lock_take(&fs->table_mu);
+	list_splice_back(&todo, &fs->dirty);
+	while (!list_empty(&todo) && !err) {
+		struct ext4_node *n = list_first(&todo, struct ext4_node, dirty_link);
+
+		atomic_fetch_add(&n->n.refs, 1);
+		idle_remove(fs, n);
+		list_del(&n->dirty_link);
+		list_push_back(&fs->dirty, &n->dirty_link);
+		lock_drop(&fs->table_mu);
+		rwlock_write(&n->rw);
+		err = ext4_node_store(n);
+		rwlock_drop(&n->rw);
+		ext4_op_put(&n->n);
+		lock_take(&fs->table_mu);
+	}
+	list_splice_back(&fs->dirty, &todo);
+	lock_drop(&fs->table_mu);
+	if (!err)
+		err = ext4_write_groups(fs);
+	lock_drop(&fs->mu);
+	return err;
+}
+
+/* ---- times, attributes -------------------------------------------------------------------------------------------------------- */
+
+struct fs_time ext4_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (struct fs_time){.sec = t.tv_sec, .nsec = (uint32_t)t.tv_nsec};
+}
+
+/* Seconds have 34 bits: two more in the low bits of the extra word, above them nanoseconds. */
+static void put_time(uint32_t *sec, uint32_t *extra, const struct fs_time *t)
+{
+	*sec = (uint32_t)t->sec;
+	if (extra)
+		*extra = (uint32_t)((((t->sec - (int32_t)t->sec) >> 32) & 3) | (int64_t)t->nsec << 2);
+}
+
+static struct fs_time get_time(uint32_t sec, const uint32_t *extra)
+{
+	struct fs_time t = {.sec = (int32_t)sec};
+
+	if (extra) {
+		t.sec += (int64_t)(*extra & 3) << 32;
+		t.nsec = *extra >> 2;
+		if (t.nsec > 999999999)
+			t.nsec = 0;
+	}
+	return t;
+}
+
+static bool extra_times(const struct ext2_inode_large *i)
+{
+	return i->i_extra_isize >= offsetof(struct ext2_inode_large, i_crtime_extra) + 4 - EXT2_GOOD_OLD_INODE_SIZE;
+}
+
+void ext4_time_set(struct ext2_inode_large *i, unsigned which, const struct fs_time *t)
+{
+	bool x = extra_times(i);
+
+	if (which & EXT4_T_A)
+		put_time(&i->i_atime, x ? &i->i_atime_extra : NULL, t);
+	if (which & EXT4_T_M)
+		put_time(&i->i_mtime, x ? &i->i_mtime_extra : NULL, t);
+	if (which & EXT4_T_C)
+		put_time(&i->i_ctime, x ? &i->i_ctime_extra : NULL, t);
+}
+
+void ext4_node_touch(struct ext4_node *n, unsigned which)
+{
+	struct fs_time now = ext4_now();
+
+	ext4_time_set(&n->inode, which, &now);
+	if (which & (EXT4_T_M | EXT4_T_C))
+		n->change++;
+	ext4_node_dirty(n);
+}
+
+uint64_t ext4_node_change(const struct ext4_node *n)
+{
+	return n->change;
+}
+
+static uint64_t inode_blocks(const struct ext4_fs *fs, const struct ext2_inode_large *i)
+{
+	uint64_t b = i->i_blocks;
+
+	if (ext2fs_has_feature_huge_file(fs->e2->super)) {
+		b |= (uint64_t)i->osd2.linux2.l_i_blocks_hi << 32;
+		if (i->i_flags & EXT4_HUGE_FILE_FL)
+			b *= fs->block_size / 512;
+	}
+	return b;
+}
+
+void ext4_node_attr(const struct ext4_node *n, struct fs_attr *a)
+{
+	const struct ext4_fs *fs = container_of(n->n.fs, struct ext4_fs, fs);
+	const struct ext2_inode_large *i = &n->inode;
+	bool x = extra_times(i);
+
+	*a = (struct fs_attr){
+		.ino = n->n.ino,
+		.gen = n->n.gen,
+		.type = n->n.type,
+		.mode = i->i_mode & 07777u,
+		.nlink = i->i_links_count,
+		.uid = i->i_uid | (uint32_t)i->osd2.linux2.l_i_uid_high << 16,
+		.gid = i->i_gid | (uint32_t)i->osd2.linux2.l_i_gid_high << 16,
+		.size = ext4_size(i),
+		.space = inode_blocks(fs, i) * 512 + (n->pending_blocks << fs->block_bits),
+		.change = n->change,
+		.atime = get_time(i->i_atime, x ? &i->i_atime_extra : NULL),
+		.mtime = get_time(i->i_mtime, x ? &i->i_mtime_extra : NULL),
+		.ctime = get_time(i->i_ctime, x ? &i->i_ctime_extra : NULL),
+	};
+	if (x)
+		a->btime = get_time(i->i_crtime, &i->i_crtime_extra);
+	if (n->n.type == FS_BLK || n->n.type == FS_CHR) {
+		if (i->i_block[0]) {
+			a->rdev_major = i->i_block[0] >> 8 & 0xff;
+			a->rdev_minor = i->i_block[0] & 0xff;
+		} else {
+			a->rdev_major = i->i_block[1] >> 8 & 0xfff;
+			a->rdev_minor = (i->i_block[1] & 0xff) | (i->i_block[1] >> 12 & 0xfff00);
+		}
+	}
+}
+
+void ext4_set_size(struct ext4_node *n, uint64_t size)
+{
+	n->inode.i_size = (uint32_t)size;
+	n->inode.i_size_high = (uint32_t)(size >> 32);
+	if (size >> 31 && !ext2fs_has_feature_large_file(ext4_fs_of_node(n)->e2->super))
+		ext2fs_set_feature_large_file(ext4_fs_of_node(n)->e2->super);
+}
+
+/* ---- making and freeing ---------------------------------------------------------------------------------------------------------- */
+
+/* Where a new inode should lie: files beside their directory, directories in the group with most room. */
+static ext2_ino_t inode_goal(struct ext4_fs *fs, const struct ext4_node *dir, enum fs_type type) REQUIRES(fs->mu)
+{
+	ext2_filsys e2 = fs->e2;
+	dgrp_t best = ext2fs_group_of_ino(e2, (ext2_ino_t)dir->n.ino);
+	uint64_t best_room = 0;
+
+	if (type != FS_DIR)
+		return (ext2_ino_t)dir->n.ino;
+	for (dgrp_t g = 0; g < e2->group_desc_count; g++) {
+		uint64_t room = ext2fs_bg_free_blocks_count(e2, g);
+
+		if (ext2fs_bg_free_inodes_count(e2, g) && room > best_room) {
+			best_room = room;
+			best = g;
+		}
+	}
+	return best * e2->super->s_inodes_per_group + 1;
+}
+
+static uint16_t mode_of(const struct fs_create *c)
+{
+	static const uint16_t fmt[] = {
+		[FS_REG] = LINUX_S_IFREG,   [FS_DIR] = LINUX_S_IFDIR, [FS_LNK] = LINUX_S_IFLNK,
+		[FS_BLK] = LINUX_S_IFBLK,   [FS_CHR] = LINUX_S_IFCHR, [FS_FIFO] = LINUX_S_IFIFO,
+		[FS_SOCK] = LINUX_S_IFSOCK,
+	};
+
+	return (uint16_t)(fmt[c->type] | (c->set.mode & 07777));
+}
+
+static uint32_t random32(struct ext4_fs *fs) REQUIRES(fs->mu)
+{
+	if (!fs->random && getrandom(&fs->random, sizeof fs->random, 0) != sizeof fs->random)
+		fs->random = (uint64_t)time(NULL) | 1;
+	fs->random ^= fs->random << 13;
+	fs->random ^= fs->random >> 7;
+	fs->random ^= fs->random << 17;
+	return (uint32_t)(fs->random >> 16);
+}
+
+static void init_times(struct ext2_inode_large *i, const struct fs_create *c)
+{
+	struct fs_time now = ext4_now();
+
+	ext4_time_set(i, EXT4_T_A | EXT4_T_M | EXT4_T_C, &now);
+	if (extra_times(i))
+		put_time(&i->i_crtime, &i->i_crtime_extra, c->set.what & FS_SET_BTIME ? &c->set.btime : &now);
+	if (c->set.what & FS_SET_ATIME)
+		ext4_time_set(i, EXT4_T_A, &c->set.atime);
+	if (c->set.what & FS_SET_MTIME)
+		ext4_time_set(i, EXT4_T_M, &c->set.mtime);
+	if (c->has_verf) {
+		/* The verifier of an exclusive create lives in the seconds until SETATTR sets real times. */
+		i->i_atime = (uint32_t)(c->verf >> 32);
+		i->i_mtime = (uint32_t)c->verf;
+		if (extra_times(i))
+			i->i_atime_extra = i->i_mtime_extra = 0;
+	}
+}
+
+static void init_inode(struct ext4_fs *fs, struct ext4_node *n, const struct ext4_node *dir,
+		       const struct fs_create *c) NO_THREAD_SAFETY
+{
+	struct ext2_inode_large *i = &n->inode;
+
+	i->i_mode = mode_of(c);
+	i->i_uid = (uint16_t)c->set.uid;
+	i->i_gid = (uint16_t)c->set.gid;
+	i->osd2.linux2.l_i_uid_high = (uint16_t)(c->set.uid >> 16);
+	i->osd2.linux2.l_i_gid_high = (uint16_t)(c->set.gid >> 16);
+	i->i_generation = n->n.gen = random32(fs) | 1;
+	if (EXT2_INODE_SIZE(fs->e2->super) > EXT2_GOOD_OLD_INODE_SIZE)
+		i->i_extra_isize = fs->e2->super->s_want_extra_isize
+					   ? fs->e2->super->s_want_extra_isize
+					   : sizeof(struct ext2_inode_large) - EXT2_GOOD_OLD_INODE_SIZE;
+	if (i->i_extra_isize > sizeof(struct ext2_inode_large) - EXT2_GOOD_OLD_INODE_SIZE)
+		i->i_extra_isize = sizeof(struct ext2_inode_large) - EXT2_GOOD_OLD_INODE_SIZE;
+	i->i_flags = dir->inode.i_flags & (EXT2_SYNC_FL | EXT2_NODUMP_FL | EXT2_NOATIME_FL);
+	n->change = 1;
+	init_times(i, c);
+	if (c->type == FS_BLK || c->type == FS_CHR) {
+		if (c->rdev_major < 256 && c->rdev_minor < 256)
+			i->i_block[0] = c->rdev_major << 8 | c->rdev_minor;
+		else
+			i->i_block[1] = (c->rdev_minor & 0xff) | c->rdev_major << 8 | (c->rdev_minor & ~0xffu) << 12;
+	}
+}
+
+/* A target of less than 60 bytes lives in the inode, a longer one in a block. */
+static int store_target(struct ext4_fs *fs, struct ext4_node *n, const struct fs_create *c) NO_THREAD_SAFETY
+{
+	uint32_t lblk;
+	char *block;
+	int err;
+
+	if (c->target_len >= fs->block_size)
+		return -ENAMETOOLONG;
+	if (c->target_len < sizeof n->inode.i_block) {
+		memcpy(n->inode.i_block, c->target, c->target_len);
+		ext4_set_size(n, c->target_len);
+		return 0;
+	}
+	block = calloc(1, fs->block_size);
+	if (!block)
+		return -ENOMEM;
+	memcpy(block, c->target, c->target_len);
+	err = ext4_bappend(n, &lblk);
+	if (!err)
+		err = ext4_bwrite(n, lblk, block);
+	free(block);
+	ext4_set_size(n, c->target_len);
+	return err;
+}
+
+static int init_map(struct ext4_fs *fs, struct ext4_node *n, const struct fs_create *c) NO_THREAD_SAFETY
+{
+	bool mapped = c->type == FS_REG || c->type == FS_DIR ||
+		      (c->type == FS_LNK && c->target_len >= sizeof n->inode.i_block);
+
+	n->map = calloc(1, sizeof *n->map);
+	if (!n->map)
+		return -ENOMEM;
+	if (mapped && ext2fs_has_feature_extents(fs->e2->super)) {
+		ext2_extent_handle_t h;
+		errcode_t e;
+
+		n->inode.i_flags |= EXT4_EXTENTS_FL;
+		/* Opening an empty i_block writes the root's header into it. */
+		e = ext2fs_extent_open2(fs->e2, (ext2_ino_t)n->n.ino, (struct ext2_inode *)&n->inode, &h);
+		if (e)
+			return ext4_errno(e);
+		ext2fs_extent_free(h);
+	}
+	return c->type == FS_LNK ? store_target(fs, n, c) : 0;
+}
+
+int ext4_node_new(struct ext4_fs *fs, struct ext4_node *dir, const struct fs_create *c,
+		  struct ext4_node **out) NO_THREAD_SAFETY
+{
+	struct ext4_node *n;
+	ext2_ino_t ino;
+	errcode_t e = ext2fs_new_inode(fs->e2, inode_goal(fs, dir, c->type), mode_of(c), NULL, &ino);
+	int err;
+
+	if (e)
+		return ext4_errno(e);
+	n = node_alloc(fs, ino);
+	if (!n)
+		return -ENOMEM;
+	n->n.type = c->type;
+	ext2fs_inode_alloc_stats2(fs->e2, ino, +1, c->type == FS_DIR);
+	ext4_group_touched(fs, ext2fs_group_of_ino(fs->e2, ino), GROUP_INODES);
+	init_inode(fs, n, dir, c);
+	err = init_map(fs, n, c);
+	lock_take(&fs->table_mu);
+	if (!err) {
+		struct ext4_node *old = table_find(fs, ino);
+
+		/* A freed inode of that number may linger for somebody who still holds it. */
+		if (old) {
+			idle_remove(fs, old);
+			table_remove(fs, old);
+			if (atomic_load(&old->n.refs) == 0)
+				node_free(old);
+		}
+		table_add(fs, n);
+	}
+	lock_drop(&fs->table_mu);
+	if (err) {
+		if (n->map && n->map->n)
+			ext4_map_punch(n, 0, UINT64_C(1) << 32);
+		ext2fs_inode_alloc_stats2(fs->e2, ino, -1, c->type == FS_DIR);
+		node_free(n);
+		return err;
+	}
+	ext4_node_dirty(n);
+	*out = n;
+	return 0;
+}
+
+void ext4_node_unlinked(struct ext4_node *n)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	lock_take(&fs->table_mu); /* the last put looks at it under this lock only */
+	n->unlinked = true;
+	lock_drop(&fs->table_mu);
+}
+
+void ext4_drop_window(struct ext4_node *n)
+{
+	if (n->pa_len)
+		ext4_alloc_free(ext4_fs_of_node(n), n->pa_pblk, n->pa_len);
+	n->pa_len = 0;
+}
+
+/* Nobody has it and no name leads to it: its blocks, attribute block and inode become free. Under fs->mu. */
+static int inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
+{
+	ext2_ino_t ino = (ext2_ino_t)n->n.ino;
+	struct ext2_inode *i = (struct ext2_inode *)&n->inode;
+	int err = 0;
+
+	if (!n->map)
+		err = ext4_map_load(n);
+	if (!err && (n->map->n || n->n.type == FS_REG || n->n.type == FS_DIR) &&
+	    ext2fs_inode_has_valid_blocks2(fs->e2, i))
+		err = ext4_map_punch(n, 0, UINT64_C(1) << 32);
+	if (!err && ext2fs_file_acl_block(fs->e2, i))
+		err = ext4_errno(ext2fs_free_ext_attr(fs->e2, ino, &n->inode));
+	if (err)
+		log_warn("ext4: inode %u: its blocks could not be freed: %s", ino, strerror(-err));
+	n->inode.i_links_count = 0;
+	n->inode.i_dtime = (uint32_t)time(NULL);
+	ext4_set_size(n, 0);
+	ext4_node_dirty(n);
+	err = ext4_node_store(n);
+	ext2fs_inode_alloc_stats2(fs->e2, ino, -1, n->n.type == FS_DIR);
+	ext4_group_touched(fs, ext2fs_group_of_ino(fs->e2, ino), GROUP_INODES);
+	n->dead = true;
+	return err;
+}
+
+static void reap_one(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = NULL;
+	bool freed = false;
+
+	lock_take(&fs->mu);
+	lock_take(&fs->table_mu);
+	if (!list_empty(&fs->reap)) {
+		n = list_first(&fs->reap, struct ext4_node, idle_link);
+		list_del(&n->idle_link);
+		/* Somebody may have found it by its filehandle again: the last put brings it back here. */
+		if (atomic_load(&n->n.refs))
+			n = NULL;
+		else
+			table_remove(fs, n);
+	}
+	lock_drop(&fs->table_mu);
+	if (n) {
+		inode_release(fs, n);
+		lock_take(&fs->table_mu);
+		list_del(&n->dirty_link);
+		lock_drop(&fs->table_mu);
+		freed = true;
+	}
+	lock_drop(&fs->mu);
+	if (freed)
+		node_free(n);
+}
+
+/* ---- the housekeeper --------------------------------------------------------------------------------------------------------------- */
+
+static void evict_idle(struct ext4_fs *fs, uint32_t keep) REQUIRES(fs->table_mu) NO_THREAD_SAFETY
+{
+	list_for_each_safe (it, tmp, &fs->idle) {
+		struct ext4_node *n = list_entry(it, struct ext4_node, idle_link);
+
+		if (fs->nidle <= keep)
+			break;
+		if (!list_empty(&n->dirty_link))
+			continue;
+		idle_remove(fs, n);
+		table_remove(fs, n);
+		ext4_drop_window(n);
+		node_free(n);
+	}
+}
+
+static void *housekeeper(void *arg) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = arg;
+
+	lock_take(&fs->table_mu);
+	while (!fs->stopping) {
+		bool late = true;
+
+		if (list_empty(&fs->reap) && fs->nidle <= IDLE_MAX)
+			late = !cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS);
+		while (!list_empty(&fs->reap) && !fs->stopping) {
+			fs->reaping = true;
+			lock_drop(&fs->table_mu);
+			reap_one(fs);
+			lock_take(&fs->table_mu);
+			fs->reaping = false;
+		}
+		if (fs->stopping)
+			break;
+		if (late || fs->nidle > IDLE_MAX) {
+			int err;
+
+			lock_drop(&fs->table_mu);
+			err = ext4_store_all(fs);
+			if (err)
+				log_warn("ext4: writing inodes: %s", strerror(-err));
+			lock_take(&fs->table_mu);
+		}
+		evict_idle(fs, IDLE_MAX * 3 / 4);
+	}
+	lock_drop(&fs->table_mu);
+	return NULL;
+}
+
+int ext4_table_init(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	lock_init(&fs->table_mu);
+	cond_init(&fs->table_cond);
+	list_init(&fs->idle);
+	list_init(&fs->dirty);
+	list_init(&fs->reap);
+	fs->table_mask = 1023;
+	fs->table = calloc(fs->table_mask + 1, sizeof(struct ext4_node *));
+	if (!fs->table)
+		return -ENOMEM;
+	return -pthread_create(&fs->housekeeper, NULL, housekeeper, fs);
+}
+
+int ext4_table_fini(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	int err;
+
+	lock_take(&fs->table_mu);
+	fs->stopping = true;
+	cond_broadcast(&fs->table_cond);
+	lock_drop(&fs->table_mu);
+	pthread_join(fs->housekeeper, NULL);
+	while (!list_empty(&fs->reap))
+		reap_one(fs);
+	for (uint32_t i = 0; i <= fs->table_mask; i++)
+		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next)
+			ext4_drop_window(n);
+	err = ext4_store_all(fs);
+	for (uint32_t i = 0; i <= fs->table_mask; i++)
+		while (fs->table[i]) {
+			struct ext4_node *n = fs->table[i];
+
+			fs->table[i] = n->hash_next;
+			node_free(n);
+		}
+	free(fs->table);
+	cond_fini(&fs->table_cond);
+	lock_fini(&fs->table_mu);
+	return err;
+}

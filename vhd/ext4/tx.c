@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * tx.c - the brackets around an operation, and what libext2fs's own bookkeeping changed
+ *
+ * The library would write every bitmap and descriptor of the file system at each flush. Here its callbacks mark the groups
+ * that an operation touched, and ext4_write_groups() writes those. This is where a journal joins: what an operation wrote
+ * between begin and end is one handle.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "vhd/base/log.h"
+#include "vhd/ext4/ext4_int.h"
+
+int ext4_op_begin(struct ext4_fs *fs, unsigned credits) NO_THREAD_SAFETY
+{
+	(void)credits; /* for the journal */
+	if (fs->fs.read_only)
+		return -EROFS;
+	lock_take(&fs->mu);
+	if (!fs->failed)
+		return 0;
+	lock_drop(&fs->mu);
+	return -EIO;
+}
+
+int ext4_op_end(struct ext4_fs *fs, int err) NO_THREAD_SAFETY
+{
+	lock_drop(&fs->mu);
+	return err;
+}
+
+/* ---- hooks ---------------------------------------------------------------------------------------------------------------- */
+
+void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what)
+{
+	fs->group_dirty[group] |= what | GROUP_DESC;
+	fs->super_dirty = true;
+}
+
+static void touched(ext2_filsys e2, blk64_t blk, uint64_t len)
+{
+	struct ext4_fs *fs = e2->priv_data;
+	dgrp_t first = ext2fs_group_of_blk2(e2, blk), last = ext2fs_group_of_blk2(e2, blk + len - 1);
+
+	for (dgrp_t g = first; g <= last; g++)
+		ext4_group_touched(fs, g, GROUP_BLOCKS);
+}
+
+/* The library took or freed a block: our bitmap follows when it was freed (it was asked for when it was taken). */
+static void on_block(ext2_filsys e2, blk64_t blk, int inuse) NO_THREAD_SAFETY
+{
+	touched(e2, blk, 1);
+	if (inuse < 0)
+		ext4_alloc_free(e2->priv_data, blk, 1);
+}
+
+static void on_range(ext2_filsys e2, blk64_t blk, blk_t num, int inuse) NO_THREAD_SAFETY
+{
+	if (!num)
+		return;
+	touched(e2, blk, num);
+	if (inuse < 0)
+		ext4_alloc_free(e2->priv_data, blk, num);
+}
+
+/* A metadata block that the library itself wants. */
+static errcode_t on_alloc(ext2_filsys e2, blk64_t goal, blk64_t *out, struct blk_alloc_ctx *ctx)
+{
+	uint32_t got;
+	uint64_t p;
+
+	(void)ctx;
+	if (ext4_alloc_run(e2->priv_data, goal, 1, false, &p, &got) < 0)
+		return EXT2_ET_BLOCK_ALLOC_FAIL;
+	*out = p;
+	return 0;
+}
+
+static errcode_t on_alloc_plain(ext2_filsys e2, blk64_t goal, blk64_t *out)
+{
+	return on_alloc(e2, goal, out, NULL);
+}
+
+void ext4_tx_hooks(struct ext4_fs *fs)
+{
+	fs->e2->priv_data = fs;
+	ext2fs_set_block_alloc_stats_callback(fs->e2, on_block, NULL);
+	ext2fs_set_block_alloc_stats_range_callback(fs->e2, on_range, NULL);
+	ext2fs_set_alloc_block_callback(fs->e2, on_alloc_plain, NULL);
+}
+
+/* ---- writing what changed --------------------------------------------------------------------------------------------------- */
+
+static int write_block(struct ext4_fs *fs, uint64_t blk, const void *buf)
+{
+	return cache_write(fs->dev, buf, fs->block_size, blk << fs->block_bits, CACHE_META);
+}
+
+static int write_block_bitmap(struct ext4_fs *fs, dgrp_t g, char *buf) REQUIRES(fs->mu)
+{
+	ext2_filsys e2 = fs->e2;
+	int bytes = (int)(e2->super->s_clusters_per_group / 8);
+	blk64_t first = ext2fs_group_first_block2(e2, g);
+	errcode_t e;
+
+	if (ext2fs_bg_flags_test(e2, g, EXT2_BG_BLOCK_UNINIT))
+		return 0;
+	memset(buf, 0xff, fs->block_size);
+	e = ext2fs_get_block_bitmap_range2(e2->block_map, first, ext2fs_group_last_block2(e2, g) - first + 1, buf);
+	if (e)
+		return ext4_errno(e);
+	/* Bits behind the end of the last group are ones. */
+	for (blk64_t b = ext2fs_group_last_block2(e2, g) - first + 1; b < (blk64_t)bytes * 8; b++)
+		ext2fs_fast_set_bit((unsigned)b, buf);
+	ext2fs_block_bitmap_csum_set(e2, g, buf, bytes);
+	return write_block(fs, ext2fs_block_bitmap_loc(e2, g), buf);
+}
+
+static int write_inode_bitmap(struct ext4_fs *fs, dgrp_t g, char *buf) REQUIRES(fs->mu)
+{
+	ext2_filsys e2 = fs->e2;
+	uint32_t per = e2->super->s_inodes_per_group;
+	int bytes = (int)((per + 7) / 8);
+	errcode_t e;
+
+	if (ext2fs_bg_flags_test(e2, g, EXT2_BG_INODE_UNINIT))
+		return 0;
+	memset(buf, 0xff, fs->block_size);
+	e = ext2fs_get_inode_bitmap_range2(e2->inode_map, (__u64)g * per + 1, per, buf);
+	if (e)
+		return ext4_errno(e);
+	ext2fs_inode_bitmap_csum_set(e2, g, buf, bytes);
+	return write_block(fs, ext2fs_inode_bitmap_loc(e2, g), buf);
+}
+
+/* The descriptor's block in the primary table. */
+static int write_desc_block(struct ext4_fs *fs, dgrp_t g) REQUIRES(fs->mu)
+{
+	ext2_filsys e2 = fs->e2;
+	uint32_t per = (uint32_t)EXT2_DESC_PER_BLOCK(e2->super), i = g / per;
+	blk64_t at = ext2fs_descriptor_block_loc2(e2, e2->super->s_first_data_block, i);
+
+	return write_block(fs, at, (const char *)e2->group_desc + (size_t)i * fs->block_size);
+}
+
+int ext4_write_super(struct ext4_fs *fs)
+{
+	struct ext2_super_block *s = fs->e2->super;
+
+	s->s_wtime = (uint32_t)time(NULL);
+	ext2fs_superblock_csum_set(fs->e2, s);
+	fs->super_dirty = false;
+	return cache_write(fs->dev, s, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET, CACHE_META);
+}
+
+int ext4_write_groups(struct ext4_fs *fs)
+{
+	dgrp_t n = fs->e2->group_desc_count;
+	char *buf;
+	int err = 0;
+
+	if (!fs->super_dirty)
+		return 0;
+	buf = malloc(fs->block_size);
+	if (!buf)
+		return -ENOMEM;
+	for (dgrp_t g = 0; g < n && !err; g++) {
+		if (!fs->group_dirty[g])
+			continue;
+		if (fs->group_dirty[g] & GROUP_BLOCKS)
+			err = write_block_bitmap(fs, g, buf);
+		if (!err && fs->group_dirty[g] & GROUP_INODES)
+			err = write_inode_bitmap(fs, g, buf);
+		ext2fs_group_desc_csum_set(fs->e2, g);
+		if (!err)
+			err = write_desc_block(fs, g);
+		if (!err)
+			fs->group_dirty[g] = 0;
+	}
+	free(buf);
+	if (!err)
+		err = ext4_write_super(fs);
+	if (err)
+		log_error("ext4: writing bitmaps and descriptors: %s", strerror(-err));
+	return err;
+}
