@@ -350,6 +350,7 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 		  unsigned flags) NO_THREAD_SAFETY
 {
 	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
 	struct bytes b = {.iov = iov, .niov = niov};
 	uint64_t end, at = off;
 	int64_t done = 0;
@@ -381,7 +382,9 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 			ext4_set_size(n, end);
 		ext4_node_touch(n, EXT4_T_M | EXT4_T_C);
 	} else if (n->map_dirty) {
-		ext4_node_dirty(n); /* blocks were taken: they must reach the tree, or be freed with the file */
+		if (err != -EAGAIN) /* else the same write comes again */
+			ext4_map_undo(n, (uint32_t)((ext4_size(&n->inode) + fs->block_size - 1) >> fs->block_bits));
+		ext4_node_dirty(n); /* blocks inside the file stay: zeros where nothing was put */
 	}
 	rwlock_drop(&n->rw);
 	return err;

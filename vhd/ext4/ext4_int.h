@@ -142,6 +142,8 @@ int ext4_write_super(struct ext4_fs *fs) REQUIRES(fs->mu);
 void ext4_tx_hooks(struct ext4_fs *fs) REQUIRES(fs->mu);
 void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what) REQUIRES(fs->mu);
 
+void ext4_blocks_touched(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
+
 /* ---- blocks: alloc.c ----------------------------------------------------------------------------------------------- */
 
 int ext4_alloc_init(struct ext4_fs *fs) REQUIRES(fs->mu); /* from the bitmaps */
@@ -181,6 +183,8 @@ void ext4_map_free(struct ext4_map *m);
 int ext4_map_load(struct ext4_node *n) REQUIRES(n->rw);
 /* Put what is pending into the tree. */
 int ext4_map_store(struct ext4_node *n) REQUIRES(n->rw);
+/* Give back blocks from lblk on that never reached the tree: a write failed half way. */
+void ext4_map_undo(struct ext4_node *n, uint32_t lblk) REQUIRES(n->rw);
 /* Free [lblk, end) in the map and in the tree (what is pending is stored first). Data in the cache is forgotten. */
 int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) REQUIRES(n->rw);
 

@@ -192,6 +192,22 @@ static errcode_t convert_part(ext2_extent_handle_t h, const struct ext4_ext *run
 	return e ? e : ext2fs_extent_fix_parents(h);
 }
 
+/* BMAP_SET does not make indirect blocks, BMAP_ALLOC does, together with a data block that is not wanted. */
+static errcode_t make_indirect(struct ext4_node *n, uint32_t lblk)
+{
+	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+	blk64_t extra = 0, none = 0;
+	errcode_t e = ext2fs_bmap2(e2, (ext2_ino_t)n->n.ino, small(n), NULL, BMAP_ALLOC, lblk, NULL, &extra);
+
+	if (!e)
+		e = ext2fs_bmap2(e2, (ext2_ino_t)n->n.ino, small(n), NULL, BMAP_SET, lblk, NULL, &none);
+	if (e)
+		return e;
+	ext2fs_iblk_sub_blocks(e2, small(n), 1);
+	ext2fs_block_alloc_stats2(e2, extra, -1);
+	return 0;
+}
+
 static errcode_t set_indirect(struct ext4_node *n, const struct ext4_ext *run)
 {
 	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
@@ -200,6 +216,8 @@ static errcode_t set_indirect(struct ext4_node *n, const struct ext4_ext *run)
 		blk64_t p = run->pblk + i;
 		errcode_t e = ext2fs_bmap2(e2, (ext2_ino_t)n->n.ino, small(n), NULL, BMAP_SET, run->lblk + i, NULL, &p);
 
+		if (e == EXT2_ET_SET_BMAP_NO_IND && !(e = make_indirect(n, run->lblk + i)))
+			e = ext2fs_bmap2(e2, (ext2_ino_t)n->n.ino, small(n), NULL, BMAP_SET, run->lblk + i, NULL, &p);
 		if (e)
 			return e;
 	}
@@ -228,6 +246,7 @@ static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const 
 			e = convert_part(h, &run, &part);
 		if (!e && run.flags & EXT_PENDING) {
 			ext2fs_block_alloc_stats_range(e2, run.pblk, part, +1);
+			ext4_blocks_touched(ext4_fs_of_node(n), run.pblk, part);
 			ext2fs_iblk_add_blocks(e2, small(n), part);
 			n->pending_blocks -= part;
 		}
@@ -301,6 +320,27 @@ int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
 		return err;
 	e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, lblk, end > UINT32_MAX ? ~0ULL : end - 1);
 	return ext4_errno(e);
+}
+
+void ext4_map_undo(struct ext4_node *n, uint32_t lblk)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	ext4_drop_window(n);
+	for (uint32_t i = n->map->n; i-- > 0 && (uint64_t)n->map->e[i].lblk + n->map->e[i].len > lblk;) {
+		struct ext4_ext *x = &n->map->e[i];
+		uint32_t keep = x->lblk < lblk ? lblk - x->lblk : 0;
+
+		if (!(x->flags & EXT_PENDING))
+			continue;
+		cache_discard(fs->dev, (x->pblk + keep) << fs->block_bits, (uint64_t)(x->len - keep) << fs->block_bits);
+		ext4_alloc_free(fs, x->pblk + keep, x->len - keep);
+		n->pending_blocks -= x->len - keep;
+		if (keep)
+			x->len = keep;
+		else
+			ext4_map_cut(n->map, x->lblk, (uint64_t)x->lblk + x->len);
+	}
 }
 
 /* ---- directories ----------------------------------------------------------------------------------------------------------- */

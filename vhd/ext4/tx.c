@@ -40,10 +40,9 @@ void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what)
 	fs->super_dirty = true;
 }
 
-static void touched(ext2_filsys e2, blk64_t blk, uint64_t len)
+void ext4_blocks_touched(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
 {
-	struct ext4_fs *fs = e2->priv_data;
-	dgrp_t first = ext2fs_group_of_blk2(e2, blk), last = ext2fs_group_of_blk2(e2, blk + len - 1);
+	dgrp_t first = ext2fs_group_of_blk2(fs->e2, pblk), last = ext2fs_group_of_blk2(fs->e2, pblk + len - 1);
 
 	for (dgrp_t g = first; g <= last; g++)
 		ext4_group_touched(fs, g, GROUP_BLOCKS);
@@ -52,16 +51,17 @@ static void touched(ext2_filsys e2, blk64_t blk, uint64_t len)
 /* The library took or freed a block: our bitmap follows when it was freed (it was asked for when it was taken). */
 static void on_block(ext2_filsys e2, blk64_t blk, int inuse) NO_THREAD_SAFETY
 {
-	touched(e2, blk, 1);
+	ext4_blocks_touched(e2->priv_data, blk, 1);
 	if (inuse < 0)
 		ext4_alloc_free(e2->priv_data, blk, 1);
 }
 
+/* 1.47.0 calls this with the range already walked over, so with no length: who uses ranges says what it touched. */
 static void on_range(ext2_filsys e2, blk64_t blk, blk_t num, int inuse) NO_THREAD_SAFETY
 {
 	if (!num)
 		return;
-	touched(e2, blk, num);
+	ext4_blocks_touched(e2->priv_data, blk, num);
 	if (inuse < 0)
 		ext4_alloc_free(e2->priv_data, blk, num);
 }

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_ext4_data.c - file data in ext4 against a shadow copy; e2fsck judges what is left behind
+ *
+ * The file system is made by mke2fs inside a fixed VHD, which e2fsck can read as it is.
+ */
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vhd/base/cleanup.h"
+#include "vhd/volume/fs.h"
+
+#define FILE_MAX (3u << 20)
+
+static char dir[64], path[96];
+static struct vhd *vhd;
+static struct cache *cache;
+static struct cache_dev *dev;
+static struct fs *fs;
+
+static const char *const kinds[] = {
+	"-t ext4 -b 4096", "-t ext4 -b 1024", "-t ext4 -b 2048 -I 128 -O ^metadata_csum",
+	"-t ext2 -b 1024", "-t ext3 -b 4096",
+};
+
+static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int run(const char *fmt, ...)
+{
+	char cmd[600];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(cmd, sizeof cmd, fmt, ap);
+	va_end(ap);
+	return system(cmd);
+}
+
+static void mount_it(void)
+{
+	const struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE};
+	const struct fs_mount_opts m = {.relatime = true};
+	struct why why = {.line = ""};
+	int err;
+
+	ck_assert_int_eq(vhd_open(&vhd, path, &o, NULL), 0);
+	ck_assert_int_eq(cache_new(&cache, 8 << 20), 0);
+	ck_assert_int_eq(cache_attach(cache, vhd, 0, vhd_size(vhd), &dev), 0);
+	ck_assert_int_eq(ext4_driver.probe(dev), 1);
+	err = ext4_driver.mount(dev, &m, &fs, &why);
+	ck_assert_msg(err == 0, "%d %s", err, why.line);
+	ck_assert_msg(!fs->read_only, "%s", why.line);
+}
+
+static void unmount_it(void)
+{
+	ck_assert_int_eq(fs->ops->unmount(fs), 0);
+	ck_assert_int_eq(cache_detach(dev), 0);
+	cache_free(cache);
+	ck_assert_int_eq(vhd_close(vhd), 0);
+	ck_assert_int_eq(run("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn %s >%s/log 2>&1 || { cat %s/log; exit 1; }", path,
+			     dir, dir),
+			 0);
+}
+
+static void make(const char *opts, unsigned mib)
+{
+	const struct vhd_create_opts o = {.type = VHD_FIXED, .size = (uint64_t)mib << 20};
+
+	snprintf(dir, sizeof dir, "%s/vhdnfs-ext4-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof path, "%s/a.vhd", dir);
+	ck_assert_int_eq(vhd_create(path, &o, NULL), 0);
+	ck_assert_int_eq(run("PATH=$PATH:/sbin:/usr/sbin; mke2fs -q -F %s %s %uM", opts, path, mib), 0);
+}
+
+static void drop(void)
+{
+	ck_assert_int_eq(run("rm -rf %s", dir), 0);
+}
+
+static uint64_t seed = 42;
+static uint64_t rnd(uint64_t below)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed % below;
+}
+
+static struct fs_node *new_file(const char *name)
+{
+	const struct fs_create c = {.type = FS_REG, .set = {.mode = 0644}};
+	struct fs_cinfo ci;
+	struct fs_node *n;
+
+	ck_assert_int_eq(fs->ops->create(fs->root, name, (uint32_t)strlen(name), &c, &n, &ci), 0);
+	return n;
+}
+
+static int put(struct fs_node *n, const void *p, uint32_t len, uint64_t off)
+{
+	struct iovec iov = {(void *)(uintptr_t)p, len};
+	int err = fs->ops->write(n, off, &iov, 1, len, FS_NOWAIT);
+
+	return err == -EAGAIN ? fs->ops->write(n, off, &iov, 1, len, 0) : err;
+}
+
+static uint32_t get(struct fs_node *n, uint8_t *p, uint32_t len, uint64_t off)
+{
+	AUTO(freep) struct cache_seg *seg = calloc(fs_seg_max(len), sizeof *seg);
+	uint32_t total = 0;
+	bool eof;
+	int k = fs->ops->read(n, off, len, FS_NOWAIT, seg, fs_seg_max(len), &eof);
+
+	if (k == -EAGAIN)
+		k = fs->ops->read(n, off, len, 0, seg, fs_seg_max(len), &eof);
+	ck_assert_int_ge(k, 0);
+	for (int i = 0; i < k; i++) {
+		memcpy(p + total, seg[i].base, seg[i].len);
+		total += seg[i].len;
+	}
+	cache_unpin(seg, (unsigned)k);
+	return total;
+}
+
+static void same(struct fs_node *n, const uint8_t *shadow, uint64_t size)
+{
+	AUTO(freep) uint8_t *buf = malloc(FILE_MAX);
+	struct fs_attr a;
+
+	ck_assert_int_eq(fs->ops->getattr(n, 0, &a), 0);
+	ck_assert_uint_eq(a.size, size);
+	ck_assert_uint_eq(get(n, buf, FILE_MAX, 0), size);
+	ck_assert_mem_eq(buf, shadow, size);
+}
+
+/* Random writes, truncates, punches and reservations; remounted now and then. */
+START_TEST(file_data_is_what_was_written)
+{
+	AUTO(freep) uint8_t *shadow = calloc(1, FILE_MAX);
+	AUTO(freep) uint8_t *buf = malloc(FILE_MAX);
+	struct fs_node *n;
+	uint64_t size = 0, ino;
+	uint32_t gen;
+
+	make(kinds[_i], 32);
+	mount_it();
+	n = new_file("data");
+	for (int i = 0; i < 400; i++) {
+		uint64_t off = rnd(FILE_MAX), len = 1 + rnd(i % 8 ? 6000 : 400000), end;
+		struct fs_setattr s = {.what = FS_SET_SIZE};
+
+		len = len < FILE_MAX - off ? len : FILE_MAX - off;
+		end = off + len;
+		switch (rnd(10)) {
+		case 0:
+			s.size = off;
+			ck_assert_int_eq(fs->ops->setattr(n, &s, NULL), 0);
+			if (off < size)
+				memset(shadow + off, 0, size - off);
+			size = off;
+			break;
+		case 1:
+			ck_assert_int_eq(fs->ops->punch(n, off, len), 0);
+			if (off < size)
+				memset(shadow + off, 0, (end < size ? end : size) - off);
+			break;
+		case 2:
+			ck_assert_int_eq(fs->ops->alloc(n, off, len), 0);
+			size = end > size ? end : size;
+			break;
+		case 3:
+			ck_assert_int_eq(fs->ops->commit(n, off, len), 0);
+			break;
+		case 4:
+			same(n, shadow, size);
+			break;
+		default:
+			memset(buf, (int)(1 + rnd(255)), len);
+			ck_assert_int_eq(put(n, buf, (uint32_t)len, off), 0);
+			memcpy(shadow + off, buf, len);
+			size = end > size ? end : size;
+		}
+		if (i % 100 == 99) {
+			ino = n->ino;
+			gen = n->gen;
+			fs_node_put(n);
+			unmount_it();
+			mount_it();
+			ck_assert_int_eq(fs->ops->get(fs, ino, gen, 0, &n), 0);
+			same(n, shadow, size);
+		}
+	}
+	same(n, shadow, size);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
+START_TEST(an_unlinked_file_is_readable_until_it_is_put)
+{
+	struct fs_statfs before, after;
+	struct fs_cinfo ci;
+	struct fs_node *n, *again;
+	uint8_t b[8192], c[8192];
+	uint64_t ino;
+	uint32_t gen;
+
+	make(kinds[0], 16);
+	mount_it();
+	ck_assert_int_eq(fs->ops->statfs(fs, &before), 0);
+	n = new_file("gone");
+	memset(b, 9, sizeof b);
+	ck_assert_int_eq(put(n, b, sizeof b, 100000), 0);
+	ck_assert_int_eq(fs->ops->unlink(fs->root, "gone", 4, &ci), 0);
+	ck_assert_uint_eq(get(n, c, sizeof c, 100000), sizeof c);
+	ck_assert_mem_eq(b, c, sizeof b);
+	ino = n->ino;
+	gen = n->gen;
+	fs_node_put(n);
+	for (int i = 0; i < 100; i++) {
+		ck_assert_int_eq(fs->ops->statfs(fs, &after), 0);
+		if (after.bytes_free == before.bytes_free && after.files_free == before.files_free)
+			break;
+		usleep(20000);
+	}
+	ck_assert_uint_eq(after.bytes_free, before.bytes_free);
+	ck_assert_uint_eq(after.files_free, before.files_free);
+	ck_assert_int_eq(fs->ops->get(fs, ino, gen, 0, &again), -ESTALE);
+	unmount_it();
+	drop();
+}
+END_TEST
+
+START_TEST(a_full_file_system_says_so_at_the_write)
+{
+	AUTO(freep) uint8_t *buf = calloc(1, 1 << 20);
+	struct fs_node *n;
+	struct fs_attr a;
+	uint64_t off = 0;
+	int err;
+
+	make(kinds[0], 16);
+	mount_it();
+	n = new_file("big");
+	while ((err = put(n, buf, 1 << 20, off)) == 0)
+		off += 1 << 20;
+	ck_assert_int_eq(err, -ENOSPC);
+	ck_assert_uint_gt(off, 4 << 20);
+	/* What was answered with success can be committed. */
+	ck_assert_int_eq(fs->ops->commit(n, 0, 0), 0);
+	ck_assert_int_eq(fs->ops->getattr(n, 0, &a), 0);
+	ck_assert_uint_eq(a.size, off);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
+START_TEST(holes_are_found_by_seek)
+{
+	struct fs_node *n;
+	uint8_t b[4096] = {1};
+	uint64_t at;
+
+	make(kinds[0], 16);
+	mount_it();
+	n = new_file("sparse");
+	ck_assert_int_eq(put(n, b, sizeof b, 1 << 20), 0);
+	ck_assert_int_eq(fs->ops->seek(n, 0, FS_SEEK_DATA, &at), 0);
+	ck_assert_uint_eq(at, 1 << 20);
+	ck_assert_int_eq(fs->ops->seek(n, 0, FS_SEEK_HOLE, &at), 0);
+	ck_assert_uint_eq(at, 0);
+	ck_assert_int_eq(fs->ops->seek(n, 1 << 20, FS_SEEK_HOLE, &at), 0);
+	ck_assert_uint_eq(at, (1 << 20) + 4096);
+	ck_assert_int_eq(fs->ops->seek(n, (1 << 20) + 4096, FS_SEEK_DATA, &at), -ENXIO);
+	ck_assert_int_eq(fs->ops->alloc(n, 0, 8192), 0);
+	ck_assert_int_eq(fs->ops->seek(n, 0, FS_SEEK_DATA, &at), 0);
+	ck_assert_uint_eq(at, 1 << 20);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
+static void *writer(void *arg)
+{
+	char name[16];
+	struct fs_node *n;
+	const struct fs_create c = {.type = FS_REG, .set = {.mode = 0644}};
+	struct fs_cinfo ci;
+	uint8_t b[10000], r[10000];
+
+	memset(b, (int)(intptr_t)arg, sizeof b);
+	for (int i = 0; i < 30; i++) {
+		snprintf(name, sizeof name, "t%d-%d", (int)(intptr_t)arg, i);
+		if (fs->ops->create(fs->root, name, (uint32_t)strlen(name), &c, &n, &ci))
+			return arg;
+		for (int k = 0; k < 5; k++)
+			if (put(n, b, sizeof b, (uint64_t)k * 30000))
+				return arg;
+		if (i % 3 == 0 && fs->ops->commit(n, 0, 0))
+			return arg;
+		if (get(n, r, sizeof r, 60000) != sizeof r || memcmp(b, r, sizeof b) != 0)
+			return arg;
+		if (i % 2 && fs->ops->unlink(fs->root, name, (uint32_t)strlen(name), &ci))
+			return arg;
+		fs_node_put(n);
+	}
+	return NULL;
+}
+
+START_TEST(many_threads_write_at_once)
+{
+	pthread_t t[4];
+
+	make(kinds[0], 32);
+	mount_it();
+	for (intptr_t i = 0; i < 4; i++)
+		pthread_create(&t[i], NULL, writer, (void *)(i + 1));
+	for (int i = 0; i < 4; i++) {
+		void *failed;
+
+		pthread_join(t[i], &failed);
+		ck_assert_ptr_null(failed);
+	}
+	unmount_it();
+	drop();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 data");
+	TCase *t = tcase_create("ext4 data");
+	SRunner *r;
+	int failed;
+
+	if (run("PATH=$PATH:/sbin:/usr/sbin; command -v mke2fs >/dev/null")) {
+		puts("mke2fs is missing");
+		return 77;
+	}
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, file_data_is_what_was_written, 0, (int)ARRAY_LEN(kinds));
+	tcase_add_test(t, an_unlinked_file_is_readable_until_it_is_put);
+	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
+	tcase_add_test(t, holes_are_found_by_seek);
+	tcase_add_test(t, many_threads_write_at_once);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
