@@ -54,7 +54,8 @@ struct compound {
 
 	struct st_call st; /* session, slot, client: filled by SEQUENCE, see state.h */
 	bool has_session;
-	bool replayed; /* out already holds the cached reply: stop */
+	bool replayed;        /* out already holds the cached reply: stop */
+	struct xa_mark start; /* behind the RPC header: where a cached reply goes */
 };
 
 #define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */

@@ -8,7 +8,14 @@
  * This layer knows the protocol's state and nothing of COMPOUND, attributes or permissions. Handlers in server/nfs4/
  * decode, check permissions, and call in here. Statuses are nfsstat4: only the protocol knows OLD_STATEID.
  *
- * Locks: see state_int.h. None is held across I/O or a call into vhd/.
+ * A lease that ran out takes nothing away by itself: the client's state is kept as a courtesy until somebody else needs
+ * what it holds, or for a day. The client that comes back in between notices nothing (RFC 8881 §8.4.3 permits it).
+ *
+ * Everything is bounded: clients, sessions, slots, bytes of cached replies, opens and locked ranges of a client. A limit
+ * that is reached answers NFS4ERR_DELAY: NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3).
+ *
+ * Locks: see state_int.h. None is held across I/O or a call into vhd/. No function blocks, except that releasing the last
+ * reference of a file (st_pin.put) does what its owner made it do.
  */
 #ifndef VHDNFS_SERVER_STATE_STATE_H
 #define VHDNFS_SERVER_STATE_STATE_H
@@ -33,6 +40,26 @@ struct st_fhkey {
 	uint64_t ino;
 };
 
+/* What keeps an open file readable after it was unlinked: a reference that the first open of a file brings along and
+ * that is given back, without a lock held, after the last one closed. */
+struct st_pin {
+	struct fs_node *node;
+	void *exp; /* of the layer above */
+	void (*put)(struct st_pin *pin);
+};
+
+/* Who calls, as far as EXCHANGE_ID and CREATE_SESSION compare it. */
+struct st_principal {
+	uint32_t flavor, uid;
+};
+
+/* Bytes that name an open-owner, a lock-owner or a client. */
+struct st_name {
+	const void *bytes;
+	uint32_t len; /* <= ST_NAME_MAX */
+};
+#define ST_NAME_MAX 1024
+
 /* What SEQUENCE binds a COMPOUND to. */
 struct st_call {
 	struct st_client *client;   /* referenced through the session */
@@ -45,18 +72,136 @@ struct st_call {
 
 struct st_opts {
 	uint32_t lease_seconds;                  /* 0: 90 */
+	uint32_t courtesy_seconds;               /* how long state outlives its lease when nobody wants it; 0: a day */
 	uint32_t max_request, max_response;      /* bytes, what CREATE_SESSION grants at most; 0: 1 MiB + 64 KiB */
 	uint32_t max_slots;                      /* per session; 0: 64 */
-	const char *server_owner, *server_scope; /* copied */
+	uint32_t max_clients;                    /* 0: 4096 */
+	uint32_t max_opens, max_ranges;          /* of one client; 0: 65536 and 16384 */
+	size_t replay_bytes;                     /* all cached replies together; 0: 16 MiB */
+	const char *server_owner, *server_scope; /* copied; NULL: "vhdnfs" */
 };
 
 int st_new(struct st **out, const struct st_opts *o, struct why *why);
+/* No call may be running. Gives every pin back. NULL is accepted. */
 void st_free(struct st *s);
-/* Lease expiry, courtesy, old replay slots: call about once a second from a thread that may block. */
+/* Lease expiry, courtesy: call about once a second from a thread that may block. */
 void st_tick(struct st *s);
+uint32_t st_lease_seconds(const struct st *s);
+const char *st_server_owner(const struct st *s);
+const char *st_server_scope(const struct st *s);
+
+/* For tests: leases are as if @seconds more had passed since the server started. */
+void st_skip_time(struct st *s, uint32_t seconds);
+
+/* ---- clients and sessions --------------------------------------------------------------------------------------------- */
+
+struct st_exchange {
+	struct st_name owner;
+	uint8_t verifier[8];
+	bool update; /* EXCHGID4_FLAG_UPD_CONFIRMED_REC_A */
+	struct st_principal who;
+
+	uint64_t clientid; /* out, from here */
+	uint32_t sequenceid;
+	bool confirmed; /* EXCHGID4_FLAG_CONFIRMED_R */
+};
+
+/* RFC 8881 §18.35.4, all nine cases. NOENT, NOT_SAME, PERM, CLID_INUSE, DELAY (too many clients). */
+nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x);
+
+struct st_channel {
+	uint32_t max_request, max_response, max_cached; /* bytes, RPC headers included */
+	uint32_t max_ops, max_slots;
+};
+
+/* How the client wants callbacks authenticated: the first kind it named that we can send. */
+struct st_cb_sec {
+	uint32_t flavor; /* AUTH_NONE, AUTH_SYS */
+	uint32_t uid, gid;
+};
+
+struct st_create {
+	uint64_t clientid;
+	uint32_t sequence; /* csa_sequence */
+	uint32_t flags;    /* CREATE_SESSION4_FLAG_*; out: those granted */
+	struct st_channel fore, back;
+	uint32_t cb_program;
+	struct st_cb_sec cb_sec;
+	struct st_principal who;
+	struct rpc_conn *conn;
+
+	uint8_t sessionid[16]; /* out; fore and back hold what was granted */
+};
+
+/**
+ * st_create_session() - RFC 8881 §18.36
+ *
+ * The client's own sequence makes it exactly-once: a retry gets the first answer again. Wrong arguments (INVAL,
+ * TOOSMALL) are refused before the sequence is looked at, so that the next try may use the same number.
+ *
+ * Return: NFS4_OK; INVAL, TOOSMALL, STALE_CLIENTID, SEQ_MISORDERED, CLID_INUSE, DELAY (no room; not cached).
+ */
+nfsstat4 st_create_session(struct st *s, struct st_create *x);
+
+/* BADSESSION. Calls that run in it finish undisturbed. */
+nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16]);
+/* STALE_CLIENTID, CLIENTID_BUSY (sessions, opens or locks). */
+nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid);
+/* COMPLETE_ALREADY; for one file system only it has no effect. */
+nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs);
+/* NFS4ERR_GRACE before the client's RECLAIM_COMPLETE (RFC 8881 §18.51.3). */
+nfsstat4 st_may_claim(struct st_client *cl);
+/* @dir: channel_dir_from_client4 in, channel_dir_from_server4 out. BADSESSION, INVAL. */
+nfsstat4 st_bind_conn(struct st *s, const uint8_t id[16], struct rpc_conn *conn, uint32_t *dir);
+void st_backchannel_ctl(struct st *s, struct st_session *se, uint32_t program, const struct st_cb_sec *sec);
+
+uint64_t st_client_id(const struct st_client *cl);
+const uint8_t *st_session_id(const struct st_session *se); /* 16 bytes */
+
+/* A connection is gone: forget it in every session. */
+void st_conn_closed(struct st *s, struct rpc_conn *conn);
+
+/* ---- SEQUENCE and the replay cache -------------------------------------------------------------------------------------- */
+
+struct st_seq {
+	const uint8_t *sessionid; /* 16 bytes */
+	uint32_t seqid, slotid, highest_slotid;
+	bool cache_this;
+	uint32_t nops;        /* of the COMPOUND, SEQUENCE included */
+	size_t request_len;   /* of the whole RPC record */
+	size_t reply_min;     /* the RPC reply up to and with SEQUENCE's result */
+	uint64_t fingerprint; /* of the request; compared when a retry asks for a cached reply */
+
+	uint32_t highest, target; /* out: slot ids */
+	uint32_t status_flags;    /* out: SEQ4_STATUS_* */
+	const void *reply;        /* out with ST_REPLAY: what followed the RPC header */
+	size_t reply_len;
+};
+
+#define ST_REPLAY ((nfsstat4)0x7ffffffd) /* not a status: answer with the cached reply */
+
+/**
+ * st_slot_begin() - SEQUENCE: take a slot
+ *
+ * A slot moves so; whoever moved it to BUSY is alone with it:
+ *
+ *     FREE  --st_slot_begin(seqid + 1)--> BUSY --st_slot_finish()--> FREE, its reply cached or known as not cached
+ *     FREE  --st_slot_begin(seqid)------> BUSY (ST_REPLAY) --st_slot_replayed()--> FREE
+ *
+ * A COMPOUND of SEQUENCE alone is simply run again when it is retried: it changes nothing.
+ *
+ * Return: NFS4_OK: @call is filled and st_slot_finish() must follow; ST_REPLAY: reply and reply_len are valid until
+ *         st_slot_replayed(), which must follow; BADSESSION, BADSLOT, BAD_HIGH_SLOT, SEQ_MISORDERED, DELAY (the same
+ *         request is running), RETRY_UNCACHED_REP, SEQ_FALSE_RETRY, TOO_MANY_OPS, REQ_TOO_BIG, REP_TOO_BIG,
+ *         REP_TOO_BIG_TO_CACHE: nothing changed, @call is untouched.
+ * Source: RFC 8881 §2.10.6, §18.46.
+ */
+nfsstat4 st_slot_begin(struct st *s, struct st_seq *q, struct st_call *call);
+void st_slot_replayed(struct st *s, struct st_call *call);
 
 /**
  * st_slot_finish() - the COMPOUND that SEQUENCE began is over
+ * @header_len: bytes of @out in front of the COMPOUND's result, not kept
  * @status: its overall status, NFS4_OK or the first error
  *
  * Keeps the reply for a retry when the client asked for it (copying @out, at most max_cached bytes), else remembers that
@@ -64,21 +209,83 @@ void st_tick(struct st *s);
  */
 void st_slot_finish(struct st *s, struct st_call *c, const struct xa_out *out, size_t header_len, nfsstat4 status);
 
-/* A connection is gone: forget it in every session. */
-void st_conn_closed(struct st *s, struct rpc_conn *conn);
+/* ---- opens -------------------------------------------------------------------------------------------------------------- */
 
-/* ---- I/O under a stateid ---------------------------------------------------------------------------------------------- */
+/* How to take an open back when what follows it failed (truncation). */
+struct st_undo {
+	stateid4 sid;
+	uint8_t access, deny;
+	uint16_t history;
+	bool fresh;
+};
 
 /**
- * st_io_begin() - may this stateid be used to read or write this file now?
+ * st_open() - a share reservation and its stateid
+ * @access, @deny: OPEN4_SHARE_ACCESS_* 1 … 3, OPEN4_SHARE_DENY_* 0 … 3; checked
+ * @pin:           taken over in every case; given back when the file is open already or when this fails
+ * @undo:          for st_open_undo(); may be NULL
+ *
+ * An open of the same owner is upgraded: its stateid with the next seqid.
+ *
+ * Return: NFS4_OK; INVAL, SHARE_DENIED, DELAY (limits).
+ */
+nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
+		 uint32_t access, uint32_t deny, struct st_pin *pin, stateid4 *out, struct st_undo *undo);
+void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo);
+/* INVAL: not what some of the owner's opens asked for together (RFC 8881 §18.18.3); BAD_STATEID, OLD_STATEID. */
+nfsstat4 st_open_downgrade(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
+			   uint32_t access, uint32_t deny, stateid4 *out);
+/* Byte-range locks that were taken under the open are released. BAD_STATEID, OLD_STATEID. */
+nfsstat4 st_close(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid);
+
+/* ---- byte-range locks --------------------------------------------------------------------------------------------------- */
+
+/* Who is in the way: LOCK4denied. */
+struct st_denied {
+	uint64_t offset, length; /* length all ones: to the end */
+	bool write;
+	uint64_t clientid;
+	uint32_t owner_len;
+	uint8_t owner[ST_NAME_MAX];
+};
+
+struct st_lock {
+	bool write;
+	uint64_t offset, length; /* length all ones: to the end of file, wherever it is */
+	bool new_owner;          /* @sid is an open's and @owner counts; else @sid is the lock's */
+	stateid4 sid;
+	struct st_name owner;
+};
+
+/* INVAL (range), BAD_STATEID, OLD_STATEID, OPENMODE, DENIED (*d filled), DELAY (limits). All or nothing. */
+nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l, stateid4 *out,
+		 struct st_denied *d);
+/* @l->owner and the range count. */
+nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
+		  struct st_denied *d);
+/* @l->sid and the range count; a range that is not locked, or partly, is no error. */
+nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
+		   stateid4 *out);
+
+/* ---- stateids ----------------------------------------------------------------------------------------------------------- */
+
+/* RFC 8881 §8.2.3: all zeros, all ones; "current" (0, 1) and "invalid" (0, all ones) are resolved or refused by callers. */
+bool st_is_special(const stateid4 *sid);
+extern const stateid4 st_invalid_stateid;
+
+nfsstat4 st_test_stateid(struct st *s, struct st_client *cl, const stateid4 *sid);
+nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid);
+
+/**
+ * st_io_check() - may this stateid be used to read or write this file now?
  * @client: of the session
  * @sid:    already resolved (never the "current stateid"); special ones (all zeros, all ones) are allowed
  * @access: OPEN4_SHARE_ACCESS_READ or _WRITE; 0: only that the stateid is good for this file (IO_ADVISE, SEEK)
  *
  * Open and lock stateids are checked for owner, file, seqid and access mode, special ones against share reservations. A
- * read under a WRITE-only open is allowed (RFC 8881 18.22.3 permits it) unless the reservation of another forbids it.
+ * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it.
  *
- * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED, ADMIN_REVOKED, OPENMODE, LOCKED (special stateid against DENY), GRACE.
+ * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, OPENMODE, LOCKED (special stateid against DENY).
  * Never blocks; hot path: no lock shared by all clients.
  */
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
@@ -88,5 +295,17 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 
 /* Is the file open by anyone (counted opens)? For REMOVE/RENAME replies and space accounting. */
 bool st_file_is_open(struct st *s, const struct st_fhkey *key);
+
+/* ---- figures ------------------------------------------------------------------------------------------------------------ */
+
+struct st_stats {
+	uint64_t clients, unconfirmed, courtesy; /* now */
+	uint64_t sessions, slots, replay_reserved, replay_bytes;
+	uint64_t opens, lock_states, ranges, files, owners;
+	uint64_t replays, misordered, false_retries; /* since the start */
+	uint64_t expired;                            /* clients forgotten with state they held */
+	uint64_t share_denied, lock_denied;
+};
+void st_get_stats(struct st *s, struct st_stats *out);
 
 #endif

@@ -87,7 +87,7 @@ struct fs_create {
 	uint32_t rdev_major, rdev_minor;
 	const char *target; /* symlink: 1 … 4095 bytes */
 	uint32_t target_len;
-	bool has_verf; /* exclusive create: the verifier is kept in the inode (atime and mtime seconds) */
+	bool has_verf; /* exclusive create: verf is kept as the seconds of atime (high half) and mtime (low half) */
 	uint64_t verf;
 };
 

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * open.c - files, owners, share reservations
+ *
+ * One open per open-owner and file: a second OPEN of the same owner adds its bits to it. The file counts, for READ and
+ * WRITE, the opens that have and the opens that deny it; so the usual "may I?" is four comparisons. Only when it fails
+ * are the opens walked: for one whose client's lease is over, which then gives way.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/state/state_int.h"
+
+/* ---- files ------------------------------------------------------------------------------------------------------------------ */
+
+static uint32_t key_hash(const struct st_fhkey *key)
+{
+	uint64_t h = (key->ino + ((uint64_t)key->export_id << 32 | key->gen)) * 0x9e3779b97f4a7c15ull;
+
+	return (uint32_t)(h >> 32);
+}
+
+struct file_shard *st_file_shard(struct st *s, const struct st_fhkey *key)
+{
+	return &s->file_shard[key_hash(key) % FILE_SHARDS];
+}
+
+static struct list *file_bucket(struct file_shard *sh, const struct st_fhkey *key)
+{
+	return &sh->bucket[key_hash(key) / FILE_SHARDS % FILE_BUCKETS];
+}
+
+struct st_file *st_file_find(struct file_shard *sh, const struct st_fhkey *key)
+{
+	list_for_each (it, file_bucket(sh, key)) {
+		struct st_file *f = list_entry(it, struct st_file, link);
+
+		if (st_key_equal(&f->key, key))
+			return f;
+	}
+	return NULL;
+}
+
+static struct st_file *file_new(const struct st_fhkey *key)
+{
+	struct st_file *f = calloc(1, sizeof *f);
+
+	if (!f)
+		return NULL;
+	f->key = *key;
+	list_init(&f->link);
+	list_init(&f->opens);
+	list_init(&f->ranges);
+	return f;
+}
+
+void st_file_unuse(struct st_file *f, struct list *files)
+{
+	if (--f->users)
+		return;
+	list_del(&f->link);
+	list_push_back(files, &f->link);
+}
+
+static void pin_put(struct st_pin *pin)
+{
+	if (pin->put)
+		pin->put(pin);
+	pin->put = NULL;
+}
+
+void st_files_free(struct st *s, struct list *files)
+{
+	list_for_each_safe (it, tmp, files) {
+		struct st_file *f = list_entry(it, struct st_file, link);
+
+		list_del(&f->link);
+		pin_put(&f->pin);
+		stat_sub(&s->files, 1);
+		free(f);
+	}
+}
+
+bool st_file_is_open(struct st *s, const struct st_fhkey *key)
+{
+	struct file_shard *sh = st_file_shard(s, key);
+	bool open;
+
+	lock_take(&sh->mu);
+	open = st_file_find(sh, key) != NULL;
+	lock_drop(&sh->mu);
+	return open;
+}
+
+/* ---- owners ----------------------------------------------------------------------------------------------------------------- */
+
+static struct list *owner_bucket(struct st_client *cl, const void *bytes, uint32_t len)
+{
+	return &cl->owners[st_hash(bytes, len) % OWNER_BUCKETS];
+}
+
+struct st_owner *st_owner_find(struct st_client *cl, const struct st_name *name, bool of_locks)
+{
+	list_for_each (it, owner_bucket(cl, name->bytes, name->len)) {
+		struct st_owner *o = list_entry(it, struct st_owner, link);
+
+		if (o->len == name->len && o->of_locks == of_locks && !memcmp(o->bytes, name->bytes, o->len))
+			return o;
+	}
+	return NULL;
+}
+
+struct st_owner *st_owner_new(struct st *s, struct st_client *cl, const struct st_name *name, bool of_locks)
+{
+	struct st_owner *o = malloc(sizeof *o + name->len);
+
+	if (!o)
+		return NULL;
+	o->states = 0;
+	o->len = name->len;
+	o->of_locks = of_locks;
+	memcpy(o->bytes, name->bytes, name->len);
+	list_push_front(owner_bucket(cl, o->bytes, o->len), &o->link);
+	cl->nowners++;
+	stat_add(&s->owners, 1);
+	return o;
+}
+
+void st_owner_tidy(struct st *s, struct st_client *cl, struct st_owner *o)
+{
+	if (!o || o->states)
+		return;
+	list_del(&o->link);
+	cl->nowners--;
+	stat_sub(&s->owners, 1);
+	free(o);
+}
+
+struct st_state *st_state_of(struct st_client *cl, const struct st_owner *o, const struct st_fhkey *key,
+			     enum state_kind kind)
+{
+	list_for_each (it, &cl->states[st_state_bucket(o, key)]) {
+		struct st_state *x = list_entry(it, struct st_state, client_link);
+
+		if (x->owner == o && x->kind == kind && st_key_equal(&x->file->key, key))
+			return x;
+	}
+	return NULL;
+}
+
+/* ---- share reservations ------------------------------------------------------------------------------------------------------- */
+
+/* One bit for each of the 3 x 4 ways to open. */
+static uint16_t share_bit(uint32_t access, uint32_t deny)
+{
+	return (uint16_t)(1u << ((access - 1) * 4 + deny));
+}
+
+/* The ways of @history that lie within (access, deny), and what they amount to together. */
+static uint16_t share_subset(uint16_t history, uint32_t access, uint32_t deny, uint32_t *sum_access, uint32_t *sum_deny)
+{
+	uint16_t subset = 0;
+
+	*sum_access = *sum_deny = 0;
+	for (uint32_t a = 1; a <= 3; a++) {
+		for (uint32_t d = 0; d <= 3; d++) {
+			if (!(history & share_bit(a, d)) || a & ~access || d & ~deny)
+				continue;
+			subset |= share_bit(a, d);
+			*sum_access |= a;
+			*sum_deny |= d;
+		}
+	}
+	return subset;
+}
+
+static void share_count(struct st_file *f, uint32_t access, uint32_t deny, int n)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (access & 1u << i)
+			f->access[i] += (uint32_t)n;
+		if (deny & 1u << i)
+			f->deny[i] += (uint32_t)n;
+	}
+}
+
+static void share_set(struct st_file *f, struct st_open *o, uint32_t access, uint32_t deny)
+{
+	share_count(f, o->access, o->deny, -1);
+	share_count(f, access, deny, 1);
+	atomic_store_explicit(&o->access, (uint8_t)access, memory_order_relaxed);
+	atomic_store_explicit(&o->deny, (uint8_t)deny, memory_order_relaxed);
+}
+
+/* Would (access, deny) conflict with an open other than @own (NULL: none)? */
+static bool share_conflict(const struct st_file *f, const struct st_open *own, uint32_t access, uint32_t deny)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t has = own && own->access & 1u << i, denies = own && own->deny & 1u << i;
+
+		if ((access & 1u << i && f->deny[i] > denies) || (deny & 1u << i && f->access[i] > has))
+			return true;
+	}
+	return false;
+}
+
+/* A client whose lease is over and that is all that stands in the way (referenced); NULL when a live one does. */
+static struct st_client *share_blocker(struct st *s, struct st_file *f, const struct st_client *self,
+				       const struct st_open *own, uint32_t access, uint32_t deny)
+{
+	struct st_client *expired = NULL;
+
+	list_for_each (it, &f->opens) {
+		struct st_open *o = container_of(list_entry(it, struct st_state, file_link), struct st_open, s);
+
+		if (o == own || !((access & o->deny) | (deny & o->access)))
+			continue;
+		if (o->s.client == self || !st_client_expired(s, o->s.client))
+			return NULL;
+		expired = o->s.client;
+	}
+	return expired ? st_client_get(expired) : NULL;
+}
+
+/* ---- OPEN ------------------------------------------------------------------------------------------------------------------- */
+
+/* What one OPEN needs, so that nothing fails once the shard is locked. */
+struct open_op {
+	const struct st_fhkey *key;
+	uint32_t access, deny;
+	struct st_pin *pin;
+	struct st_owner *owner;
+	struct st_open *open, *fresh; /* the owner's open of the file; else the one to be made */
+	struct st_file *fresh_file;   /* used when nobody has the file open */
+	struct st_client *blocker;    /* out: its lease is over; referenced */
+};
+
+static nfsstat4 open_prepare(struct st *s, struct st_client *cl, struct open_op *op, const struct st_name *name)
+	REQUIRES(cl->mu)
+{
+	struct st_state *x;
+
+	op->owner = st_owner_find(cl, name, false);
+	if (op->owner) {
+		x = st_state_of(cl, op->owner, op->key, STATE_OPEN);
+		if (x) {
+			op->open = container_of(x, struct st_open, s);
+			return NFS4_OK;
+		}
+	}
+	if (cl->nopens >= s->opts.max_opens)
+		return NFS4ERR_DELAY;
+	op->fresh = calloc(1, sizeof *op->fresh);
+	op->fresh_file = file_new(op->key);
+	if (!op->owner)
+		op->owner = st_owner_new(s, cl, name, false);
+	return op->fresh && op->fresh_file && op->owner ? NFS4_OK : NFS4ERR_DELAY;
+}
+
+static struct st_file *open_file(struct st *s, struct open_op *op, struct file_shard *sh) REQUIRES(sh->mu)
+{
+	struct st_file *f = st_file_find(sh, op->key);
+
+	if (f || !op->fresh_file)
+		return f;
+	f = TAKE(op->fresh_file);
+	f->pin = *op->pin;
+	op->pin->put = NULL;
+	list_push_front(file_bucket(sh, op->key), &f->link);
+	stat_add(&s->files, 1);
+	return f;
+}
+
+static void open_insert(struct st *s, struct st_client *cl, struct open_op *op, struct st_file *f) REQUIRES(cl->mu)
+{
+	struct st_open *o = op->open = TAKE(op->fresh);
+
+	o->s.kind = STATE_OPEN;
+	o->s.client = cl;
+	o->s.file = f;
+	o->s.owner = op->owner;
+	list_init(&o->locks);
+	list_push_back(&f->opens, &o->s.file_link);
+	f->users++;
+	op->owner->states++;
+	cl->nopens++;
+	stat_add(&s->opens, 1);
+}
+
+static nfsstat4 open_share(struct st *s, struct st_client *cl, struct open_op *op, bool *fresh) REQUIRES(cl->mu)
+{
+	struct file_shard *sh = st_file_shard(s, op->key);
+	nfsstat4 st = NFS4_OK;
+	struct st_file *f;
+
+	lock_take(&sh->mu);
+	f = st_file_find(sh, op->key);
+	if (f && share_conflict(f, op->open, op->access, op->deny)) {
+		op->blocker = share_blocker(s, f, cl, op->open, op->access, op->deny);
+		st = NFS4ERR_SHARE_DENIED;
+	} else {
+		f = open_file(s, op, sh);
+		*fresh = !op->open;
+		if (*fresh)
+			open_insert(s, cl, op, f);
+		share_set(f, op->open, op->open->access | op->access, op->open->deny | op->deny);
+	}
+	lock_drop(&sh->mu);
+	return st;
+}
+
+static nfsstat4 open_once(struct st *s, struct st_client *cl, struct open_op *op, const struct st_name *name,
+			  stateid4 *out, struct st_undo *undo)
+{
+	struct st_undo was = {0};
+	bool fresh = false;
+	nfsstat4 st;
+
+	lock_take(&cl->mu);
+	st = cl->dead ? NFS4ERR_DELAY : open_prepare(s, cl, op, name);
+	if (st == NFS4_OK && op->open) {
+		was.access = op->open->access;
+		was.deny = op->open->deny;
+		was.history = op->open->history;
+	}
+	if (st == NFS4_OK)
+		st = open_share(s, cl, op, &fresh);
+	if (st == NFS4_OK) {
+		op->open->history |= share_bit(op->access, op->deny);
+		if (fresh)
+			st_state_publish(s, cl, &op->open->s);
+		st_state_stateid(s, cl, &op->open->s, !fresh, out);
+		was.sid = *out;
+		was.fresh = fresh;
+		if (undo)
+			*undo = was;
+	} else {
+		st_owner_tidy(s, cl, op->owner);
+	}
+	lock_drop(&cl->mu);
+	free(op->fresh);
+	free(op->fresh_file);
+	return st;
+}
+
+nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
+		 uint32_t access, uint32_t deny, struct st_pin *pin, stateid4 *out, struct st_undo *undo)
+{
+	nfsstat4 st;
+
+	if (access < 1 || access > 3 || deny > 3 || owner->len > ST_NAME_MAX) {
+		pin_put(pin);
+		return NFS4ERR_INVAL;
+	}
+	for (;;) {
+		struct open_op op = {.key = key, .access = access, .deny = deny, .pin = pin};
+
+		st = open_once(s, cl, &op, owner, out, undo);
+		if (!op.blocker)
+			break;
+		/* Each round forgets one client (or finds it alive again), so this ends. */
+		st_client_expire(s, op.blocker);
+		st_client_put(op.blocker);
+	}
+	if (st == NFS4ERR_SHARE_DENIED)
+		stat_add(&s->share_denied, 1);
+	pin_put(pin);
+	return st;
+}
+
+/* ---- leaving ---------------------------------------------------------------------------------------------------------------- */
+
+static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, struct list *files) REQUIRES(cl->mu)
+{
+	struct st_file *f = o->s.file;
+	struct file_shard *sh = st_file_shard(s, &f->key);
+
+	while (!list_empty(&o->locks))
+		st_locks_drop(s, cl, list_first(&o->locks, struct st_locks, open_link), files);
+	st_state_withdraw(s, cl, &o->s);
+	lock_take(&sh->mu);
+	list_del(&o->s.file_link);
+	share_count(f, o->access, o->deny, -1);
+	st_file_unuse(f, files);
+	lock_drop(&sh->mu);
+	o->s.owner->states--;
+	st_owner_tidy(s, cl, o->s.owner);
+	cl->nopens--;
+	stat_sub(&s->opens, 1);
+	free(o);
+}
+
+void st_states_drop(struct st *s, struct st_client *cl, struct list *files)
+{
+	for (int i = 0; i < STATE_BUCKETS; i++) {
+		while (!list_empty(&cl->states[i])) {
+			struct st_state *x = list_first(&cl->states[i], struct st_state, client_link);
+
+			if (x->kind == STATE_OPEN)
+				open_drop(s, cl, container_of(x, struct st_open, s), files);
+			else
+				st_locks_drop(s, cl, container_of(x, struct st_locks, s), files);
+		}
+	}
+}
+
+nfsstat4 st_close(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid)
+{
+	struct list files = LIST_INIT(files);
+	struct st_state *x;
+	nfsstat4 st;
+
+	lock_take(&cl->mu);
+	st = st_state_find(s, cl, key, sid, STATE_OPEN, &x);
+	if (st == NFS4_OK)
+		open_drop(s, cl, container_of(x, struct st_open, s), &files);
+	lock_drop(&cl->mu);
+	st_files_free(s, &files);
+	return st;
+}
+
+static void open_reshare(struct st *s, struct st_open *o, uint32_t access, uint32_t deny)
+{
+	struct file_shard *sh = st_file_shard(s, &o->s.file->key);
+
+	lock_take(&sh->mu);
+	share_set(o->s.file, o, access, deny);
+	lock_drop(&sh->mu);
+}
+
+nfsstat4 st_open_downgrade(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
+			   uint32_t access, uint32_t deny, stateid4 *out)
+{
+	uint32_t sum_access, sum_deny;
+	uint16_t subset;
+	struct st_open *o;
+	struct st_state *x;
+	nfsstat4 st;
+
+	if (access < 1 || access > 3 || deny > 3)
+		return NFS4ERR_INVAL;
+	lock_take(&cl->mu);
+	st = st_state_find(s, cl, key, sid, STATE_OPEN, &x);
+	if (st == NFS4_OK) {
+		o = container_of(x, struct st_open, s);
+		subset = share_subset(o->history, access, deny, &sum_access, &sum_deny);
+		if (sum_access != access || sum_deny != deny) {
+			st = NFS4ERR_INVAL;
+		} else {
+			o->history = subset;
+			open_reshare(s, o, access, deny);
+			st_state_stateid(s, cl, x, true, out);
+		}
+	}
+	lock_drop(&cl->mu);
+	return st;
+}
+
+void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo)
+{
+	struct list files = LIST_INIT(files);
+	struct st_state *x;
+	struct st_open *o;
+
+	lock_take(&cl->mu);
+	/* Somebody else of the same owner may have gone on with it meanwhile: then it stays as it is. */
+	if (st_state_find(s, cl, NULL, &undo->sid, STATE_OPEN, &x) == NFS4_OK) {
+		o = container_of(x, struct st_open, s);
+		if (undo->fresh) {
+			open_drop(s, cl, o, &files);
+		} else {
+			o->history = undo->history;
+			open_reshare(s, o, undo->access, undo->deny);
+		}
+	}
+	lock_drop(&cl->mu);
+	st_files_free(s, &files);
+}

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * state_int.h - shapes that only server/state/ sees
+ *
+ *     st ── clients by id, by owner            (st.mu)
+ *      │       client ── sessions              (st.mu)
+ *      │              ── owners, states        (client.mu)
+ *      ├─ sessions by id, sharded              (shard.mu)      ── slots: owned by who made them BUSY
+ *      ├─ files by key, sharded                (shard.mu)      ── opens, ranges, share counts
+ *      └─ stateids by id, sharded              (shard.mu)      ── seqid
+ *
+ * Locks, outermost first: st.mu -> client.mu -> file shard -> stateid shard. The session shards and session.mu are leaves
+ * below st.mu. None is held across I/O; pins (references of open files) are given back when all are dropped.
+ *
+ * - A client is referenced by the table, by each of its sessions, and by whoever looks at it without st.mu. It is taken
+ *   out of the tables and emptied under st.mu and client.mu together and then marked dead: whoever still has a reference
+ *   (a call that runs) finds `dead` under client.mu and answers DELAY; the retry will meet BADSESSION.
+ * - Opens and lock states are made, changed and freed under client.mu. They stay valid for whoever holds it; for others
+ *   they do under the file shard (through the file's lists) or the stateid shard (through the hash).
+ * - I/O checks take one stateid shard and nothing else: seqid is guarded by it, access is atomic, the rest immutable.
+ */
+#ifndef VHDNFS_SERVER_STATE_INT_H
+#define VHDNFS_SERVER_STATE_INT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "server/state/state.h"
+#include "vhd/base/list.h"
+#include "vhd/base/lock.h"
+
+enum {
+	CACHE_LINE = 64,
+	CLIENT_BUCKETS = 256,
+	SESSION_SHARDS = 16,
+	SESSION_BUCKETS = 64, /* of each shard */
+	FILE_SHARDS = 64,
+	FILE_BUCKETS = 64,
+	SID_SHARDS = 64,
+	SID_BUCKETS = 128,
+	OWNER_BUCKETS = 16, /* of each client */
+	STATE_BUCKETS = 64,
+	SESSIONS_PER_CLIENT = 32,
+	BACKCHANNELS = 4, /* connections that a session keeps for callbacks */
+};
+
+/* ---- clients ----------------------------------------------------------------------------------------------------------- */
+
+struct st_client {
+	struct list id_link, owner_link; /* st.mu */
+	uint64_t id;                     /* immutable, as the next three */
+	uint8_t verifier[8];
+	struct st_principal who;
+	bool confirmed; /* st.mu */
+
+	/* The slot of CREATE_SESSION. st.mu */
+	uint32_t cs_sequence; /* of the last one that was answered */
+	nfsstat4 cs_status;
+	struct st_create cs_result;
+
+	struct list sessions; /* st.mu */
+	uint32_t nsessions;
+
+	atomic_uint refs;
+	_Atomic uint64_t renewed_ms;
+	atomic_bool reclaim_complete;
+	atomic_bool wants_cb;   /* it once had a backchannel */
+	atomic_uint nbackchans; /* connections bound for callbacks, over all sessions */
+
+	struct lock mu;
+	bool dead;                         /* mu, as everything below */
+	struct list owners[OWNER_BUCKETS]; /* struct st_owner.link */
+	struct list states[STATE_BUCKETS]; /* struct st_state.client_link */
+	uint32_t nopens, nlocks, nranges, nowners;
+
+	uint32_t owner_len; /* immutable */
+	uint8_t owner[];
+};
+
+/* An open-owner or lock-owner. Lives as long as it has a state. Under client.mu. */
+struct st_owner {
+	struct list link;
+	uint32_t states;
+	uint32_t len;
+	bool of_locks;
+	uint8_t bytes[];
+};
+
+/* ---- sessions ---------------------------------------------------------------------------------------------------------- */
+
+enum slot_reply { REPLY_NONE, REPLY_UNCACHED, REPLY_SOLO, REPLY_CACHED };
+
+/* One thread at a time: who turned busy from 0 to 1. A cache line, so that slots do not disturb one another. */
+struct st_slot {
+	_Alignas(CACHE_LINE) atomic_uint busy;
+	atomic_uint seqid; /* written while busy, may be read any time */
+	uint32_t nops;     /* of the request that is running */
+	uint32_t cap, len; /* bytes of reply: allocated, used */
+	enum slot_reply kind;
+	uint64_t fingerprint;
+	uint8_t *reply;
+};
+
+struct st_session {
+	struct list hash_link;   /* shard.mu */
+	struct list client_link; /* st.mu */
+	struct list all_link;    /* st.mu */
+	uint8_t id[16];
+	struct st_client *client; /* a reference */
+	struct st_channel fore, back;
+	size_t reserved; /* bytes of the replay budget */
+	atomic_uint refs;
+
+	struct lock mu;
+	uint32_t cb_program; /* mu */
+	struct st_cb_sec cb_sec;
+	struct rpc_conn *cb_conn[BACKCHANNELS]; /* valid until st_conn_closed(); not references */
+	uint32_t ncb;
+	bool dead; /* its backchannels do not count any more */
+
+	struct st_slot slots[];
+};
+
+/* ---- opens, locks, files ------------------------------------------------------------------------------------------------ */
+
+enum state_kind { STATE_OPEN = 1, STATE_LOCK = 2 };
+
+struct st_file {
+	struct list link; /* shard.mu, as everything below but the key */
+	struct st_fhkey key;
+	struct list opens;           /* struct st_state.file_link */
+	struct list ranges;          /* struct st_range.link, by start */
+	uint32_t users;              /* states; the last one frees it */
+	uint32_t access[2], deny[2]; /* opens that have READ, WRITE in them */
+	struct st_pin pin;
+};
+
+/* What a stateid names. */
+struct st_state {
+	struct st_state *hash_next; /* stateid shard */
+	uint64_t id;
+	uint32_t seqid;       /* stateid shard */
+	enum state_kind kind; /* immutable, as the next three */
+	struct st_client *client;
+	struct st_file *file;
+	struct st_owner *owner;
+	struct list client_link; /* client.mu */
+	struct list file_link;   /* file shard; opens only */
+};
+
+struct st_open {
+	struct st_state s;
+	_Atomic uint8_t access, deny; /* written under client.mu and the file shard */
+	uint16_t history;             /* client.mu: bit for each (access, deny) that was asked for; see share_bit() */
+	struct list locks;            /* client.mu: struct st_locks.open_link */
+};
+
+struct st_locks {
+	struct st_state s;
+	struct st_open *open;  /* immutable; outlives this */
+	struct list open_link; /* client.mu */
+	uint32_t nranges;      /* client.mu */
+};
+
+/* Bytes first … last, both included. Ranges of one owner never overlap; equal neighbours are merged. */
+struct st_range {
+	struct list link; /* file shard */
+	struct st_locks *locks;
+	uint64_t first, last;
+	bool write;
+};
+
+/* ---- the whole ---------------------------------------------------------------------------------------------------------- */
+
+struct session_shard {
+	_Alignas(CACHE_LINE) struct lock mu;
+	struct list bucket[SESSION_BUCKETS];
+};
+
+struct file_shard {
+	_Alignas(CACHE_LINE) struct lock mu;
+	struct list bucket[FILE_BUCKETS];
+};
+
+struct sid_shard {
+	_Alignas(CACHE_LINE) struct lock mu;
+	struct st_state *bucket[SID_BUCKETS];
+};
+
+struct st {
+	struct st_opts opts;
+	char *owner, *scope;
+	uint32_t boot; /* differs from one start to the next */
+	uint64_t lease_ms, courtesy_ms;
+	_Atomic uint64_t skipped_ms;
+
+	struct lock mu;
+	struct list by_id[CLIENT_BUCKETS], by_owner[CLIENT_BUCKETS];
+	uint64_t next_client;
+	uint32_t nclients;
+	struct list sessions; /* all of them */
+	uint32_t nsessions;
+	uint64_t nslots;
+	size_t reserved; /* of opts.replay_bytes */
+
+	_Atomic uint64_t next_session, next_state;
+	atomic_uint nbound; /* connections bound for callbacks; none: st_conn_closed() has nothing to do */
+	_Atomic uint64_t replay_bytes, opens, lock_states, ranges, files, owners;
+	_Atomic uint64_t replays, misordered, false_retries, expired, share_denied, lock_denied;
+
+	struct session_shard session_shard[SESSION_SHARDS];
+	struct file_shard file_shard[FILE_SHARDS];
+	struct sid_shard sid_shard[SID_SHARDS];
+};
+
+static inline void stat_add(_Atomic uint64_t *c, uint64_t n)
+{
+	atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+}
+
+static inline void stat_sub(_Atomic uint64_t *c, uint64_t n)
+{
+	atomic_fetch_sub_explicit(c, n, memory_order_relaxed);
+}
+
+/* st.c */
+uint64_t st_now_ms(const struct st *s);
+uint32_t st_hash(const void *p, size_t n);
+
+/* client.c */
+struct st_client *st_client_get(struct st_client *cl);
+void st_client_put(struct st_client *cl);
+bool st_client_expired(const struct st *s, const struct st_client *cl);
+static inline void st_client_renew(const struct st *s, struct st_client *cl)
+{
+	atomic_store_explicit(&cl->renewed_ms, st_now_ms(s), memory_order_relaxed);
+}
+struct st_client *st_client_find(struct st *s, uint64_t id) REQUIRES(s->mu);
+/* Makes the record of a new incarnation the confirmed one; what it replaces goes. Gone states' files onto @files. */
+void st_client_confirm(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
+void st_client_remove(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
+/* Forget @cl when its lease is (still) over: somebody needs what it holds. */
+void st_client_expire(struct st *s, struct st_client *cl);
+void st_clients_tick(struct st *s);
+
+/* session.c */
+/* A reference, or NULL. */
+struct st_session *st_session_find(struct st *s, const uint8_t id[16]);
+void st_session_put(struct st *s, struct st_session *se);
+void st_session_remove(struct st *s, struct st_session *se) REQUIRES(s->mu);
+
+/* open.c */
+/* Every open and lock of the client; files that nobody uses any more are collected for st_files_free(). */
+void st_states_drop(struct st *s, struct st_client *cl, struct list *files) REQUIRES(cl->mu);
+void st_files_free(struct st *s, struct list *files);
+struct file_shard *st_file_shard(struct st *s, const struct st_fhkey *key);
+struct st_file *st_file_find(struct file_shard *sh, const struct st_fhkey *key) REQUIRES(sh->mu);
+struct st_owner *st_owner_find(struct st_client *cl, const struct st_name *name, bool of_locks) REQUIRES(cl->mu);
+struct st_owner *st_owner_new(struct st *s, struct st_client *cl, const struct st_name *name, bool of_locks)
+	REQUIRES(cl->mu);
+/* Frees it when it has no state. */
+void st_owner_tidy(struct st *s, struct st_client *cl, struct st_owner *o) REQUIRES(cl->mu);
+/* One state of the file fewer; with the last one the file moves to @files. */
+void st_file_unuse(struct st_file *f, struct list *files);
+/* The owner's state of this kind on this file. */
+struct st_state *st_state_of(struct st_client *cl, const struct st_owner *o, const struct st_fhkey *key,
+			     enum state_kind kind) REQUIRES(cl->mu);
+
+/* lock.c */
+/* Releases ranges, stateid and state; the file shard is taken inside. */
+void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, struct list *files) REQUIRES(cl->mu);
+
+/* stateid.c */
+/* Into the client's and the stateid table; seqid becomes 1. */
+void st_state_publish(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
+void st_state_withdraw(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
+/* The next seqid (bump) or the present one, as a stateid. */
+void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bool bump, stateid4 *out)
+	REQUIRES(cl->mu);
+/* @key NULL: any file. BAD_STATEID, OLD_STATEID. */
+nfsstat4 st_state_find(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
+		       unsigned kinds, struct st_state **out) REQUIRES(cl->mu);
+
+static inline uint32_t st_state_bucket(const struct st_owner *o, const struct st_fhkey *key)
+{
+	return (uint32_t)(((uintptr_t)o >> 4) ^ key->ino * 2654435761u ^ key->ino >> 16) % STATE_BUCKETS;
+}
+
+static inline bool st_key_equal(const struct st_fhkey *a, const struct st_fhkey *b)
+{
+	return a->ino == b->ino && a->gen == b->gen && a->export_id == b->export_id;
+}
+
+#endif

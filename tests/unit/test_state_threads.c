@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_state_threads.c - many calls at once: what must hold whatever the order is
+ *
+ * Most worth its while under ThreadSanitizer.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/unit/st_fixture.h"
+
+enum { THREADS = 4, ROUNDS = 3000, R = 1, W = 2, RW = 3 };
+
+static struct st *s;
+static struct tc client[THREADS];
+
+static void setup(void)
+{
+	char name[32];
+
+	s = tc_state(NULL);
+	for (int i = 0; i < THREADS; i++) {
+		snprintf(name, sizeof name, "c%d", i);
+		client[i] = tc_client(s, name);
+	}
+}
+
+static void teardown(void)
+{
+	st_free(s);
+}
+
+static void run(void *(*fn)(void *))
+{
+	pthread_t th[THREADS];
+
+	for (intptr_t i = 0; i < THREADS; i++)
+		ck_assert_int_eq(pthread_create(&th[i], NULL, fn, (void *)i), 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(th[i], NULL);
+}
+
+/* ---- one slot, everybody sends the same requests ---------------------------------------------------------------------------- */
+
+static atomic_uint executed;
+
+static void *send_all(void *arg)
+{
+	struct st_seq q = {
+		.sessionid = client[0].session, .cache_this = true, .nops = 3, .request_len = 100, .reply_min = 80};
+	struct st_call call;
+	nfsstat4 st;
+
+	(void)arg;
+	for (uint32_t seq = 1; seq <= ROUNDS / 3;) {
+		q.seqid = seq;
+		st = st_slot_begin(s, &q, &call);
+		if (st == NFS4_OK) {
+			atomic_fetch_add(&executed, 1);
+			tc_finish(s, &call, 64, (uint8_t)seq);
+			seq++;
+		} else if (st == ST_REPLAY) {
+			ck_assert_uint_eq(q.reply_len, 64);
+			ck_assert_uint_eq(*(const uint8_t *)q.reply, (uint8_t)seq);
+			st_slot_replayed(s, &call);
+			seq++;
+		} else if (st == NFS4ERR_SEQ_MISORDERED) {
+			seq++; /* others are ahead */
+		} else {
+			ck_assert_int_eq(st, NFS4ERR_DELAY);
+		}
+	}
+	return NULL;
+}
+
+/* RFC 8881 §2.10.6 */
+START_TEST(every_request_of_a_slot_runs_exactly_once)
+{
+	executed = 0;
+	run(send_all);
+	ck_assert_uint_eq(executed, ROUNDS / 3);
+}
+END_TEST
+
+/* ---- opens, locks and reads of a few files, from clients of their own --------------------------------------------------------- */
+
+static atomic_int writers[4]; /* who has file i open with DENY_BOTH */
+
+static void *open_close(void *arg)
+{
+	intptr_t i = (intptr_t)arg;
+	struct tc *t = &client[i];
+	unsigned seed = (unsigned)i;
+	static const stateid4 anon;
+
+	for (int n = 0; n < ROUNDS; n++) {
+		uint64_t ino = (uint64_t)rand_r(&seed) % 4;
+		struct st_fhkey key = tc_file(ino);
+		stateid4 sid;
+		nfsstat4 st = tc_open(t, ino, "o", RW, 3, &sid);
+
+		if (st == NFS4_OK) {
+			ck_assert_int_eq(atomic_fetch_add(&writers[ino], 1), 0);
+			ck_assert_int_eq(st_io_check(s, t->cl, &key, &sid, W), NFS4_OK);
+			ck_assert_int_eq(st_io_check(s, t->cl, &key, &anon, R), NFS4ERR_LOCKED);
+			atomic_fetch_sub(&writers[ino], 1);
+			ck_assert_int_eq(tc_close(t, ino, &sid), NFS4_OK);
+		} else {
+			ck_assert_int_eq(st, NFS4ERR_SHARE_DENIED);
+			st_io_check(s, t->cl, &key, &anon, R);
+		}
+	}
+	return NULL;
+}
+
+/* §9.7 */
+START_TEST(exclusive_open_is_held_by_one_at_a_time)
+{
+	struct st_stats stats;
+
+	run(open_close);
+	st_get_stats(s, &stats);
+	ck_assert_uint_eq(stats.opens, 0);
+	ck_assert_uint_eq(stats.files, 0);
+	ck_assert_uint_eq(stats.owners, 0);
+}
+END_TEST
+
+static atomic_int holders;
+
+static void *lock_unlock(void *arg)
+{
+	struct tc *t = &client[(intptr_t)arg];
+	struct st_fhkey key = tc_file(9);
+	struct st_denied d;
+	stateid4 open, sid;
+
+	for (int n = 0; n < ROUNDS / 3; n++) {
+		struct st_lock l = {
+			.write = true, .offset = 10, .length = 10, .new_owner = true, .owner = tc_name("l")};
+		nfsstat4 st;
+
+		ck_assert_int_eq(tc_open(t, 9, "o", RW, 0, &open), NFS4_OK);
+		l.sid = open;
+		while ((st = st_lock(s, t->cl, &key, &l, &sid, &d)) == NFS4ERR_DENIED)
+			ck_assert_uint_eq(d.owner_len, 1);
+		ck_assert_int_eq(st, NFS4_OK);
+		ck_assert_int_eq(atomic_fetch_add(&holders, 1), 0);
+		atomic_fetch_sub(&holders, 1);
+		if (n % 2) {
+			l.sid = sid;
+			ck_assert_int_eq(st_unlock(s, t->cl, &key, &l, &sid), NFS4_OK);
+			ck_assert_int_eq(st_free_stateid(s, t->cl, &sid), NFS4_OK);
+		}
+		ck_assert_int_eq(tc_close(t, 9, &open), NFS4_OK);
+	}
+	return NULL;
+}
+
+/* §9.1 */
+START_TEST(write_lock_is_held_by_one_at_a_time)
+{
+	run(lock_unlock);
+}
+END_TEST
+
+/* ---- clients that come, work, restart and are forgotten while others look on ------------------------------------------------------ */
+
+static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
+{
+	struct st_exchange x = tc_exchange(name, verifier, 0);
+	struct st_create cs;
+	struct tc t = {.s = s};
+	struct st_call call;
+	struct st_seq q;
+	stateid4 sid;
+
+	if (st_exchange_id(s, &x) != NFS4_OK)
+		return;
+	cs = tc_create(x.clientid, x.sequenceid);
+	cs.flags = CREATE_SESSION4_FLAG_CONN_BACK_CHAN;
+	cs.conn = (struct rpc_conn *)(uintptr_t)(64 * (1 + (unsigned)rand_r(seed) % 8));
+	if (st_create_session(s, &cs) != NFS4_OK)
+		return;
+	memcpy(t.session, cs.sessionid, sizeof t.session);
+	if (tc_begin(&t, 0, true, 3, &q, &call) != NFS4_OK)
+		return;
+	t.cl = call.client;
+	for (int i = 0; i < 4; i++) {
+		uint64_t ino = (uint64_t)rand_r(seed) % 8;
+
+		if (tc_open(&t, ino, "o", RW, (uint32_t)rand_r(seed) % 4, &sid) == NFS4_OK && rand_r(seed) % 2)
+			tc_close(&t, ino, &sid);
+	}
+	if (rand_r(seed) % 4 == 0)
+		st_destroy_session(s, t.session);
+	tc_finish(s, &call, 100, 1);
+	if (rand_r(seed) % 8 == 0)
+		st_conn_closed(s, cs.conn);
+}
+
+static void *churn(void *arg)
+{
+	unsigned seed = (unsigned)(intptr_t)arg;
+	char name[32];
+
+	for (int n = 0; n < ROUNDS / 10; n++) {
+		snprintf(name, sizeof name, "churn%d", rand_r(&seed) % 3);
+		churn_once(name, (uint64_t)rand_r(&seed) % 3, &seed);
+		if (n % 16 == 0) {
+			st_skip_time(s, 60);
+			st_tick(s);
+		}
+		if (n % 64 == 0) {
+			struct st_stats stats;
+
+			st_get_stats(s, &stats);
+		}
+	}
+	return NULL;
+}
+
+START_TEST(clients_can_come_and_go_while_others_run)
+{
+	struct st_stats stats;
+
+	run(churn);
+	st_skip_time(s, 3 * 24 * 3600);
+	st_tick(s);
+	st_get_stats(s, &stats);
+	ck_assert_uint_eq(stats.clients, 0);
+	ck_assert_uint_eq(stats.sessions, 0);
+	ck_assert_uint_eq(stats.slots, 0);
+	ck_assert_uint_eq(stats.replay_reserved, 0);
+	ck_assert_uint_eq(stats.replay_bytes, 0);
+	ck_assert_uint_eq(stats.opens, 0);
+	ck_assert_uint_eq(stats.files, 0);
+	ck_assert_uint_eq(stats.owners, 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("state: threads");
+	TCase *tc = tcase_create("all");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, every_request_of_a_slot_runs_exactly_once);
+	tcase_add_test(tc, exclusive_open_is_held_by_one_at_a_time);
+	tcase_add_test(tc, write_lock_is_held_by_one_at_a_time);
+	tcase_add_test(tc, clients_can_come_and_go_while_others_run);
+	suite_add_tcase(suite, tc);
+	r = srunner_create(suite);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
