@@ -431,9 +431,11 @@ int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, struct f
 		struct ext4_lockset locks;
 		uint64_t before;
 
-		if ((err = look_up(d, name, len, 0, &victim)) < 0)
+		err = look_up(d, name, len, 0, &victim);
+		if (err)
 			return err;
-		if ((err = ext4_op_begin(fs, CREDITS_REMOVE)) < 0) {
+		err = ext4_op_begin(fs, CREDITS_REMOVE);
+		if (err) {
 			ext4_node_put(victim);
 			return err;
 		}
