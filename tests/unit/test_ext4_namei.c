@@ -22,6 +22,15 @@ static uint32_t rnd(uint32_t n)
 	return (uint32_t)(rng_state >> 33) % n;
 }
 
+/* Sanitizers make everything several times slower; they get less to do. */
+#if defined(__SANITIZE_THREAD__)
+enum { SLOW = 8 };
+#elif defined(__SANITIZE_ADDRESS__)
+enum { SLOW = 3 };
+#else
+enum { SLOW = 1 };
+#endif
+
 /* ---- short forms ----------------------------------------------------------------------------------------------------------- */
 
 static uint32_t name_of(char *buf, uint32_t id)
@@ -133,18 +142,19 @@ static uint32_t count_entries(struct fs_node *dir, unsigned chunk)
 static const struct kind {
 	const char *name, *mkfs, *after; /* after: a command, its last argument is the image */
 	unsigned mib;
+	unsigned slow; /* how many times fewer rounds are done */
 } kinds[] = {
-	{"4k", "-t ext4 -b 4096", NULL, 64},
-	{"1k", "-t ext4 -b 1024", NULL, 48},
-	{"1k without checksums", "-t ext4 -b 1024 -O ^metadata_csum", NULL, 48},
-	{"4k without index", "-t ext4 -b 4096 -O ^dir_index", NULL, 64},
-	{"1k without index and checksums", "-t ext4 -b 1024 -O ^dir_index,^metadata_csum", NULL, 48},
-	{"1k large_dir, 32 bit", "-t ext4 -b 1024 -O large_dir,^64bit", NULL, 48},
-	{"ext2", "-t ext2 -b 1024 -O ^filetype", NULL, 48},
-	{"ext3, tea", "-t ext3 -b 4096", "tune2fs -E hash_alg=tea", 64},
-	{"legacy hash", "-t ext4 -b 1024", "tune2fs -E hash_alg=legacy", 48},
-	{"64k", "-t ext4 -b 65536 -O ^has_journal -N 16384", NULL, 256},
-	{"unsigned hash", "-t ext4 -b 1024", "debugfs -w -R 'set_super_value flags 2'", 48},
+	{"4k", "-t ext4 -b 4096", NULL, 64, 1},
+	{"1k", "-t ext4 -b 1024", NULL, 48, 1},
+	{"1k without checksums", "-t ext4 -b 1024 -O ^metadata_csum", NULL, 48, 1},
+	{"4k without index", "-t ext4 -b 4096 -O ^dir_index", NULL, 64, 3},
+	{"1k without index and checksums", "-t ext4 -b 1024 -O ^dir_index,^metadata_csum", NULL, 48, 3},
+	{"1k large_dir, 32 bit", "-t ext4 -b 1024 -O large_dir,^64bit", NULL, 48, 1},
+	{"ext2", "-t ext2 -b 1024 -O ^filetype", NULL, 48, 1},
+	{"ext3, tea", "-t ext3 -b 4096", "tune2fs -E hash_alg=tea", 64, 1},
+	{"legacy hash", "-t ext4 -b 1024", "tune2fs -E hash_alg=legacy", 48, 1},
+	{"64k", "-t ext4 -b 65536 -O ^has_journal -N 16384", NULL, 256, 5},
+	{"unsigned hash", "-t ext4 -b 1024", "debugfs -w -R 'set_super_value flags 2'", 48, 1},
 };
 
 static void kind_make(struct img *m, const struct kind *k)
@@ -483,15 +493,15 @@ START_TEST(a_storm_ends_as_the_model_says_and_clean)
 	kind_make(&img, k);
 	img_mount(&img);
 	m = model_new(img.fs);
-	storm(img.fs, m, 6000, 70); /* grow */
+	storm(img.fs, m, 6000 / SLOW, 70); /* grow */
 	compare_all(img.fs, m);
-	storm(img.fs, m, 3000, 40);
+	storm(img.fs, m, 3000 / SLOW, 40);
 	compare_all(img.fs, m);
 	img_unmount(&img);
 	ck_assert_msg(img_fsck(&img) == 0, "%s", k->name);
 	img_mount(&img);
 	compare_all(img.fs, m);
-	storm(img.fs, m, 2000, 20); /* shrink */
+	storm(img.fs, m, 2000 / SLOW, 20); /* shrink */
 	compare_all(img.fs, m);
 	img_unmount(&img);
 	ck_assert_msg(img_fsck(&img) == 0, "%s, second mount", k->name);
@@ -535,7 +545,7 @@ static void see(void *arg, const struct fs_dirent *d)
 }
 
 /* The directory may begin with one block and become hashed under the listing. */
-static void list_under_change(struct fs_node *dir, uint32_t stay, unsigned changes)
+static void list_under_change(struct fs_node *dir, uint32_t stay, unsigned changes, unsigned rounds)
 {
 	static bool there[COME];
 	char name[256];
@@ -546,7 +556,7 @@ static void list_under_change(struct fs_node *dir, uint32_t stay, unsigned chang
 		must_eq(make(dir, name, stay_name(name, i), FS_REG, &n), 0);
 		fs_node_put(n);
 	}
-	for (unsigned round = 0; round < 6; round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		struct seen s = {0};
 		struct lister l = {.each = see, .arg = &s};
 
@@ -569,7 +579,7 @@ static void list_under_change(struct fs_node *dir, uint32_t stay, unsigned chang
 
 START_TEST(what_stays_is_listed_once_whatever_comes_and_goes)
 {
-	static const uint32_t stay[] = {3, 20, 60, STAY};
+	const uint32_t stay[] = {3, 20, 60, STAY / kinds[_i].slow};
 	struct fs_node *dir;
 	struct img img;
 	char name[16];
@@ -580,7 +590,7 @@ START_TEST(what_stays_is_listed_once_whatever_comes_and_goes)
 	for (unsigned i = 0; i < ARRAY_LEN(stay); i++) {
 		sprintf(name, "d%u", i);
 		must_eq(make_s(img.fs->root, name, FS_DIR, &dir), 0);
-		list_under_change(dir, stay[i], stay[i] < 30 ? 120 : 30);
+		list_under_change(dir, stay[i], stay[i] < 30 ? 120 : 30, 1 + 5 / kinds[_i].slow / SLOW);
 		fs_node_put(dir);
 	}
 	img_unmount(&img);
@@ -979,12 +989,12 @@ START_TEST(directories_made_by_the_tools_are_read_and_changed)
 		snprintf(host, sizeof host, "%s/tree", img.dir);
 		must_eq(mkdir(host, 0755), 0);
 		snprintf(opts, sizeof opts, "%s/big", host);
-		host_tree(opts, 1200);
+		host_tree(opts, 400);
 		snprintf(opts, sizeof opts, "%s -d %s", mkfs[k / 2], host);
 		must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; mke2fs -q -F -E nodiscard %s %s 32M", opts, img.path), 0);
 		if (k % 2)
 			(void)shell("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fyD %s; test $? -le 1", img.path);
-		change_foreign(&img, 1200);
+		change_foreign(&img, 400);
 		must_eq(shell("rm -rf %s", host), 0);
 		img_free(&img);
 	}
