@@ -205,6 +205,11 @@ bool xa_out_pad(struct xa_out *o, size_t opaque_len)
 	return pad == 0 || xa_out_link(o, zeros, pad, NULL, NULL);
 }
 
+void *xa_out_first(const struct xa_out *o)
+{
+	return o->first ? o->first->base : NULL;
+}
+
 unsigned xa_out_iov(const struct xa_out *o, struct iovec *iov, unsigned max, unsigned *from)
 {
 	const struct xa_chunk *c = o->first;

@@ -64,6 +64,9 @@ void xa_out_cut(struct xa_out *o, struct xa_mark m);
 bool xa_out_link(struct xa_out *o, const void *base, size_t len, xa_release_fn *release, void *arg);
 bool xa_out_pad(struct xa_out *o, size_t opaque_len); /* the 0 … 3 zero bytes after an opaque of that length */
 
+/* The first bytes of the output: what the first xa_out_reserve() gave. NULL when nothing was written. */
+void *xa_out_first(const struct xa_out *o);
+
 /* The whole as an iovec: returns how many entries were written (<= max), starting at piece *from, which moves on. */
 unsigned xa_out_iov(const struct xa_out *o, struct iovec *iov, unsigned max, unsigned *from);
 /* Copy the first n bytes out (the replay cache). false when there are fewer. */

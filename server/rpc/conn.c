@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * conn.c - one connection: records in, replies out
+ *
+ * Reads go to the loop's buffer; records that are complete there run in place. What is left over moves to a buffer of the
+ * connection, of the record's own size, and is freed with it: an idle connection has no buffer.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "server/rpc/rpc_int.h"
+#include "vhd/base/log.h"
+
+#define MARK 4u
+#define LAST 0x80000000u
+#define SEND_IOV 512
+
+static uint32_t get32(const uint8_t *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof v);
+	return __builtin_bswap32(v);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------ */
+
+struct rpc_conn *rpc_conn_get(struct rpc_conn *c)
+{
+	atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+	return c;
+}
+
+void rpc_conn_put(struct rpc_conn *c)
+{
+	if (c && atomic_fetch_sub(&c->refs, 1) == 1)
+		free(c);
+}
+
+uint64_t rpc_conn_id(const struct rpc_conn *c)
+{
+	return c->id;
+}
+
+const struct sockaddr *rpc_conn_peer(const struct rpc_conn *c)
+{
+	return (const struct sockaddr *)&c->peer;
+}
+
+const char *rpc_conn_peer_name(const struct rpc_conn *c)
+{
+	return c->name;
+}
+
+static void name_peer(struct rpc_conn *c, socklen_t len)
+{
+	char host[46], port[8];
+
+	if (getnameinfo((struct sockaddr *)&c->peer, len, host, sizeof host, port, sizeof port,
+			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		snprintf(c->name, sizeof c->name, c->peer.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sockaddr_storage *peer, socklen_t len)
+{
+	struct rpc_conn *c = calloc(1, sizeof *c);
+	int on = 1;
+
+	if (!c)
+		return NULL;
+	c->fd = fd;
+	c->id = atomic_fetch_add(&s->ids, 1) + 1;
+	c->peer = *peer;
+	atomic_init(&c->refs, 1);
+	list_init(&c->link);
+	list_init(&c->out);
+	list_init(&c->flush_link);
+	list_init(&c->pause_link);
+	list_init(&c->raw);
+	list_init(&c->asked_link);
+	name_peer(c, len);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	return c;
+}
+
+void conn_accept(struct loop *l, int listener)
+{
+	struct rpc_server *s = l->srv;
+
+	for (int i = 0; i < 16; i++) {
+		struct sockaddr_storage peer;
+		socklen_t len = sizeof peer;
+		int fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct loop *to = &s->loop[atomic_fetch_add(&s->next_loop, 1) % s->nloops];
+		struct rpc_conn *c;
+
+		if (fd < 0)
+			return;
+		if (atomic_load(&s->stopping) || atomic_load(&s->conns) >= s->o.max_conns ||
+		    (s->s.allow && !s->s.allow(s->s.arg, (struct sockaddr *)&peer)) ||
+		    !(c = conn_new(s, fd, &peer, len))) {
+			atomic_fetch_add(&s->refused, 1);
+			close(fd);
+			continue;
+		}
+		atomic_fetch_add(&s->conns, 1);
+		atomic_fetch_add(&s->conns_total, 1);
+		c->loop = to;
+		if (to == l) {
+			conn_adopt(l, c);
+			continue;
+		}
+		lock_take(&to->mu);
+		list_push_back(&to->fresh, &c->link);
+		lock_drop(&to->mu);
+		loop_wake(to);
+	}
+}
+
+void conn_update(struct rpc_conn *c)
+{
+	bool full = c->out_bytes > OUT_HIGH || c->calls > CALLS_HIGH || !list_empty(&c->pause_link) ||
+		    atomic_load_explicit(&c->loop->srv->stopping, memory_order_relaxed);
+	struct epoll_event ev = {.data.ptr = c};
+
+	if (c->closing || (c->in_epoll && c->paused == full && c->watch_out == c->want_out))
+		return;
+	ev.events = (full ? 0u : (uint32_t)EPOLLIN) | (c->want_out ? (uint32_t)EPOLLOUT : 0u);
+	c->paused = full;
+	c->watch_out = c->want_out;
+	epoll_ctl(c->loop->epoll, c->in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &ev);
+	c->in_epoll = true;
+}
+
+void conn_adopt(struct loop *l, struct rpc_conn *c)
+{
+	c->last = l->now;
+	list_push_back(&l->conns, &c->link);
+	conn_update(c);
+}
+
+static void drop_buffers(struct rpc_conn *c)
+{
+	atomic_fetch_sub_explicit(&c->loop->srv->memory, c->cap + c->frag_len, memory_order_relaxed);
+	free(c->buf);
+	free(c->frag);
+	c->buf = c->frag = NULL;
+	c->cap = c->len = c->frag_len = 0;
+}
+
+/* The last call is done and the socket closed: nobody but holders of references knows it now. */
+void conn_maybe_gone(struct rpc_conn *c)
+{
+	struct rpc_server *s = c->loop->srv;
+
+	if (!c->closing || c->calls || list_empty(&c->link))
+		return;
+	list_del(&c->link);
+	list_del(&c->pause_link);
+	list_del(&c->flush_link);
+	lock_take(&c->loop->mu);
+	list_del(&c->asked_link);
+	while (!list_empty(&c->raw)) {
+		struct raw_record *r = list_first(&c->raw, struct raw_record, link);
+
+		list_del(&r->link);
+		free(r);
+	}
+	lock_drop(&c->loop->mu);
+	if (s->s.closed)
+		s->s.closed(s->s.arg, c);
+	atomic_fetch_sub(&s->conns, 1);
+	rpc_conn_put(c);
+}
+
+/* Replies that wait are dropped; parked calls run to their end, their replies go nowhere. */
+void conn_close(struct rpc_conn *c)
+{
+	struct list dead;
+
+	if (c->closing)
+		return;
+	c->closing = true;
+	close(c->fd); /* leaves the epoll set by itself */
+	drop_buffers(c);
+	list_init(&dead);
+	list_splice_back(&dead, &c->out);
+	c->out_bytes = 0;
+	rpc_conn_get(c);
+	while (!list_empty(&dead))
+		call_finish(list_first(&dead, struct call, link));
+	conn_maybe_gone(c);
+	rpc_conn_put(c);
+}
+
+/* ---- in ---------------------------------------------------------------------------------------------------------------------- */
+
+/* A complete fragment. False: close. */
+static bool fragment(struct rpc_conn *c, uint8_t *p, size_t len, bool last, uint8_t **own, size_t own_cap)
+{
+	struct rpc_server *s = c->loop->srv;
+	uint8_t *whole;
+	bool ok;
+
+	if (last && !c->frag)
+		return call_record(c, p, len, own, own_cap);
+	if (len > s->o.max_record - c->frag_len)
+		return false;
+	if (len || !c->frag) {
+		whole = realloc(c->frag, c->frag_len + len + 1);
+		if (!whole)
+			return false;
+		memcpy(whole + c->frag_len, p, len);
+		c->frag = whole;
+		c->frag_len += len;
+		atomic_fetch_add_explicit(&s->memory, len, memory_order_relaxed);
+	}
+	if (!last)
+		return true;
+	whole = c->frag;
+	len = c->frag_len;
+	c->frag = NULL;
+	c->frag_len = 0;
+	ok = call_record(c, whole, len, &whole, len);
+	if (whole) {
+		atomic_fetch_sub_explicit(&s->memory, len, memory_order_relaxed);
+		free(whole);
+	}
+	return ok;
+}
+
+/* Keep what is left of a read: the beginning of a record. */
+static bool keep(struct rpc_conn *c, const uint8_t *p, size_t n)
+{
+	struct rpc_server *s = c->loop->srv;
+	size_t need = MARK;
+
+	if (n >= MARK) {
+		size_t len = get32(p) & ~LAST;
+
+		if (len > s->o.max_record) {
+			atomic_fetch_add_explicit(&s->bad_records, 1, memory_order_relaxed);
+			return false;
+		}
+		need += len;
+	}
+	c->buf = malloc(need);
+	if (!c->buf)
+		return false;
+	c->cap = need;
+	c->len = n;
+	memcpy(c->buf, p, n);
+	atomic_fetch_add_explicit(&s->memory, need, memory_order_relaxed);
+	return true;
+}
+
+/* Run every complete record of [p, p + n), keep the rest. */
+static bool parse(struct rpc_conn *c, uint8_t *p, size_t n)
+{
+	uint8_t *none = NULL;
+	unsigned batch = 0;
+
+	while (n >= MARK) {
+		uint32_t mark = get32(p);
+		size_t len = mark & ~LAST;
+
+		if (len > n - MARK)
+			break;
+		if (!fragment(c, p + MARK, len, mark & LAST, &none, 0))
+			return false;
+		p += MARK + len;
+		n -= MARK + len;
+		if (++batch % 64 == 0)
+			conn_flush(c);
+		if (c->closing)
+			return true;
+	}
+	c->started = n || c->frag ? (c->started ? c->started : c->loop->now) : 0;
+	return n == 0 || keep(c, p, n);
+}
+
+/* The connection's own buffer is full: it holds a mark, or a whole record. */
+static bool buffer_full(struct rpc_conn *c)
+{
+	struct rpc_server *s = c->loop->srv;
+	uint32_t mark = get32(c->buf);
+	size_t len = mark & ~LAST, cap = c->cap;
+	uint8_t *buf = c->buf;
+	bool ok;
+
+	if (c->cap == MARK && len) {
+		c->buf = NULL;
+		c->cap = c->len = 0;
+		ok = keep(c, buf, MARK);
+		atomic_fetch_sub_explicit(&s->memory, cap, memory_order_relaxed);
+		free(buf);
+		return ok;
+	}
+	c->buf = NULL;
+	c->cap = c->len = 0;
+	ok = fragment(c, buf + MARK, len, mark & LAST, &buf, cap);
+	if (buf) {
+		atomic_fetch_sub_explicit(&s->memory, cap, memory_order_relaxed);
+		free(buf);
+	}
+	c->started = c->frag ? c->started : 0;
+	return ok;
+}
+
+static bool over_budget(struct rpc_conn *c)
+{
+	struct loop *l = c->loop;
+
+	if (atomic_load_explicit(&l->srv->memory, memory_order_relaxed) < l->srv->o.max_memory)
+		return false;
+	/* A connection that holds a part of a record goes on: it is the one that can give memory back. */
+	if (c->buf && c->cap > MARK)
+		return false;
+	if (list_empty(&c->pause_link))
+		list_push_back(&l->paused, &c->pause_link);
+	conn_update(c);
+	return true;
+}
+
+void conn_readable(struct rpc_conn *c)
+{
+	struct loop *l = c->loop;
+	bool ok = true;
+
+	rpc_conn_get(c);
+	for (int i = 0; i < 4 && ok && !c->closing && !c->paused; i++) {
+		bool own = c->buf != NULL;
+		size_t room = own ? c->cap - c->len : READ_BUF;
+		ssize_t n;
+
+		if (over_budget(c))
+			break;
+		n = recv(c->fd, own ? c->buf + c->len : l->buf, room, 0);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			break;
+		if (n <= 0) {
+			ok = false;
+			break;
+		}
+		atomic_fetch_add_explicit(&l->srv->bytes_in, (unsigned long)n, memory_order_relaxed);
+		if (own) {
+			c->len += (size_t)n;
+			if (c->len == c->cap)
+				ok = buffer_full(c);
+		} else {
+			ok = parse(c, l->buf, (size_t)n);
+			if ((size_t)n < room)
+				i = 4; /* that was all there is */
+		}
+	}
+	if (!ok)
+		conn_close(c);
+	else
+		conn_flush(c);
+	rpc_conn_put(c);
+}
+
+/* ---- out --------------------------------------------------------------------------------------------------------------------- */
+
+void conn_queue_reply(struct rpc_conn *c, struct call *k)
+{
+	if (k->drop || c->closing) {
+		call_finish(k);
+		return;
+	}
+	list_push_back(&c->out, &k->link);
+	c->out_bytes += xa_out_len(&k->pub.out);
+	k->charged += k->pub.arena.used;
+	atomic_fetch_add_explicit(&c->loop->srv->memory, k->pub.arena.used, memory_order_relaxed);
+	if (list_empty(&c->flush_link))
+		list_push_back(&c->loop->flush, &c->flush_link);
+}
+
+/* The pieces of all replies that wait, less what of the first was sent. */
+static int gather(struct rpc_conn *c, struct iovec *iov)
+{
+	size_t skip = c->out_sent;
+	int n = 0;
+
+	list_for_each (it, &c->out) {
+		struct call *k = list_entry(it, struct call, link);
+		unsigned from = 0;
+		int first = n;
+
+		n += (int)xa_out_iov(&k->pub.out, iov + n, (unsigned)(SEND_IOV - n), &from);
+		for (int i = first; skip && i < n; i++) {
+			size_t here = skip < iov[i].iov_len ? skip : iov[i].iov_len;
+
+			iov[i].iov_base = (char *)iov[i].iov_base + here;
+			iov[i].iov_len -= here;
+			skip -= here;
+		}
+		if (n == SEND_IOV)
+			break;
+	}
+	return n;
+}
+
+static void sent(struct rpc_conn *c, size_t n)
+{
+	c->out_sent += n;
+	while (!list_empty(&c->out)) {
+		struct call *k = list_first(&c->out, struct call, link);
+		size_t len = xa_out_len(&k->pub.out);
+
+		if (c->out_sent < len)
+			return;
+		c->out_sent -= len;
+		c->out_bytes -= len;
+		call_finish(k);
+	}
+}
+
+/* Records of our own go between replies, never inside one. */
+static bool send_raw(struct rpc_conn *c)
+{
+	while (c->out_sent == 0) {
+		struct raw_record *r = NULL;
+		ssize_t n;
+
+		lock_take(&c->loop->mu);
+		if (!list_empty(&c->raw))
+			r = list_first(&c->raw, struct raw_record, link);
+		if (r)
+			list_del(&r->link);
+		lock_drop(&c->loop->mu);
+		if (!r)
+			return true;
+		n = send(c->fd, r->data, r->len, MSG_NOSIGNAL);
+		if (n == (ssize_t)r->len) {
+			free(r);
+			continue;
+		}
+		if (n < 0 && errno == EAGAIN) {
+			lock_take(&c->loop->mu);
+			list_push_front(&c->raw, &r->link);
+			lock_drop(&c->loop->mu);
+			c->want_out = true;
+			return true;
+		}
+		free(r); /* a part of it went out: the stream is broken */
+		return false;
+	}
+	return true;
+}
+
+void conn_flush(struct rpc_conn *c)
+{
+	if (c->closing)
+		return;
+	rpc_conn_get(c);
+	list_del(&c->flush_link);
+	c->want_out = false;
+	while (!list_empty(&c->out) && !c->closing) {
+		struct iovec iov[SEND_IOV];
+		struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)gather(c, iov)};
+		ssize_t n = sendmsg(c->fd, &m, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			c->want_out = true;
+			break;
+		}
+		if (n < 0) {
+			conn_close(c);
+			break;
+		}
+		atomic_fetch_add_explicit(&c->loop->srv->bytes_out, (unsigned long)n, memory_order_relaxed);
+		sent(c, (size_t)n);
+	}
+	if (!c->closing && !send_raw(c))
+		conn_close(c);
+	conn_update(c);
+	rpc_conn_put(c);
+}
+
+/* ---- asked from other threads -------------------------------------------------------------------------------------------------- */
+
+static void ask(struct rpc_conn *c) REQUIRES(c->loop->mu)
+{
+	if (list_empty(&c->asked_link))
+		list_push_back(&c->loop->asked, &c->asked_link);
+}
+
+void rpc_conn_close(struct rpc_conn *c)
+{
+	lock_take(&c->loop->mu);
+	c->close_asked = true;
+	ask(c);
+	lock_drop(&c->loop->mu);
+	loop_wake(c->loop);
+}
+
+int rpc_conn_send(struct rpc_conn *c, const void *record, size_t len)
+{
+	struct raw_record *r = malloc(sizeof *r + MARK + len);
+	uint32_t mark = __builtin_bswap32(LAST | (uint32_t)len);
+
+	if (!r)
+		return -ENOBUFS;
+	r->len = MARK + len;
+	memcpy(r->data, &mark, MARK);
+	memcpy(r->data + MARK, record, len);
+	lock_take(&c->loop->mu);
+	list_push_back(&c->raw, &r->link);
+	ask(c);
+	lock_drop(&c->loop->mu);
+	loop_wake(c->loop);
+	return 0;
+}
+
+void conn_asked(struct rpc_conn *c)
+{
+	bool close_it;
+
+	lock_take(&c->loop->mu);
+	close_it = c->close_asked;
+	lock_drop(&c->loop->mu);
+	if (close_it)
+		conn_close(c);
+	else
+		conn_flush(c);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* loop.c - one event loop: epoll, what other threads hand over, timers */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/rpc/rpc_int.h"
+
+#define EVENTS 64
+
+uint32_t seconds_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint32_t)t.tv_sec + 1; /* never 0 */
+}
+
+void loop_wake(struct loop *l)
+{
+	uint64_t one = 1;
+	bool wake;
+
+	lock_take(&l->mu);
+	wake = !l->woken;
+	l->woken = true;
+	lock_drop(&l->mu);
+	if (wake && write(l->event, &one, sizeof one) < 0)
+		return; /* the counter is full: it is awake */
+}
+
+void loop_give_back(struct loop *l, struct call *k)
+{
+	lock_take(&l->mu);
+	list_push_back(&l->back, &k->link);
+	lock_drop(&l->mu);
+	loop_wake(l);
+}
+
+/* Everything that other threads put down. */
+static void take_handed(struct loop *l)
+{
+	struct list back, fresh, asked;
+	uint64_t n;
+
+	if (read(l->event, &n, sizeof n) < 0 && errno != EAGAIN)
+		return;
+	list_init(&back);
+	list_init(&fresh);
+	list_init(&asked);
+	lock_take(&l->mu);
+	l->woken = false;
+	list_splice_back(&back, &l->back);
+	list_splice_back(&fresh, &l->fresh);
+	while (!list_empty(&l->asked)) {
+		struct rpc_conn *c = list_first(&l->asked, struct rpc_conn, asked_link);
+
+		list_del(&c->asked_link);
+		rpc_conn_get(c);
+		lock_drop(&l->mu);
+		conn_asked(c);
+		rpc_conn_put(c);
+		lock_take(&l->mu);
+	}
+	lock_drop(&l->mu);
+	if (atomic_load(&l->srv->stopping))
+		list_for_each(it, &l->conns)
+			conn_update(list_entry(it, struct rpc_conn, link));
+	while (!list_empty(&back)) {
+		struct call *k = list_first(&back, struct call, link);
+
+		list_del(&k->link);
+		conn_queue_reply(k->pub.conn, k);
+	}
+	while (!list_empty(&fresh)) {
+		struct rpc_conn *c = list_first(&fresh, struct rpc_conn, link);
+
+		list_del(&c->link);
+		conn_adopt(l, c);
+	}
+}
+
+/* Once a second: idle connections, records that take too long. */
+static void check_times(struct loop *l)
+{
+	const struct rpc_opts *o = &l->srv->o;
+
+	list_for_each_safe (it, tmp, &l->conns) {
+		struct rpc_conn *c = list_entry(it, struct rpc_conn, link);
+
+		if (c->closing)
+			continue;
+		if (c->started ? l->now - c->started > o->record_seconds
+			       : c->calls == 0 && l->now - c->last > o->idle_seconds)
+			conn_close(c);
+	}
+}
+
+static void resume(struct loop *l)
+{
+	if (list_empty(&l->paused) ||
+	    atomic_load_explicit(&l->srv->memory, memory_order_relaxed) >= l->srv->o.max_memory)
+		return;
+	while (!list_empty(&l->paused)) {
+		struct rpc_conn *c = list_first(&l->paused, struct rpc_conn, pause_link);
+
+		list_del(&c->pause_link);
+		conn_update(c);
+	}
+}
+
+static void handle(struct loop *l, const struct epoll_event *ev)
+{
+	struct rpc_server *s = l->srv;
+	struct rpc_conn *c;
+
+	if (ev->data.ptr == l) {
+		take_handed(l);
+		return;
+	}
+	for (unsigned i = 0; i < s->nlisteners; i++)
+		if (ev->data.ptr == &s->listener[i]) {
+			conn_accept(l, s->listener[i]);
+			return;
+		}
+	c = ev->data.ptr;
+	rpc_conn_get(c);
+	if (ev->events & EPOLLOUT)
+		conn_flush(c);
+	if (ev->events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !c->closing) {
+		if (c->paused && ev->events & (EPOLLHUP | EPOLLERR))
+			conn_close(c);
+		else
+			conn_readable(c);
+	}
+	rpc_conn_put(c);
+}
+
+static void *loop_main(void *arg)
+{
+	struct loop *l = arg;
+	struct epoll_event ev[EVENTS];
+
+	while (!atomic_load(&l->srv->quit)) {
+		int n = epoll_wait(l->epoll, ev, EVENTS, list_empty(&l->paused) ? 1000 : 20);
+		uint32_t now = seconds_now();
+
+		for (int i = 0; i < n; i++)
+			handle(l, &ev[i]);
+		while (!list_empty(&l->flush))
+			conn_flush(list_first(&l->flush, struct rpc_conn, flush_link));
+		resume(l);
+		if (now != l->now) {
+			l->now = now;
+			check_times(l);
+		}
+	}
+	take_handed(l);
+	list_for_each_safe (it, tmp, &l->conns)
+		conn_close(list_entry(it, struct rpc_conn, link));
+	return NULL;
+}
+
+int loop_init(struct loop *l, struct rpc_server *s)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = l};
+
+	l->srv = s;
+	l->now = seconds_now();
+	lock_init(&l->mu);
+	list_init(&l->conns);
+	list_init(&l->flush);
+	list_init(&l->paused);
+	list_init(&l->pool);
+	list_init(&l->back);
+	list_init(&l->fresh);
+	list_init(&l->asked);
+	l->epoll = epoll_create1(EPOLL_CLOEXEC);
+	l->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	l->buf = malloc(READ_BUF);
+	if (l->epoll < 0 || l->event < 0)
+		return -errno;
+	if (!l->buf)
+		return -ENOMEM;
+	return epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->event, &ev) < 0 ? -errno : 0;
+}
+
+int loop_start(struct loop *l)
+{
+	struct rpc_server *s = l->srv;
+	int err;
+
+	for (unsigned i = 0; i < s->nlisteners; i++) {
+		struct epoll_event ev = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = &s->listener[i]};
+
+		if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, s->listener[i], &ev) < 0)
+			return -errno;
+	}
+	err = -pthread_create(&l->thread, NULL, loop_main, l);
+	l->started = !err;
+	return err;
+}
+
+void loop_fini(struct loop *l)
+{
+	if (l->started)
+		pthread_join(l->thread, NULL);
+	pool_free(l);
+	if (l->epoll >= 0)
+		close(l->epoll);
+	if (l->event >= 0)
+		close(l->event);
+	free(l->buf);
+	lock_fini(&l->mu);
+}

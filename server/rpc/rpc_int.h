@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * rpc_int.h - loops, connections and calls, inside
+ *
+ * A connection belongs to one loop: everything of it is that loop's alone, unless a lock or an atomic says otherwise.
+ *
+ *     call:  record complete -> run on the loop -> reply queued -> sent -> done
+ *                                   \--park--> worker --> loop's `back` list --> reply queued
+ *
+ * Locks (leaves, never nested): loop.mu guards what other threads hand to a loop; server.work_mu the workers' queue.
+ */
+#ifndef VHDNFS_SERVER_RPC_RPC_INT_H
+#define VHDNFS_SERVER_RPC_RPC_INT_H
+
+#include <stdatomic.h>
+
+#include "server/rpc/rpc.h"
+#include "vhd/base/list.h"
+#include "vhd/base/lock.h"
+
+#define READ_BUF (256u << 10) /* one per loop: what a read takes at most */
+#define OUT_HIGH (4u << 20)   /* bytes of unsent replies that stop reading from a connection */
+#define CALLS_HIGH 256u       /* and calls under way */
+#define POOL_MAX 128u         /* call objects that a loop keeps */
+#define LISTEN_MAX 16u
+#define REPLY_HEAD 28u /* record mark, xid, REPLY, accepted, verifier (2), status */
+
+struct loop;
+
+struct call {
+	struct rpc_call pub; /* first */
+	struct list link;    /* of a pool, a queue, a reply queue */
+	uint8_t *record;     /* ours, once parked; NULL while it lies in somebody's buffer */
+	size_t record_cap;
+	size_t charged; /* bytes counted in server.memory */
+	bool drop;      /* no reply */
+};
+
+struct rpc_conn {
+	struct loop *loop;
+	struct list link; /* loop.conns */
+	int fd;
+	uint64_t id;
+	atomic_uint refs;
+	struct sockaddr_storage peer;
+	char name[64];
+
+	/* A record, or the part of it that came so far, when it did not fit one read. */
+	uint8_t *buf;
+	size_t cap, len;
+	/* Fragments that were complete but not the last. */
+	uint8_t *frag;
+	size_t frag_len;
+	uint32_t started; /* when the partial record began; 0: there is none */
+	uint32_t last;    /* seconds: last call */
+
+	struct list out; /* calls whose replies wait to be sent */
+	size_t out_sent; /* bytes of the first one that are gone */
+	size_t out_bytes;
+	unsigned calls; /* alive: running, parked, waiting to be sent */
+	bool closing, want_out;
+	bool paused, watch_out, in_epoll; /* what epoll was told */
+	struct list flush_link;           /* loop.flush: has replies to send after this batch */
+	struct list pause_link;           /* loop.paused: waits for memory */
+
+	/* handed over by other threads, under loop.mu */
+	struct list raw; /* records to send (backchannel) */
+	bool close_asked;
+	struct list asked_link; /* loop.asked */
+};
+
+struct raw_record {
+	struct list link;
+	size_t len;
+	uint8_t data[];
+};
+
+struct loop {
+	struct rpc_server *srv;
+	pthread_t thread;
+	bool started;
+	int epoll, event;
+	uint8_t *buf; /* READ_BUF */
+	struct list conns, flush, paused, pool;
+	unsigned npool;
+	uint32_t now; /* seconds */
+
+	struct lock mu;
+	struct list back GUARDED_BY(mu);  /* calls that workers finished */
+	struct list fresh GUARDED_BY(mu); /* connections accepted elsewhere */
+	struct list asked GUARDED_BY(mu); /* connections that want to be looked at */
+	bool woken GUARDED_BY(mu);
+};
+
+struct rpc_server {
+	struct rpc_opts o;
+	struct rpc_service s;
+	struct loop *loop;
+	unsigned nloops;
+	int listener[LISTEN_MAX];
+	unsigned nlisteners;
+	atomic_uint next_loop;
+	atomic_bool stopping, quit;
+
+	struct lock work_mu;
+	struct cond work_cond, idle_cond;
+	struct list work GUARDED_BY(work_mu);     /* parked calls */
+	struct list deferred GUARDED_BY(work_mu); /* other work */
+	unsigned nworkers;
+	pthread_t *worker;
+	bool work_stop GUARDED_BY(work_mu);
+
+	rpc_reply_fn *on_reply;
+	void *on_reply_arg;
+
+	atomic_ulong memory, conns, conns_total, calls, parked, bytes_in, bytes_out, bad_records, refused, running, ids;
+};
+
+/* ---- call.c ---- */
+/* Decode the header of a record and run it. The record may lie in a buffer that is used again: what parks takes a copy, or
+ * @own when it is not NULL (then *own is set to NULL). False: close the connection. */
+bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, size_t own_cap);
+void call_run_parked(struct call *k); /* on a worker */
+void call_finish(struct call *k);     /* reply sent or dropped; on the loop */
+void pool_free(struct loop *l);
+
+/* ---- conn.c ---- */
+void conn_accept(struct loop *l, int listener);
+void conn_adopt(struct loop *l, struct rpc_conn *c);
+void conn_readable(struct rpc_conn *c);
+void conn_queue_reply(struct rpc_conn *c, struct call *k);
+void conn_flush(struct rpc_conn *c);
+void conn_close(struct rpc_conn *c);
+void conn_maybe_gone(struct rpc_conn *c);
+void conn_update(struct rpc_conn *c); /* what epoll watches */
+void conn_asked(struct rpc_conn *c);
+
+/* ---- loop.c ---- */
+int loop_init(struct loop *l, struct rpc_server *s);
+int loop_start(struct loop *l);
+void loop_fini(struct loop *l);
+void loop_wake(struct loop *l);
+void loop_give_back(struct loop *l, struct call *k);
+uint32_t seconds_now(void);
+
+/* ---- worker.c ---- */
+int workers_start(struct rpc_server *s);
+void workers_stop(struct rpc_server *s);
+void worker_queue(struct rpc_server *s, struct call *k);
+
+#endif
