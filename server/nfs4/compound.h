@@ -20,6 +20,7 @@
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
 #include "vhd/volume/fs.h"
+#include "xdr/prims.h"
 #include "xdr/stream.h"
 #include "xdr/xdr.h" /* all generated types */
 
@@ -54,8 +55,11 @@ struct compound {
 
 	struct st_call st; /* session, slot, client: filled by SEQUENCE, see state.h */
 	bool has_session;
-	bool replayed;        /* out already holds the cached reply: stop */
+	bool replayed; /* out already holds the cached reply: stop */
+	bool finished;
 	struct xa_mark start; /* behind the RPC header: where a cached reply goes */
+	uint32_t done;        /* operations with a result in out */
+	void *status_at, *count_at;
 };
 
 #define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */
@@ -78,6 +82,9 @@ nfsstat4 c_stateid(struct compound *c, const stateid4 *sid, stateid4 *out);
 /* An operation returned a stateid: it is the current one now. */
 void c_set_stateid(struct compound *c, const stateid4 *sid);
 
+/* One word, in or out; the generated routines are for types. */
+#define xdr_uint32_word(x, v) xa_uint32((x), (v))
+
 /* decode/encode through a generated routine; NFS4ERR_BADXDR / NFS4ERR_REP_TOO_BIG (or RESOURCE) as status. */
 #define C_DECODE(c, type, ptr) (xdr_##type((c)->in, (ptr)) ? NFS4_OK : NFS4ERR_BADXDR)
 #define C_ENCODE(c, type, ptr) (xdr_##type(&(c)->out->x, (ptr)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG)
@@ -93,6 +100,11 @@ uint32_t fh_encode(const struct obj *o, uint8_t *buf);
 nfsstat4 fh_decode(struct compound *c, const nfs_fh4 *fh, struct obj *out);
 /* A key that is the same for every handle of one file: for state. */
 struct st_fhkey fh_key(const struct obj *o);
+
+/* op_name.c: a name in a directory, crossing into an export; the references are the caller's. */
+nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *name, struct obj *out);
+/* Into the export that is mounted on a pseudo directory, if one is. */
+nfsstat4 c_cross(struct compound *c, struct obj *o);
 
 /* ---- permissions: access.c ------------------------------------------------------------------------------------------ */
 
@@ -123,16 +135,19 @@ nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *wan
 void attr_new_owner(const struct compound *c, const struct fs_attr *dir, struct fs_setattr *s);
 
 change_info4 cinfo_of(const struct fs_cinfo *ci);
+/* SETATTR has a body when it fails: nothing was set. Returns @st. */
+nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 
 #define OP_LIST(X)                                                                                                     \
 	/* op_session.c, op_open.c, op_lock.c, op_stateid.c */                                                         \
 	X(exchange_id)                                                                                                 \
-	X(create_session) X(destroy_session) X(destroy_clientid) X(sequence) X(bind_conn_to_session)                   \
-		X(backchannel_ctl) X(reclaim_complete) X(open) X(open_downgrade) X(close) X(lock) X(lockt) X(locku)    \
-			X(test_stateid) X(free_stateid) X(delegreturn) X(delegpurge)                                   \
-				X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */           \
+	X(create_session)                                                                                              \
+	X(destroy_session)                                                                                             \
+	X(destroy_clientid) X(sequence) X(bind_conn_to_session) X(backchannel_ctl) X(reclaim_complete) X(open)         \
+		X(open_downgrade) X(close) X(lock) X(lockt) X(locku) X(test_stateid) X(free_stateid) X(delegreturn)    \
+			X(delegpurge) X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */     \
 		X(putfh) X(putpubfh) X(putrootfh) X(getfh) X(savefh) X(restorefh) X(lookup) X(lookupp) X(access)       \
 			X(getattr) X(setattr) X(verify) X(nverify) X(readdir) X(readlink) X(create) X(remove)          \
 				X(rename) X(link) X(read) X(write) X(commit) X(seek) X(allocate) X(deallocate)         \

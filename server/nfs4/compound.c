@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * compound.c - COMPOUND: one operation after the other
+ *
+ * The state of a COMPOUND lives in the call's arena from the first byte to the reply, also while the call is parked. The
+ * reply begins with status, tag and count, which are filled in at the end:
+ *
+ *     [rpc header][status][tag][count] { [op][status][body] }…
+ *
+ * Source: RFC 8881 §2.10.6, §16.2; RFC 7862 §15.
+ */
+#include <string.h>
+
+#include "server/nfs4/compound.h"
+#include "server/nfs4/ops.h"
+
+#define TAG_MAX 1024u
+#define OPS_MAX 1024u /* without a session; a session has its own limit */
+#define ROOM 1024u    /* bytes of reply that a changing operation must find before it runs */
+
+/* ---- the current object --------------------------------------------------------------------------------------------------- */
+
+void obj_put(struct obj *o)
+{
+	if (!o->exp)
+		return;
+	fs_node_put(o->node);
+	export_put(o->exp);
+	*o = (struct obj){.exp = NULL};
+}
+
+struct obj obj_get(const struct obj *o)
+{
+	if (o->exp) {
+		export_get(o->exp);
+		fs_node_get(o->node);
+	}
+	return *o;
+}
+
+void c_set_cfh(struct compound *c, struct export *exp, struct fs_node *node)
+{
+	obj_put(&c->cfh);
+	c->cfh = (struct obj){.exp = exp, .node = node};
+	c->has_csid = false;
+	export_cred(exp, &c->call->cred, &c->cred);
+}
+
+nfsstat4 c_stateid(struct compound *c, const stateid4 *sid, stateid4 *out)
+{
+	static const char zeros[NFS4_OTHER_SIZE];
+
+	if (sid->seqid != 1 || memcmp(sid->other, zeros, sizeof zeros) != 0) {
+		*out = *sid;
+		return NFS4_OK;
+	}
+	if (!c->has_csid)
+		return NFS4ERR_BAD_STATEID;
+	*out = c->csid;
+	return NFS4_OK;
+}
+
+void c_set_stateid(struct compound *c, const stateid4 *sid)
+{
+	c->csid = *sid;
+	c->has_csid = true;
+}
+
+/* ---- one operation ---------------------------------------------------------------------------------------------------------- */
+
+/* RFC 8881 §2.10.6.3, §16.2.3: what may stand where. */
+static nfsstat4 admit(struct compound *c, const struct op_desc *op, uint32_t num)
+{
+	if (!c->has_session) {
+		if (!(op->flags & NO_SESSION))
+			return NFS4ERR_OP_NOT_IN_SESSION;
+		if (num != OP_SEQUENCE && c->nops != 1)
+			return NFS4ERR_NOT_ONLY_OP;
+	}
+	if (!op->run)
+		return NFS4ERR_NOTSUPP;
+	if ((op->flags & NEEDS_CFH && !c->cfh.exp) || (op->flags & NEEDS_SFH && !c->sfh.exp))
+		return NFS4ERR_NOFILEHANDLE;
+	if (op->flags & MUTATES && xa_out_room(c->out) < ROOM)
+		return NFS4ERR_REP_TOO_BIG;
+	return op->flags & MUTATES ? may_mutate(c, &c->cfh) : NFS4_OK;
+}
+
+/* A reply that may be cached has the smaller of two limits. */
+static nfsstat4 too_big(const struct compound *c)
+{
+	return c->has_session && c->st.cache_this && c->st.max_cached < c->st.max_reply ? NFS4ERR_REP_TOO_BIG_TO_CACHE
+											: NFS4ERR_REP_TOO_BIG;
+}
+
+static void set_limit(struct compound *c)
+{
+	uint32_t n = c->st.max_reply;
+
+	if (c->st.cache_this && c->st.max_cached < n)
+		n = c->st.max_cached;
+	c->out->limit = (size_t)n + 4; /* the record mark does not count */
+}
+
+static void put_word(void *at, uint32_t v)
+{
+	v = __builtin_bswap32(v);
+	memcpy(at, &v, sizeof v);
+}
+
+/* Runs operation c->op. ST_WAIT: nothing happened, the streams are where they were. */
+static nfsstat4 run_op(struct compound *c)
+{
+	size_t in_at = xa_in_pos(c->in);
+	struct xa_mark out_at = xa_out_mark(c->out), body;
+	const struct op_desc *op;
+	uint32_t num;
+	uint8_t *head;
+	nfsstat4 st;
+
+	if (!xdr_uint32_word(c->in, &num))
+		return NFS4ERR_BADXDR;
+	op = op_find(num, c->minor);
+	if (op && op->flags & BLOCKS && !c->may_block && c->has_session && op->run) {
+		xa_in_seek(c->in, in_at);
+		return ST_WAIT;
+	}
+	head = xa_out_reserve(c->out, 8);
+	if (!head)
+		return too_big(c);
+	put_word(head, op ? num : OP_ILLEGAL);
+	body = xa_out_mark(c->out);
+	st = op ? admit(c, op, num) : NFS4ERR_OP_ILLEGAL;
+	if (st == NFS4_OK)
+		st = op->run(c);
+	else if (op && op->flags & FAIL_BODY && num == OP_SETATTR)
+		st = setattr_fail(c, st);
+	if (c->replayed)
+		return NFS4_OK;
+	if (st == ST_WAIT && c->may_block)
+		st = NFS4ERR_DELAY;
+	if (st == ST_WAIT) {
+		xa_in_seek(c->in, in_at);
+		xa_out_cut(c->out, out_at);
+		return st;
+	}
+	if (st == NFS4ERR_REP_TOO_BIG)
+		st = too_big(c);
+	if (st != NFS4_OK && !(op && op->flags & FAIL_BODY))
+		xa_out_cut(c->out, body);
+	put_word(head + 4, (uint32_t)st);
+	if (st == NFS4_OK && num == OP_SEQUENCE)
+		set_limit(c);
+	c->done++;
+	return st;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------------------------------------- */
+
+/* Status, tag, count: the words that are filled in later are kept by address. */
+static bool begin(struct compound *c, struct rpc_call *call)
+{
+	utf8str_cs tag = {.utf8string_len = 0};
+
+	c->call = call;
+	c->in = &call->in;
+	c->out = &call->out;
+	c->start = xa_out_mark(c->out);
+	if (!xdr_utf8str_cs(c->in, &tag) || tag.utf8string_len > TAG_MAX || !xdr_uint32_word(c->in, &c->minor) ||
+	    !xdr_uint32_word(c->in, &c->nops))
+		return false;
+	c->status_at = xa_out_reserve(c->out, 4);
+	if (!c->status_at || !xdr_utf8str_cs(&c->out->x, &tag))
+		return false;
+	c->count_at = xa_out_reserve(c->out, 4);
+	return c->count_at != NULL;
+}
+
+static void finish(struct compound *c, nfsstat4 st)
+{
+	if (!c->replayed) {
+		put_word(c->status_at, (uint32_t)st);
+		put_word(c->count_at, c->done);
+	}
+	if (c->has_session)
+		st_slot_finish(c->srv->state, &c->st, c->out, c->call->header_len, st);
+	c->has_session = false;
+	obj_put(&c->cfh);
+	obj_put(&c->sfh);
+	c->finished = true;
+}
+
+static nfsstat4 run_all(struct compound *c)
+{
+	nfsstat4 st = NFS4_OK;
+
+	if (c->minor < 1 || c->minor > 2)
+		return NFS4ERR_MINOR_VERS_MISMATCH;
+	if (c->nops > OPS_MAX)
+		return NFS4ERR_TOO_MANY_OPS;
+	for (; c->op < c->nops && st == NFS4_OK && !c->replayed; c->op++) {
+		st = run_op(c);
+		if (st == ST_WAIT)
+			return st;
+	}
+	return st;
+}
+
+enum rpc_verdict nfs4_call(void *srv, struct rpc_call *call)
+{
+	struct compound *c = call->user;
+	nfsstat4 st;
+
+	if (!c) {
+		c = arena_zalloc(&call->arena, sizeof *c);
+		if (!c) {
+			call->accept = SYSTEM_ERR;
+			return RPC_REPLY;
+		}
+		c->srv = srv;
+		if (!begin(c, call)) {
+			call->accept = GARBAGE_ARGS;
+			return RPC_REPLY;
+		}
+		call->user = c;
+	}
+	c->may_block = call->may_block;
+	st = run_all(c);
+	if (st == ST_WAIT)
+		return RPC_PARK;
+	finish(c, st);
+	return RPC_REPLY;
+}
+
+/* A call that never came to its end (no memory to park it) gives back what it held. */
+void nfs4_done(void *srv, struct rpc_call *call)
+{
+	struct compound *c = call->user;
+
+	(void)srv;
+	if (c && !c->finished)
+		finish(c, NFS4ERR_DELAY);
+}
+
+void nfs4_closed(void *srv, struct rpc_conn *conn)
+{
+	struct nfs_server *s = srv;
+
+	st_conn_closed(s->state, conn);
+}

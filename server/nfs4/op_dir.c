@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* op_dir.c - directories: READDIR, CREATE, REMOVE, RENAME, LINK, READLINK (RFC 8881 §18) */
+#include <errno.h>
+#include <string.h>
+
+#include "server/nfs4/compound.h"
+#include "xdr/prims.h"
+
+#define TARGET_MAX 4095u
+#define BATCH 64u
+
+/* ---- READDIR ------------------------------------------------------------------------------------------------------------------ */
+
+/* Names are taken in batches under the directory's lock, attributes are found and encoded afterwards. */
+struct name {
+	uint64_t cookie;
+	char *text;
+	uint32_t len;
+};
+
+struct batch {
+	struct arena *arena;
+	struct name name[BATCH];
+	unsigned n;
+	bool no_memory;
+};
+
+static bool take_name(void *arg, const struct fs_dirent *d)
+{
+	struct batch *b = arg;
+	struct name *n = &b->name[b->n];
+
+	if (b->n == BATCH)
+		return false;
+	n->text = arena_alloc(b->arena, d->len);
+	if (!n->text) {
+		b->no_memory = true;
+		return false;
+	}
+	memcpy(n->text, d->name, d->len);
+	n->cookie = d->cookie;
+	n->len = d->len;
+	b->n++;
+	return true;
+}
+
+/* Does the client want anything of an entry but its name? */
+static bool wants_attrs(const bitmap4 *b)
+{
+	for (uint32_t i = 0; i < b->bitmap4_len; i++)
+		if (b->bitmap4_val[i])
+			return true;
+	return false;
+}
+
+/* An entry whose attributes cannot be had: the error in rdattr_error when that was asked for. */
+static nfsstat4 put_rdattr_error(struct compound *c, const bitmap4 *want, nfsstat4 st)
+{
+	uint32_t words[] = {1, 1u << FATTR4_RDATTR_ERROR, 4, (uint32_t)st};
+
+	if (!want->bitmap4_len || !(want->bitmap4_val[0] & 1u << FATTR4_RDATTR_ERROR))
+		return st;
+	for (unsigned i = 0; i < 4; i++)
+		if (!xa_uint32(&c->out->x, &words[i]))
+			return NFS4ERR_REP_TOO_BIG;
+	return NFS4_OK;
+}
+
+/* One entry; NFS4ERR_NOENT: it is gone meanwhile, leave it out. */
+static nfsstat4 put_entry(struct compound *c, const READDIR4args *a, struct name *n, bool attrs)
+{
+	component4 name = {.utf8string_len = n->len, .utf8string_val = n->text};
+	static const bitmap4 none;
+	uint32_t more = 1;
+	struct obj o = {.exp = NULL};
+	struct fs_node *node;
+	nfsstat4 st = NFS4_OK, err;
+
+	if (!xa_uint32(&c->out->x, &more) || !xa_uint64(&c->out->x, &n->cookie) || !xdr_component4(&c->out->x, &name))
+		return NFS4ERR_REP_TOO_BIG;
+	if (!attrs)
+		return attr_encode(c, &c->cfh, &none);
+	st = errno_status(
+		c->cfh.node->fs->ops->lookup(c->cfh.node, n->text, n->len, c->may_block ? 0 : FS_NOWAIT, &node));
+	if (st == NFS4_OK) {
+		o = (struct obj){.exp = export_get(c->cfh.exp), .node = node};
+		st = c_cross(c, &o);
+		err = st == NFS4_OK ? attr_encode(c, &o, &a->attr_request) : st;
+		st = err;
+		obj_put(&o);
+	}
+	if (st == NFS4_OK || st == ST_WAIT || st == NFS4ERR_NOENT || st == NFS4ERR_REP_TOO_BIG || st == NFS4ERR_INVAL)
+		return st;
+	return put_rdattr_error(c, &a->attr_request, st);
+}
+
+/* Entries from @cookie on, until @limit bytes of output are full or the directory ends. */
+static nfsstat4 put_entries(struct compound *c, const READDIR4args *a, size_t limit, bool *eof, unsigned *count)
+{
+	bool attrs = wants_attrs(&a->attr_request), full = false;
+	uint64_t cookie = a->cookie;
+
+	*eof = false;
+	for (*count = 0; !full && !*eof;) {
+		struct batch b = {.arena = &c->call->arena};
+		bool last = false;
+		nfsstat4 st = errno_status(c->cfh.node->fs->ops->readdir(
+			c->cfh.node, cookie, c->may_block ? 0 : FS_NOWAIT, take_name, &b, &last));
+
+		if (st != NFS4_OK)
+			return st;
+		if (b.no_memory && !b.n)
+			return NFS4ERR_DELAY;
+		for (unsigned i = 0; i < b.n && !full; i++) {
+			struct xa_mark mark = xa_out_mark(c->out);
+
+			st = put_entry(c, a, &b.name[i], attrs);
+			if (st == NFS4ERR_NOENT) {
+				xa_out_cut(c->out, mark);
+			} else if (st == NFS4ERR_REP_TOO_BIG || (st == NFS4_OK && xa_out_len(c->out) > limit)) {
+				xa_out_cut(c->out, mark);
+				full = true;
+				break;
+			} else if (st != NFS4_OK) {
+				return st;
+			} else {
+				++*count;
+			}
+			cookie = b.name[i].cookie;
+		}
+		*eof = last && !full;
+	}
+	return NFS4_OK;
+}
+
+nfsstat4 op_readdir(struct compound *c)
+{
+	READDIR4args a = {.cookie = 0};
+	verifier4 verf = {0};
+	uint32_t end[2];
+	unsigned count = 0;
+	size_t start, limit;
+	bool eof = false;
+	nfsstat4 st = C_DECODE(c, READDIR4args, &a);
+
+	if (st != NFS4_OK)
+		return st;
+	if (c->cfh.node->type != FS_DIR)
+		return NFS4ERR_NOTDIR;
+	/* 1 and 2 are "." and ".." of old; our cookies never change meaning, so every verifier is as good as ours. */
+	if (a.cookie == 1 || a.cookie == 2)
+		return NFS4ERR_BAD_COOKIE;
+	if ((st = may(c, &c->cfh, MAY_READ)) != NFS4_OK)
+		return st;
+	start = xa_out_len(c->out);
+	/* Room for the end of the list and eof stays. */
+	if (a.maxcount < sizeof verf + sizeof end)
+		return NFS4ERR_TOOSMALL;
+	limit = start + a.maxcount - sizeof end;
+	if (limit > c->out->limit - sizeof end)
+		limit = c->out->limit - sizeof end;
+	if (!xa_opaque(&c->out->x, verf, sizeof verf))
+		return NFS4ERR_REP_TOO_BIG;
+	if ((st = put_entries(c, &a, limit, &eof, &count)) != NFS4_OK)
+		return st;
+	if (!count && !eof)
+		return NFS4ERR_TOOSMALL;
+	end[0] = 0;
+	end[1] = eof;
+	return xa_uint32(&c->out->x, &end[0]) && xa_uint32(&c->out->x, &end[1]) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
+}
+
+/* ---- CREATE -------------------------------------------------------------------------------------------------------------------- */
+
+static nfsstat4 create_kind(const createtype4 *t, struct fs_create *fc)
+{
+	switch (t->type) {
+	case NF4DIR:
+		fc->type = FS_DIR;
+		return NFS4_OK;
+	case NF4SOCK:
+		fc->type = FS_SOCK;
+		return NFS4_OK;
+	case NF4FIFO:
+		fc->type = FS_FIFO;
+		return NFS4_OK;
+	case NF4BLK:
+	case NF4CHR:
+		fc->type = t->type == NF4BLK ? FS_BLK : FS_CHR;
+		fc->rdev_major = t->createtype4_u.devdata.specdata1;
+		fc->rdev_minor = t->createtype4_u.devdata.specdata2;
+		return fc->rdev_major > 0xfff || fc->rdev_minor > 0xfffff ? NFS4ERR_INVAL : NFS4_OK;
+	case NF4LNK:
+		fc->type = FS_LNK;
+		fc->target = t->createtype4_u.linkdata.utf8string_val;
+		fc->target_len = t->createtype4_u.linkdata.utf8string_len;
+		if (!fc->target_len || memchr(fc->target, 0, fc->target_len))
+			return NFS4ERR_INVAL;
+		return fc->target_len > TARGET_MAX ? NFS4ERR_NAMETOOLONG : NFS4_OK;
+	default:
+		return NFS4ERR_BADTYPE;
+	}
+}
+
+/* Regular files are made by OPEN, everything else here. */
+nfsstat4 op_create(struct compound *c)
+{
+	CREATE4args a = {.objtype = {.type = NF4DIR}};
+	struct fs_create fc = {.type = FS_DIR};
+	struct attr_set attrs;
+	struct fs_attr dir;
+	struct fs_cinfo ci;
+	struct fs_node *n = NULL;
+	CREATE4resok res;
+	struct export *exp = c->cfh.exp;
+	nfsstat4 st;
+
+	if ((st = C_DECODE(c, CREATE4args, &a)) != NFS4_OK || (st = create_kind(&a.objtype, &fc)) != NFS4_OK)
+		return st;
+	if (c->cfh.node->type != FS_DIR)
+		return NFS4ERR_NOTDIR;
+	if ((st = name_check(&a.objname)) != NFS4_OK ||
+	    (st = attr_decode(c, &a.createattrs, true, &attrs)) != NFS4_OK ||
+	    (st = may_change_dir(c, &c->cfh, NULL)) != NFS4_OK ||
+	    (st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, 0, &dir))) != NFS4_OK)
+		return st;
+	if (attrs.fs.what & FS_SET_SIZE)
+		return NFS4ERR_INVAL;
+	/* Devices need root, as mknod does. */
+	if ((fc.type == FS_BLK || fc.type == FS_CHR) && c->cred.uid != 0)
+		return NFS4ERR_PERM;
+	fc.set = attrs.fs;
+	if (c->cred.uid != 0 && ((fc.set.what & FS_SET_UID && fc.set.uid != c->cred.uid)))
+		return NFS4ERR_PERM;
+	if (!(fc.set.what & FS_SET_MODE))
+		fc.set.mode = fc.type == FS_LNK ? 0777 : fc.type == FS_DIR ? 0755 : 0644;
+	fc.set.what |= FS_SET_MODE;
+	attr_new_owner(c, &dir, &fc.set);
+	/* A directory in a set-gid directory is one itself. */
+	if (fc.type == FS_DIR && dir.mode & 02000)
+		fc.set.mode |= 02000;
+	st = errno_status(c->cfh.node->fs->ops->create(c->cfh.node, a.objname.utf8string_val, a.objname.utf8string_len,
+						       &fc, &n, &ci));
+	if (st != NFS4_OK) {
+		fs_node_put(n);
+		return st;
+	}
+	c_set_cfh(c, export_get(exp), n);
+	res = (CREATE4resok){.cinfo = cinfo_of(&ci), .attrset = attrs.mask};
+	return C_ENCODE(c, CREATE4resok, &res);
+}
+
+/* ---- REMOVE, RENAME, LINK ---------------------------------------------------------------------------------------------------------- */
+
+/* May the entry be taken out of the directory? Sticky directories look at who owns it. NOENT when there is none. */
+static nfsstat4 may_take(struct compound *c, const struct obj *dir, const component4 *name)
+{
+	struct fs_node *n;
+	struct fs_attr a;
+	nfsstat4 st;
+
+	st = errno_status(dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, 0, &n));
+	if (st != NFS4_OK)
+		return st;
+	st = errno_status(n->fs->ops->getattr(n, 0, &a));
+	fs_node_put(n);
+	return st != NFS4_OK ? st : may_change_dir(c, dir, &a);
+}
+
+nfsstat4 op_remove(struct compound *c)
+{
+	REMOVE4args a = {.target = {0}};
+	REMOVE4resok res;
+	struct fs_cinfo ci;
+	nfsstat4 st = C_DECODE(c, REMOVE4args, &a);
+
+	if (st != NFS4_OK)
+		return st;
+	if (c->cfh.node->type != FS_DIR)
+		return NFS4ERR_NOTDIR;
+	if ((st = name_check(&a.target)) != NFS4_OK || (st = may(c, &c->cfh, MAY_EXEC)) != NFS4_OK ||
+	    (st = may_take(c, &c->cfh, &a.target)) != NFS4_OK)
+		return st;
+	st = errno_status(
+		c->cfh.node->fs->ops->unlink(c->cfh.node, a.target.utf8string_val, a.target.utf8string_len, &ci));
+	if (st != NFS4_OK)
+		return st;
+	res.cinfo = cinfo_of(&ci);
+	return C_ENCODE(c, REMOVE4resok, &res);
+}
+
+nfsstat4 op_rename(struct compound *c)
+{
+	RENAME4args a = {.oldname = {0}};
+	RENAME4resok res;
+	struct fs_cinfo from, to;
+	nfsstat4 st = C_DECODE(c, RENAME4args, &a);
+
+	if (st != NFS4_OK)
+		return st;
+	if (c->sfh.node->type != FS_DIR || c->cfh.node->type != FS_DIR)
+		return NFS4ERR_NOTDIR;
+	if ((st = name_check(&a.oldname)) != NFS4_OK || (st = name_check(&a.newname)) != NFS4_OK)
+		return st;
+	if (c->sfh.exp != c->cfh.exp)
+		return NFS4ERR_XDEV;
+	if ((st = may(c, &c->sfh, MAY_EXEC)) != NFS4_OK || (st = may(c, &c->cfh, MAY_EXEC)) != NFS4_OK ||
+	    (st = may_take(c, &c->sfh, &a.oldname)) != NFS4_OK)
+		return st;
+	st = may_take(c, &c->cfh, &a.newname);
+	if (st == NFS4ERR_NOENT)
+		st = may_change_dir(c, &c->cfh, NULL);
+	if (st != NFS4_OK)
+		return st;
+	st = errno_status(c->cfh.node->fs->ops->rename(c->sfh.node, a.oldname.utf8string_val, a.oldname.utf8string_len,
+						       c->cfh.node, a.newname.utf8string_val, a.newname.utf8string_len,
+						       &from, &to));
+	/* RFC 8881 §18.26: a target of another kind, or one that is not empty, exists. */
+	if (st == NFS4ERR_ISDIR || st == NFS4ERR_NOTDIR || st == NFS4ERR_NOTEMPTY)
+		st = NFS4ERR_EXIST;
+	if (st != NFS4_OK)
+		return st;
+	res.source_cinfo = cinfo_of(&from);
+	res.target_cinfo = cinfo_of(&to);
+	return C_ENCODE(c, RENAME4resok, &res);
+}
+
+nfsstat4 op_link(struct compound *c)
+{
+	LINK4args a = {.newname = {0}};
+	LINK4resok res;
+	struct fs_cinfo ci;
+	nfsstat4 st = C_DECODE(c, LINK4args, &a);
+
+	if (st != NFS4_OK)
+		return st;
+	if (c->cfh.node->type != FS_DIR)
+		return NFS4ERR_NOTDIR;
+	if (c->sfh.node->type == FS_DIR)
+		return NFS4ERR_ISDIR;
+	if ((st = name_check(&a.newname)) != NFS4_OK)
+		return st;
+	if (c->sfh.exp != c->cfh.exp)
+		return NFS4ERR_XDEV;
+	if ((st = may_change_dir(c, &c->cfh, NULL)) != NFS4_OK)
+		return st;
+	st = errno_status(c->cfh.node->fs->ops->link(c->sfh.node, c->cfh.node, a.newname.utf8string_val,
+						     a.newname.utf8string_len, &ci));
+	if (st != NFS4_OK)
+		return st;
+	res.cinfo = cinfo_of(&ci);
+	return C_ENCODE(c, LINK4resok, &res);
+}
+
+nfsstat4 op_readlink(struct compound *c)
+{
+	char *buf;
+	READLINK4resok res;
+	int n;
+
+	if (c->cfh.node->type != FS_LNK)
+		return NFS4ERR_WRONG_TYPE;
+	buf = arena_alloc(&c->call->arena, TARGET_MAX + 1);
+	if (!buf)
+		return NFS4ERR_DELAY;
+	n = c->cfh.node->fs->ops->readlink(c->cfh.node, c->may_block ? 0 : FS_NOWAIT, buf, TARGET_MAX + 1);
+	if (n < 0)
+		return errno_status(n);
+	res.link = (linktext4){.utf8string_len = (u_int)n, .utf8string_val = buf};
+	return C_ENCODE(c, READLINK4resok, &res);
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* op_io.c - file data: READ, WRITE, COMMIT, SEEK, ALLOCATE, DEALLOCATE, IO_ADVISE (RFC 8881 §18, RFC 7862 §15) */
+#include <errno.h>
+#include <string.h>
+
+#include "server/nfs4/compound.h"
+#include "vhd/base/checked.h"
+#include "xdr/prims.h"
+
+static unsigned fs_flags(const struct compound *c)
+{
+	return c->may_block ? 0 : FS_NOWAIT;
+}
+
+/* RFC 8881 §15.1.2.9: data is in regular files only. */
+static nfsstat4 is_regular(const struct compound *c)
+{
+	switch (c->cfh.node->type) {
+	case FS_REG:
+		return NFS4_OK;
+	case FS_DIR:
+		return NFS4ERR_ISDIR;
+	case FS_LNK:
+		return NFS4ERR_SYMLINK;
+	default:
+		return NFS4ERR_WRONG_TYPE;
+	}
+}
+
+/* The stateid is good for this access; one that is no open's needs the permission as well. */
+static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t access)
+{
+	struct st_fhkey key = fh_key(&c->cfh);
+	struct fs_attr a;
+	stateid4 sid;
+	nfsstat4 st;
+
+	if ((st = is_regular(c)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
+	    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, access)) != NFS4_OK)
+		return st;
+	if (!st_is_special(&sid) || !access)
+		return NFS4_OK;
+	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &a))) != NFS4_OK)
+		return st;
+	if (c->cred.uid == a.uid || may_attr(&c->cred, &a, access == OPEN4_SHARE_ACCESS_READ ? MAY_READ : MAY_WRITE) ||
+	    (access == OPEN4_SHARE_ACCESS_READ && may_attr(&c->cred, &a, MAY_EXEC)))
+		return NFS4_OK;
+	return NFS4ERR_ACCESS;
+}
+
+/* ---- READ ---------------------------------------------------------------------------------------------------------------------- */
+
+static void unpin(void *seg)
+{
+	cache_unpin(seg, 1);
+}
+
+/* The pieces become part of the reply as they are; each gives its pin back when the reply is gone. */
+static bool link_pieces(struct compound *c, struct cache_seg *seg, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (!xa_out_link(c->out, seg[i].base, seg[i].len, seg[i].pin ? unpin : NULL, &seg[i])) {
+			cache_unpin(seg + i, n - i);
+			return false;
+		}
+	return true;
+}
+
+nfsstat4 op_read(struct compound *c)
+{
+	READ4args a = {.offset = 0};
+	struct cache_seg *seg;
+	uint32_t words[2] = {0, 0}, max;
+	bool eof = false;
+	uint8_t *head;
+	size_t room;
+	int n;
+	nfsstat4 st;
+
+	if ((st = C_DECODE(c, READ4args, &a)) != NFS4_OK ||
+	    (st = may_io(c, &a.stateid, OPEN4_SHARE_ACCESS_READ)) != NFS4_OK)
+		return st;
+	if (a.count > c->srv->max_read)
+		a.count = c->srv->max_read;
+	/* eof, length and padding come with the data. */
+	room = xa_out_room(c->out);
+	if (room < 16)
+		return NFS4ERR_REP_TOO_BIG;
+	if (a.count > room - 16)
+		return NFS4ERR_REP_TOO_BIG;
+	max = fs_seg_max(a.count);
+	seg = arena_array(&c->call->arena, max, sizeof *seg);
+	if (!seg)
+		return NFS4ERR_DELAY;
+	n = c->cfh.node->fs->ops->read(c->cfh.node, a.offset, a.count, fs_flags(c), seg, max, &eof);
+	if (n < 0)
+		return errno_status(n);
+	head = xa_out_reserve(c->out, 8);
+	if (!head) {
+		cache_unpin(seg, (unsigned)n);
+		return NFS4ERR_REP_TOO_BIG;
+	}
+	for (int i = 0; i < n; i++)
+		words[1] += seg[i].len;
+	words[0] = __builtin_bswap32(eof);
+	if (!link_pieces(c, seg, (unsigned)n) || !xa_out_pad(c->out, words[1]))
+		return NFS4ERR_REP_TOO_BIG;
+	words[1] = __builtin_bswap32(words[1]);
+	memcpy(head, words, sizeof words);
+	return NFS4_OK;
+}
+
+/* ---- WRITE, COMMIT ---------------------------------------------------------------------------------------------------------------- */
+
+/* Writing by somebody else takes the set-id bits away (POSIX). Only executables have them: a cheap look first. */
+static nfsstat4 drop_setid(struct compound *c)
+{
+	struct fs_setattr s = {.what = FS_SET_MODE};
+	struct fs_attr a;
+	nfsstat4 st;
+
+	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &a))) != NFS4_OK)
+		return st;
+	if (!(a.mode & 06000) || c->cred.uid == 0 || (!(a.mode & 04000) && !(a.mode & 010)))
+		return NFS4_OK;
+	if (!c->may_block)
+		return ST_WAIT;
+	s.mode = a.mode & ~(04000u | (a.mode & 010 ? 02000u : 0));
+	return errno_status(c->cfh.node->fs->ops->setattr(c->cfh.node, &s, NULL));
+}
+
+nfsstat4 op_write(struct compound *c)
+{
+	WRITE4args a = {.offset = 0};
+	WRITE4resok res;
+	struct iovec iov;
+	nfsstat4 st;
+
+	if ((st = C_DECODE(c, WRITE4args, &a)) != NFS4_OK ||
+	    (st = may_io(c, &a.stateid, OPEN4_SHARE_ACCESS_WRITE)) != NFS4_OK)
+		return st;
+	if (a.stable != UNSTABLE4 && a.stable != DATA_SYNC4 && a.stable != FILE_SYNC4)
+		return NFS4ERR_INVAL;
+	if (a.stable != UNSTABLE4 && !c->may_block)
+		return ST_WAIT;
+	if (a.data.data_len > c->srv->max_write)
+		a.data.data_len = c->srv->max_write;
+	if (a.data.data_len && (st = drop_setid(c)) != NFS4_OK)
+		return st;
+	iov = (struct iovec){a.data.data_val, a.data.data_len};
+	st = errno_status(c->cfh.node->fs->ops->write(c->cfh.node, a.offset, &iov, 1, a.data.data_len, fs_flags(c)));
+	if (st == NFS4_OK && a.stable != UNSTABLE4)
+		st = errno_status(c->cfh.node->fs->ops->commit(c->cfh.node, a.offset, a.data.data_len));
+	if (st != NFS4_OK)
+		return st;
+	res = (WRITE4resok){.count = a.data.data_len, .committed = a.stable == UNSTABLE4 ? UNSTABLE4 : FILE_SYNC4};
+	memcpy(res.writeverf, c->srv->write_verf, sizeof res.writeverf);
+	return C_ENCODE(c, WRITE4resok, &res);
+}
+
+nfsstat4 op_commit(struct compound *c)
+{
+	COMMIT4args a = {.offset = 0};
+	COMMIT4resok res;
+	uint64_t end;
+	nfsstat4 st;
+
+	if ((st = C_DECODE(c, COMMIT4args, &a)) != NFS4_OK || (st = is_regular(c)) != NFS4_OK)
+		return st;
+	if (!add_ok(a.offset, (uint64_t)a.count, &end))
+		return NFS4ERR_INVAL;
+	if ((st = errno_status(c->cfh.node->fs->ops->commit(c->cfh.node, a.offset, a.count))) != NFS4_OK)
+		return st;
+	memcpy(res.writeverf, c->srv->write_verf, sizeof res.writeverf);
+	return C_ENCODE(c, COMMIT4resok, &res);
+}
+
+/* ---- sparse files -------------------------------------------------------------------------------------------------------------------- */
+
+nfsstat4 op_seek(struct compound *c)
+{
+	SEEK4args a = {.sa_offset = 0};
+	seek_res4 res = {.sr_eof = false};
+	struct fs_attr at;
+	uint64_t found = 0;
+	nfsstat4 st;
+	int err;
+
+	if ((st = C_DECODE(c, SEEK4args, &a)) != NFS4_OK ||
+	    (st = may_io(c, &a.sa_stateid, OPEN4_SHARE_ACCESS_READ)) != NFS4_OK)
+		return st;
+	if (a.sa_what != NFS4_CONTENT_DATA && a.sa_what != NFS4_CONTENT_HOLE)
+		return NFS4ERR_UNION_NOTSUPP;
+	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &at))) != NFS4_OK)
+		return st;
+	if (a.sa_offset >= at.size)
+		return NFS4ERR_NXIO;
+	err = c->cfh.node->fs->ops->seek(c->cfh.node, a.sa_offset,
+					 a.sa_what == NFS4_CONTENT_DATA ? FS_SEEK_DATA : FS_SEEK_HOLE, &found);
+	/* RFC 7862 §15.11.3: no more data behind the offset is eof, not an error. */
+	if (err == -ENXIO) {
+		res.sr_eof = true;
+		found = at.size;
+		err = 0;
+	}
+	if (err)
+		return errno_status(err);
+	if (a.sa_what == NFS4_CONTENT_HOLE && found >= at.size)
+		res.sr_eof = true;
+	res.sr_offset = found;
+	return C_ENCODE(c, seek_res4, &res);
+}
+
+static nfsstat4 range(struct compound *c, const stateid4 *sid, uint64_t off, uint64_t len)
+{
+	uint64_t end;
+	nfsstat4 st = may_io(c, sid, OPEN4_SHARE_ACCESS_WRITE);
+
+	if (st == NFS4_OK && (len == 0 || !add_ok(off, len, &end)))
+		st = NFS4ERR_INVAL;
+	return st;
+}
+
+nfsstat4 op_allocate(struct compound *c)
+{
+	ALLOCATE4args a = {.aa_offset = 0};
+	nfsstat4 st = C_DECODE(c, ALLOCATE4args, &a);
+
+	if (st == NFS4_OK)
+		st = range(c, &a.aa_stateid, a.aa_offset, a.aa_length);
+	return st != NFS4_OK ? st : errno_status(c->cfh.node->fs->ops->alloc(c->cfh.node, a.aa_offset, a.aa_length));
+}
+
+nfsstat4 op_deallocate(struct compound *c)
+{
+	DEALLOCATE4args a = {.da_offset = 0};
+	nfsstat4 st = C_DECODE(c, DEALLOCATE4args, &a);
+
+	if (st == NFS4_OK)
+		st = range(c, &a.da_stateid, a.da_offset, a.da_length);
+	return st != NFS4_OK ? st : errno_status(c->cfh.node->fs->ops->punch(c->cfh.node, a.da_offset, a.da_length));
+}
+
+/* ---- hints ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* RFC 7862 §15.5: checked as asked, answered with the hints that will be followed: none yet. Never NFS4ERR_NOTSUPP, which
+ * would make clients stop sending hints for the whole mount. */
+nfsstat4 op_io_advise(struct compound *c)
+{
+	IO_ADVISE4args a = {.iaa_offset = 0};
+	IO_ADVISE4resok res = {.ior_hints = {.bitmap4_len = 0}};
+	uint64_t end;
+	nfsstat4 st;
+
+	if ((st = C_DECODE(c, IO_ADVISE4args, &a)) != NFS4_OK || (st = may_io(c, &a.iaa_stateid, 0)) != NFS4_OK)
+		return st;
+	if (!add_ok(a.iaa_offset, a.iaa_count, &end))
+		return NFS4ERR_INVAL;
+	return C_ENCODE(c, IO_ADVISE4resok, &res);
+}
