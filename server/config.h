@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * config.h - what the server is told: by vhdnfs.yaml, by the command line
+ *
+ * The command line adds to lists and overrides single values of the file. Every mistake is one line: for the file with
+ * its name and line number. All strings belong to the configuration.
+ */
+#ifndef VHDNFS_SERVER_CONFIG_H
+#define VHDNFS_SERVER_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/export.h"
+#include "vhd/base/why.h"
+
+struct config_image {
+	char *path;
+	char *name;              /* exports appear at /name, or /name/p1, … */
+	struct export_opts opts; /* opts.allow points to `allow` */
+	struct cidr *allow;
+	bool squash_given; /* else config.squash applies */
+};
+
+struct config {
+	char **listen; /* "127.0.0.1:2049", "[::1]:2049" */
+	unsigned nlisten;
+	struct cidr *allow; /* who may connect at all */
+	unsigned nallow;
+	struct config_image *image;
+	unsigned nimage;
+	uint64_t cache_size; /* bytes */
+	char *state_dir;     /* NULL: beside the image */
+	bool read_only;
+	enum squash squash;      /* for images that do not say */
+	unsigned loops, workers; /* 0: by the number of cores */
+	unsigned max_connections;
+	unsigned lease_seconds;
+	int log_level; /* enum log_level */
+};
+
+#define CONFIG_PORT 2049
+
+void config_init(struct config *c); /* the defaults */
+void config_fini(struct config *c);
+
+/* Add what a file says. -EINVAL, -ENOENT, … with one line. The path is opened once. */
+int config_load(struct config *c, const char *path, struct why *why);
+
+/* "ADDR[:PORT]", "[V6][:PORT]", ":PORT" is refused. */
+int config_add_listen(struct config *c, const char *text, struct why *why);
+int config_add_allow(struct config *c, const char *text, struct why *why);
+/* "IMAGE[=NAME]" */
+int config_add_image(struct config *c, const char *text, struct why *why);
+int config_set_cache_size(struct config *c, const char *text, struct why *why);
+
+/* After file and command line: fill in defaults that depend on others, refuse what does not go together. */
+int config_finish(struct config *c, struct why *why);
+
+#endif

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* images.c - see images.h */
+#include "server/images.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vhd/base/cleanup.h"
+#include "vhd/base/list.h"
+#include "vhd/base/lock.h"
+#include "vhd/base/log.h"
+#include "vhd/volume/volume.h"
+
+static const struct fs_driver *const drivers[] = {&ext4_driver};
+
+struct images {
+	struct lock mu;
+	struct cond gone; /* an image was closed */
+	struct list list GUARDED_BY(mu);
+	struct cache *cache;
+	struct exports *exports;
+	int error GUARDED_BY(mu);
+};
+
+/* One open image. It lives while it has volumes; `volumes` counts them, plus one while it is being set up. */
+struct image {
+	struct list link;
+	struct images *all;
+	struct vhd *vhd;
+	struct config_image conf; /* strings and networks are copies */
+	unsigned volumes;         /* guarded by all->mu */
+};
+
+struct volume {
+	struct image *image;
+	struct cache_dev *dev;
+	char path[300]; /* of the export */
+};
+
+int images_new(struct images **out, struct cache *cache, struct exports *exports)
+{
+	struct images *im = calloc(1, sizeof *im);
+
+	if (!im)
+		return -ENOMEM;
+	lock_init(&im->mu);
+	cond_init(&im->gone);
+	list_init(&im->list);
+	im->cache = cache;
+	im->exports = exports;
+	*out = im;
+	return 0;
+}
+
+void images_free(struct images *im)
+{
+	if (!im)
+		return;
+	cond_fini(&im->gone);
+	lock_fini(&im->mu);
+	free(im);
+}
+
+static void image_free(struct image *i)
+{
+	free(i->conf.path);
+	free(i->conf.name);
+	free(i->conf.allow);
+	free(i);
+}
+
+/* One volume, or the setting-up, is done with the image. */
+static void image_put(struct image *i, int err)
+{
+	struct images *im = i->all;
+	bool last;
+	int close_err;
+
+	lock_take(&im->mu);
+	if (err && !im->error)
+		im->error = err;
+	last = --i->volumes == 0;
+	lock_drop(&im->mu);
+	if (!last)
+		return;
+	close_err = vhd_close(i->vhd);
+	if (close_err)
+		log_error("%s: closing: %s; what was written last may be lost", i->conf.path, strerror(-close_err));
+	lock_take(&im->mu);
+	if (close_err && !im->error)
+		im->error = close_err;
+	list_del(&i->link);
+	cond_broadcast(&im->gone);
+	lock_drop(&im->mu);
+	image_free(i);
+}
+
+/* The export is gone and its file system unmounted. */
+static void volume_closed(void *arg, int err)
+{
+	struct volume *vol = arg;
+	int detach_err = cache_detach(vol->dev);
+
+	err = err ? err : detach_err;
+	if (err)
+		log_error("%s: writing back %s: %s; what was written last may be lost", vol->image->conf.path,
+			  vol->path, strerror(-err));
+	else
+		log_debug("%s: %s is closed", vol->image->conf.path, vol->path);
+	image_put(vol->image, err);
+	free(vol);
+}
+
+static const struct fs_driver *driver_for(struct cache_dev *dev)
+{
+	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
+		if (drivers[i]->probe(dev) == 1)
+			return drivers[i];
+	return NULL;
+}
+
+/* Mount one volume and export it. -ENOTSUP: no driver for it, nothing was said yet. */
+static int volume_serve(struct image *i, const struct vol_part *part, const char *path, struct why *why)
+{
+	struct fs_mount_opts mo = {.read_only = i->conf.opts.read_only || !vhd_writable(i->vhd), .relatime = true};
+	struct volume *vol = calloc(1, sizeof *vol);
+	const struct fs_driver *drv;
+	struct why said = {.line = ""};
+	struct fs *fs;
+	int err;
+
+	if (!vol)
+		return -ENOMEM;
+	vol->image = i;
+	snprintf(vol->path, sizeof vol->path, "%s", path);
+	if ((err = cache_attach(i->all->cache, i->vhd, part->start, part->len, &vol->dev)) < 0)
+		goto no_dev;
+	drv = driver_for(vol->dev);
+	if (!drv) {
+		err = -ENOTSUP;
+		goto no_fs;
+	}
+	if ((err = drv->mount(vol->dev, &mo, &fs, &said)) < 0) {
+		why_set(why, err, "%s: %s", i->conf.path, said.line[0] ? said.line : strerror(-err));
+		goto no_fs;
+	}
+	if (said.line[0])
+		log_warn("%s: %s", i->conf.path, said.line);
+	lock_take(&i->all->mu);
+	i->volumes++;
+	lock_drop(&i->all->mu);
+	err = exports_add(i->all->exports, path, fs, &i->conf.opts, volume_closed, vol, why);
+	if (!err)
+		return 0;
+	lock_take(&i->all->mu);
+	i->volumes--;
+	lock_drop(&i->all->mu);
+	fs->ops->unmount(fs);
+no_fs:
+	cache_detach(vol->dev);
+no_dev:
+	free(vol);
+	return err;
+}
+
+static int image_open(struct image *i, struct why *why)
+{
+	struct vhd_open_opts vo = {.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE};
+	int err = vhd_open(&i->vhd, i->conf.path, &vo, why);
+
+	if (vo.flags && (err == -EACCES || err == -EROFS || err == -EPERM)) {
+		vo.flags = 0;
+		if (vhd_open(&i->vhd, i->conf.path, &vo, why) == 0) {
+			log_warn("%s: no permission to write; served read-only", i->conf.path);
+			return 0;
+		}
+	}
+	return err;
+}
+
+/* Exports every volume of an open image that has a driver; how many, or the error when none could be served. */
+static int image_export(struct image *i, struct why *why)
+{
+	AUTO(freep) struct vol_list *list = calloc(1, sizeof *list);
+	int err, served = 0, known = 0;
+	char found[200] = "";
+	char path[300];
+
+	if (!list)
+		return -ENOMEM;
+	if ((err = vol_scan(i->vhd, list, why)) < 0)
+		return err;
+	for (unsigned n = 0; n < list->n; n++)
+		known += strncmp(list->part[n].fstype, "ext", 3) == 0;
+	for (unsigned n = 0; n < list->n; n++) {
+		const struct vol_part *p = &list->part[n];
+
+		if (known > 1)
+			snprintf(path, sizeof path, "/%s/p%u", i->conf.name, p->number);
+		else
+			snprintf(path, sizeof path, "/%s", i->conf.name);
+		err = volume_serve(i, p, path, why);
+		if (!err) {
+			served++;
+			continue;
+		}
+		if (err == -ENOTSUP && !(why && why->line[0])) {
+			size_t used = strlen(found);
+
+			snprintf(found + used, sizeof found - used, "%s%s", used ? ", " : "",
+				 p->fstype[0] ? p->fstype : "unknown");
+			continue;
+		}
+		if (list->n > 1)
+			log_warn("%s; partition %u is not served", why ? why->line : path, p->number);
+	}
+	if (served)
+		return served;
+	if (why && why->line[0])
+		return err;
+	return why_set(why, -ENOTSUP, "%s: no file system that can be served (found: %s; expected ext2, ext3 or ext4)",
+		       i->conf.path, found[0] ? found : "none");
+}
+
+static int conf_copy(struct config_image *to, const struct config_image *from)
+{
+	*to = *from;
+	to->path = strdup(from->path);
+	to->name = strdup(from->name);
+	to->allow = NULL;
+	if (from->opts.nallow) {
+		to->allow = calloc(from->opts.nallow, sizeof *to->allow);
+		if (to->allow)
+			memcpy(to->allow, from->opts.allow, from->opts.nallow * sizeof *to->allow);
+	}
+	to->opts.allow = to->allow;
+	return to->path && to->name && (to->allow || !from->opts.nallow) ? 0 : -ENOMEM;
+}
+
+int images_serve(struct images *im, const struct config_image *ci, struct why *why)
+{
+	struct image *i = calloc(1, sizeof *i);
+	int err;
+
+	if (!i)
+		return -ENOMEM;
+	i->all = im;
+	list_init(&i->link);
+	i->volumes = 1;
+	if ((err = conf_copy(&i->conf, ci)) < 0 || (err = image_open(i, why)) < 0) {
+		image_free(i);
+		return err;
+	}
+	lock_take(&im->mu);
+	list_push_back(&im->list, &i->link);
+	lock_drop(&im->mu);
+	err = image_export(i, why);
+	image_put(i, 0);
+	return err < 0 ? err : 0;
+}
+
+static bool same(const struct config_image *a, const struct config_image *b)
+{
+	return strcmp(a->path, b->path) == 0 && strcmp(a->name, b->name) == 0 &&
+	       a->opts.read_only == b->opts.read_only && a->opts.squash == b->opts.squash &&
+	       a->opts.anon_uid == b->opts.anon_uid && a->opts.anon_gid == b->opts.anon_gid &&
+	       a->opts.nallow == b->opts.nallow &&
+	       (!a->opts.nallow || memcmp(a->opts.allow, b->opts.allow, a->opts.nallow * sizeof *a->opts.allow) == 0);
+}
+
+/* Collects the export paths of an image: its own, and those of its partitions. */
+struct collect {
+	const char *name;
+	char (*paths)[300];
+	unsigned n, max;
+};
+
+static bool collect_path(void *arg, const struct export *e)
+{
+	struct collect *c = arg;
+	size_t len = strlen(c->name);
+
+	if (!e->pseudo && strncmp(e->path + 1, c->name, len) == 0 && (!e->path[1 + len] || e->path[1 + len] == '/') &&
+	    c->n < c->max)
+		snprintf(c->paths[c->n++], sizeof c->paths[0], "%s", e->path);
+	return true;
+}
+
+/* True when the image is closed, so that it can be opened anew. */
+static bool image_withdraw(struct images *im, const char *name)
+{
+	char paths[VOL_MAX][300];
+	struct collect c = {.name = name, .paths = paths, .max = VOL_MAX};
+	bool open = true;
+
+	exports_each(im->exports, collect_path, &c);
+	for (unsigned n = 0; n < c.n; n++) {
+		exports_remove(im->exports, paths[n]);
+		log_info("%s is no longer exported", paths[n]);
+	}
+	lock_take(&im->mu);
+	for (unsigned tries = 0; open && tries < 10; tries++) {
+		open = false;
+		list_for_each (it, &im->list)
+			open |= strcmp(list_entry(it, struct image, link)->conf.name, name) == 0;
+		if (open)
+			cond_wait_ms(&im->gone, &im->mu, 1000);
+	}
+	lock_drop(&im->mu);
+	return !open;
+}
+
+void images_reload(struct images *im, const struct config *c)
+{
+	for (;;) {
+		char *name = NULL;
+
+		lock_take(&im->mu);
+		list_for_each (it, &im->list) {
+			const struct image *i = list_entry(it, struct image, link);
+			bool keep = false;
+
+			for (unsigned n = 0; n < c->nimage; n++)
+				keep |= same(&i->conf, &c->image[n]);
+			if (!keep) {
+				name = strdup(i->conf.name);
+				break;
+			}
+		}
+		lock_drop(&im->mu);
+		if (!name)
+			break;
+		if (!image_withdraw(im, name)) {
+			log_warn("%s is still in use; it will be closed when its last request is done", name);
+			free(name);
+			break;
+		}
+		free(name);
+	}
+	for (unsigned n = 0; n < c->nimage; n++) {
+		struct why why = {.line = ""};
+		bool have = false;
+		int err;
+
+		lock_take(&im->mu);
+		list_for_each (it, &im->list)
+			have |= strcmp(list_entry(it, struct image, link)->conf.name, c->image[n].name) == 0;
+		lock_drop(&im->mu);
+		if (have)
+			continue;
+		err = images_serve(im, &c->image[n], &why);
+		if (err < 0)
+			log_error("%s; not exported", why.line[0] ? why.line : strerror(-err));
+		else
+			log_info("/%s is exported now", c->image[n].name);
+	}
+}
+
+int images_error(const struct images *im) NO_THREAD_SAFETY
+{
+	return im->error;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * images.h - from an image file to exports, and back
+ *
+ * Opens an image, finds its volumes, mounts those that a driver knows and adds them to the exports. An image is closed
+ * when the last of its exports is gone.
+ *
+ * Lock: images.mu guards the list; it is not held while an image is opened or closed.
+ */
+#ifndef VHDNFS_SERVER_IMAGES_H
+#define VHDNFS_SERVER_IMAGES_H
+
+#include "server/config.h"
+#include "server/export.h"
+#include "vhd/base/why.h"
+#include "vhd/cache/cache.h"
+
+struct images;
+
+int images_new(struct images **out, struct cache *cache, struct exports *exports);
+/* All exports must be gone. NULL is accepted. */
+void images_free(struct images *im);
+
+/* Serve one image. An image that may only be read is served read-only, with a warning. Nothing stays open on failure:
+ * -EBUSY in use elsewhere, -ENOENT, -EINVAL not an image, -ENOTSUP no file system in it that can be served, … */
+int images_serve(struct images *im, const struct config_image *ci, struct why *why);
+
+/* SIGHUP: take away what is no longer wanted, add what is new, leave alone what is the same. Failures are logged and do
+ * not disturb the others. */
+void images_reload(struct images *im, const struct config *c);
+
+/* The first error that closing an image met, 0 when all is on the disk. */
+int images_error(const struct images *im);
+
+#endif

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * main.c - vhdnfsd: the command line, start, signals, stop
+ *
+ * Start builds from the bottom up (cache, exports and images, state, transport), stop takes it down in the opposite
+ * order; every step of stop accepts that start never got so far.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+#include "server/config.h"
+#include "server/export.h"
+#include "server/images.h"
+#include "server/nfs4/compound.h"
+#include "server/nfs4/ops.h"
+#include "server/rpc/rpc.h"
+#include "server/state/state.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/base/log.h"
+#include "vhd/base/size.h"
+
+#define IO_MAX (1u << 20)        /* rsize and wsize: what Linux asks for at most */
+#define RECORD_SLACK (64u << 10) /* a record is an I/O and what stands around it */
+#define DRAIN_MS 10000
+
+struct daemon {
+	struct config conf;
+	struct nfs_server nfs;
+	struct cache *cache;
+	struct images *images;
+	struct rpc_server *rpc;
+	char addresses[1024]; /* "127.0.0.1:2049, [::1]:2049" */
+};
+
+static const char usage[] =
+	"usage: vhdnfsd [OPTION]… IMAGE[=NAME]…\n"
+	"       vhdnfsd [OPTION]… -c FILE\n"
+	"\n"
+	"Serves the files inside VHD disk images to NFSv4.1 and NFSv4.2 clients. Each file system found in an\n"
+	"image appears at /NAME (by default the image's name without .vhd), or at /NAME/p1, /NAME/p2, … where the\n"
+	"image holds several.\n"
+	"\n"
+	"  -c, --config FILE        read FILE (YAML); see vhdnfs.yaml(5)\n"
+	"  -l, --listen ADDR[:PORT] listen here; may be repeated (default 127.0.0.1:2049)\n"
+	"  -s, --cache-size SIZE    memory for cached image data (default 256M)\n"
+	"  -r, --read-only          change nothing in any image\n"
+	"  -a, --allow CIDR         clients that may connect, such as 10.0.0.0/8; may be repeated (default: all)\n"
+	"      --no-root-squash     let root on a client be root on the files\n"
+	"      --state-dir DIR      where client records are kept (default: beside the image)\n"
+	"      --threads N          event loops (default: one per core)\n"
+	"      --workers N          threads for requests that must wait for the disk\n"
+	"      --lease SECONDS      lease time (default 90)\n"
+	"      --log-level LEVEL    error, warn, info (default) or debug\n"
+	"      --list-ops           print the table of NFS operations and exit\n"
+	"  -h, --help               print this and exit\n"
+	"  -V, --version            print the version and exit\n"
+	"\n"
+	"Signals: TERM and INT finish running requests, write everything back and stop; HUP reads FILE again and\n"
+	"changes the exports accordingly.\n"
+	"\n"
+	"Example: serve disk.vhd on this machine, then mount it (as root):\n"
+	"  vhdnfsd disk.vhd\n"
+	"  mount -t nfs -o vers=4.2 127.0.0.1:/disk /mnt\n";
+
+enum { OPT_NO_ROOT_SQUASH = 256, OPT_STATE_DIR, OPT_THREADS, OPT_WORKERS, OPT_LEASE, OPT_LOG_LEVEL, OPT_LIST_OPS };
+
+static const struct option options[] = {
+	{"config", required_argument, NULL, 'c'},
+	{"listen", required_argument, NULL, 'l'},
+	{"cache-size", required_argument, NULL, 's'},
+	{"read-only", no_argument, NULL, 'r'},
+	{"allow", required_argument, NULL, 'a'},
+	{"no-root-squash", no_argument, NULL, OPT_NO_ROOT_SQUASH},
+	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
+	{"threads", required_argument, NULL, OPT_THREADS},
+	{"workers", required_argument, NULL, OPT_WORKERS},
+	{"lease", required_argument, NULL, OPT_LEASE},
+	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+	{"list-ops", no_argument, NULL, OPT_LIST_OPS},
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
+	{NULL, 0, NULL, 0},
+};
+
+/* ---- the command line ------------------------------------------------------------------------------------------------ */
+
+static int number(const char *name, const char *text, unsigned max, unsigned *out, struct why *why)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	if (text[0] < '0' || text[0] > '9' || *end || v == 0 || v > max)
+		return why_set(why, -EINVAL, "--%s \"%.100s\": expected a number from 1 to %u", name, text, max);
+	*out = (unsigned)v;
+	return 0;
+}
+
+static int log_level_of(const char *text, int *level, struct why *why)
+{
+	static const char *const words[] = {"error", "warn", "info", "debug"};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (strcmp(text, words[i]) == 0) {
+			*level = (int)i;
+			return 0;
+		}
+	return why_set(why, -EINVAL, "--log-level \"%.100s\": expected error, warn, info or debug", text);
+}
+
+static int state_dir(struct config *c, const char *dir, struct why *why)
+{
+	struct stat st;
+
+	if (stat(dir, &st) < 0)
+		return why_set(why, -errno, "--state-dir %s: %s", dir, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return why_set(why, -ENOTDIR, "--state-dir %s: not a directory", dir);
+	free(c->state_dir);
+	c->state_dir = strdup(dir);
+	return c->state_dir ? 0 : -ENOMEM;
+}
+
+/* One option; > 0 means that the program has done its work with it. */
+static int option(struct config *c, int opt, const char *arg, struct why *why)
+{
+	switch (opt) {
+	case 'c':
+		return config_load(c, arg, why);
+	case 'l':
+		return config_add_listen(c, arg, why);
+	case 's':
+		return config_set_cache_size(c, arg, why);
+	case 'r':
+		c->read_only = true;
+		return 0;
+	case 'a':
+		return config_add_allow(c, arg, why);
+	case OPT_NO_ROOT_SQUASH:
+		c->squash = SQUASH_NONE;
+		return 0;
+	case OPT_STATE_DIR:
+		return state_dir(c, arg, why);
+	case OPT_THREADS:
+		return number("threads", arg, 256, &c->loops, why);
+	case OPT_WORKERS:
+		return number("workers", arg, 1024, &c->workers, why);
+	case OPT_LEASE:
+		return number("lease", arg, 3600, &c->lease_seconds, why);
+	case OPT_LOG_LEVEL:
+		return log_level_of(arg, &c->log_level, why);
+	case OPT_LIST_OPS:
+		ops_print(stdout);
+		return 1;
+	case 'h':
+		fputs(usage, stdout);
+		return 1;
+	case 'V':
+		puts("vhdnfsd " VHDNFS_VERSION);
+		return 1;
+	default:
+		return why_set(why, -EINVAL, "see vhdnfsd --help"); /* getopt has said what is wrong */
+	}
+}
+
+static int configure(struct config *c, int argc, char **argv, struct why *why)
+{
+	int opt, err;
+
+	config_init(c);
+	optind = 0; /* start over: this runs again for SIGHUP */
+	while ((opt = getopt_long(argc, argv, "c:l:s:ra:hV", options, NULL)) != -1)
+		if ((err = option(c, opt, optarg, why)) != 0)
+			return err;
+	for (int i = optind; i < argc; i++)
+		if ((err = config_add_image(c, argv[i], why)) < 0)
+			return err;
+	return config_finish(c, why);
+}
+
+/* ---- start ------------------------------------------------------------------------------------------------------------ */
+
+static bool may_connect(void *arg, const struct sockaddr *peer)
+{
+	const struct daemon *d = container_of(arg, struct daemon, nfs);
+
+	for (unsigned i = 0; i < d->conf.nallow; i++)
+		if (cidr_match(&d->conf.allow[i], peer))
+			return true;
+	return d->conf.nallow == 0;
+}
+
+static int start_transport(struct daemon *d, struct why *why)
+{
+	const struct rpc_opts o = {
+		.loops = d->conf.loops,
+		.workers = d->conf.workers,
+		.max_conns = d->conf.max_connections,
+		.max_record = IO_MAX + RECORD_SLACK,
+	};
+	const struct rpc_service s = {
+		.prog = NFS4_PROGRAM,
+		.vers_low = NFS_V4,
+		.vers_high = NFS_V4,
+		.nproc = 2,
+		.call = nfs4_call,
+		.done = nfs4_done,
+		.closed = nfs4_closed,
+		.allow = may_connect,
+		.arg = &d->nfs,
+	};
+	int err = rpc_server_new(&d->rpc, &o, &s, why);
+
+	for (unsigned i = 0; !err && i < d->conf.nlisten; i++) {
+		size_t used = strlen(d->addresses);
+		const char *addr = d->conf.listen[i];
+		uint16_t port = 0;
+
+		err = rpc_server_listen(d->rpc, addr, &port, why);
+		snprintf(d->addresses + used, sizeof d->addresses - used, "%s%.*s:%u", i ? ", " : "",
+			 (int)(strrchr(addr, ':') - addr), addr, port);
+	}
+	return err ? err : rpc_server_start(d->rpc, why);
+}
+
+static int start(struct daemon *d, struct why *why)
+{
+	const struct st_opts so = {
+		.lease_seconds = d->conf.lease_seconds,
+		.max_request = IO_MAX + RECORD_SLACK,
+		.max_response = IO_MAX + RECORD_SLACK,
+	};
+	int err;
+
+	d->nfs.max_read = d->nfs.max_write = IO_MAX;
+	d->nfs.read_only = d->conf.read_only;
+	if (getrandom(d->nfs.write_verf, sizeof d->nfs.write_verf, 0) != sizeof d->nfs.write_verf)
+		return why_set(why, -EIO, "getrandom: %s", strerror(errno));
+	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = exports_new(&d->nfs.exports, why)) < 0 ||
+	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
+		return err;
+	for (unsigned i = 0; i < d->conf.nimage; i++)
+		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)
+			return err;
+	if ((err = st_new(&d->nfs.state, &so, why)) < 0)
+		return err;
+	return start_transport(d, why);
+}
+
+struct export_text {
+	char buf[2048];
+	size_t used;
+};
+
+static bool describe(void *arg, const struct export *e)
+{
+	struct export_text *t = arg;
+	char size[SIZE_TEXT];
+	int n;
+
+	if (e->pseudo || t->used >= sizeof t->buf)
+		return true;
+	n = snprintf(t->buf + t->used, sizeof t->buf - t->used, "%s%s (%s, %s, %s)", t->used ? ", " : "", e->path,
+		     e->fs->type_name, size_text(e->fs->size, size), e->read_only ? "ro" : "rw");
+	t->used += n > 0 ? (size_t)n : 0;
+	return true;
+}
+
+static void say_ready(struct daemon *d)
+{
+	struct export_text t = {.used = 0};
+
+	exports_each(d->nfs.exports, describe, &t);
+	log_info("ready on %s: %s", d->addresses, t.buf);
+	sd_notifyf(0, "READY=1\nSTATUS=ready on %s", d->addresses);
+}
+
+/* ---- signals and stop -------------------------------------------------------------------------------------------------- */
+
+static void reload(struct daemon *d, int argc, char **argv)
+{
+	struct why why = {.line = ""};
+	struct config c;
+	int err;
+
+	sd_notify(0, "RELOADING=1");
+	err = configure(&c, argc, argv, &why);
+	if (err < 0)
+		log_error("%s; the exports stay as they are", why.line[0] ? why.line : strerror(-err));
+	else
+		images_reload(d->images, &c);
+	config_fini(&c);
+	say_ready(d);
+}
+
+/* Until TERM or INT. The housekeeping of state is done here, about once a second. */
+static void serve(struct daemon *d, int argc, char **argv, const sigset_t *sigs)
+{
+	const struct timespec second = {.tv_sec = 1};
+	int sig;
+
+	for (;;) {
+		sig = sigtimedwait(sigs, NULL, &second);
+		if (sig == SIGTERM || sig == SIGINT)
+			return;
+		if (sig == SIGHUP)
+			reload(d, argc, argv);
+		st_tick(d->nfs.state);
+	}
+}
+
+static int stop(struct daemon *d)
+{
+	int err = 0, image_err;
+
+	if (d->rpc)
+		rpc_server_stop(d->rpc, DRAIN_MS);
+	st_free(d->nfs.state);
+	if (d->nfs.exports)
+		err = exports_free(d->nfs.exports);
+	image_err = d->images ? images_error(d->images) : 0;
+	images_free(d->images);
+	rpc_server_free(d->rpc);
+	cache_free(d->cache);
+	config_fini(&d->conf);
+	return err ? err : image_err;
+}
+
+int main(int argc, char **argv)
+{
+	struct daemon d = {.cache = NULL};
+	struct why why = {.line = ""};
+	sigset_t sigs;
+	int err;
+
+	log_open("vhdnfsd");
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&sigs);
+	sigaddset(&sigs, SIGTERM);
+	sigaddset(&sigs, SIGINT);
+	sigaddset(&sigs, SIGHUP);
+	sigprocmask(SIG_BLOCK, &sigs, NULL); /* before any thread: all inherit it */
+
+	err = configure(&d.conf, argc, argv, &why);
+	log_level = (enum log_level)d.conf.log_level;
+	if (!err)
+		err = start(&d, &why);
+	if (err) {
+		if (err < 0)
+			log_error("%s", why.line[0] ? why.line : strerror(-err));
+		stop(&d);
+		return err < 0;
+	}
+	say_ready(&d);
+	serve(&d, argc, argv, &sigs);
+	sd_notify(0, "STOPPING=1");
+	log_info("stopping");
+	err = stop(&d);
+	if (err)
+		log_error("stopped, but not everything could be written back: %s", strerror(-err));
+	return err ? 1 : 0;
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test_config.c - vhdnfs.yaml, addresses, image arguments: what is understood and what is said about mistakes */
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/config.h"
+
+static struct config conf;
+static struct why why;
+static char path[] = "/tmp/vhdnfs-config-XXXXXX";
+
+static void setup(void)
+{
+	int fd;
+
+	strcpy(path + strlen(path) - 6, "XXXXXX");
+	fd = mkstemp(path);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	config_init(&conf);
+	why.line[0] = '\0';
+}
+
+static void teardown(void)
+{
+	config_fini(&conf);
+	unlink(path);
+}
+
+static int load(const char *text)
+{
+	FILE *f = fopen(path, "we");
+
+	ck_assert_ptr_nonnull(f);
+	fputs(text, f);
+	fclose(f);
+	return config_load(&conf, path, &why);
+}
+
+/* The complaint is "PATH:LINE: …" and mentions @what. */
+static void complained(unsigned line, const char *what)
+{
+	char at[80];
+
+	snprintf(at, sizeof at, "%s:%u: ", path, line);
+	ck_assert_msg(strncmp(why.line, at, strlen(at)) == 0, "\"%s\" does not begin with \"%s\"", why.line, at);
+	ck_assert_msg(strstr(why.line, what), "\"%s\" does not mention \"%s\"", why.line, what);
+}
+
+START_TEST(a_full_file_is_understood)
+{
+	ck_assert_int_eq(load("listen: [\"127.0.0.1:2050\", \"[::1]\"]\n"
+			      "allow: [10.0.0.0/8]\n"
+			      "cache-size: 1GiB\n"
+			      "squash: all\n"
+			      "log-level: debug\n"
+			      "lease-seconds: 30\n"
+			      "exports:\n"
+			      "  - image: /srv/a.vhd\n"
+			      "  - image: /srv/b.VHD\n"
+			      "    name: second\n"
+			      "    read-only: true\n"
+			      "    squash: none\n"
+			      "    anon-uid: 99\n"
+			      "    allow: [\"::1/128\", 192.0.2.0/24]\n"),
+			 0);
+	ck_assert_int_eq(config_finish(&conf, &why), 0);
+	ck_assert_uint_eq(conf.nlisten, 2);
+	ck_assert_str_eq(conf.listen[0], "127.0.0.1:2050");
+	ck_assert_str_eq(conf.listen[1], "[::1]:2049");
+	ck_assert_uint_eq(conf.nallow, 1);
+	ck_assert_uint_eq(conf.cache_size, 1u << 30);
+	ck_assert_uint_eq(conf.lease_seconds, 30);
+	ck_assert_uint_eq(conf.nimage, 2);
+	ck_assert_str_eq(conf.image[0].name, "a");
+	ck_assert_int_eq(conf.image[0].opts.squash, SQUASH_ALL);
+	ck_assert_str_eq(conf.image[1].name, "second");
+	ck_assert(conf.image[1].opts.read_only);
+	ck_assert_int_eq(conf.image[1].opts.squash, SQUASH_NONE);
+	ck_assert_uint_eq(conf.image[1].opts.anon_uid, 99);
+	ck_assert_uint_eq(conf.image[1].opts.nallow, 2);
+}
+END_TEST
+
+START_TEST(an_empty_file_changes_nothing)
+{
+	ck_assert_int_eq(load(""), 0);
+	ck_assert_int_eq(config_finish(&conf, &why), -EINVAL); /* no image */
+}
+END_TEST
+
+START_TEST(an_unknown_key_is_named_with_its_line)
+{
+	ck_assert_int_eq(load("cache-size: 1G\nchache: 2\n"), -EINVAL);
+	complained(2, "chache");
+}
+END_TEST
+
+START_TEST(a_wrong_size_is_named_with_its_line)
+{
+	ck_assert_int_eq(load("# memory\n\ncache-size: 4 GB\n"), -EINVAL);
+	complained(3, "4 GB");
+}
+END_TEST
+
+START_TEST(a_wrong_network_in_an_export_is_named_with_its_line)
+{
+	ck_assert_int_eq(load("exports:\n  - image: a.vhd\n  - image: b.vhd\n    allow: [10.0.0.0/99]\n"), -EINVAL);
+	complained(3, "10.0.0.0/99");
+}
+END_TEST
+
+START_TEST(an_export_without_an_image_is_refused)
+{
+	ck_assert_int_eq(load("exports:\n  - name: x\n"), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(why.line, "image"));
+}
+END_TEST
+
+START_TEST(broken_yaml_is_refused_with_a_line)
+{
+	ck_assert_int_eq(load("listen: [a\nexports: }\n"), -EINVAL);
+	ck_assert(strncmp(why.line, path, strlen(path)) == 0);
+}
+END_TEST
+
+START_TEST(two_images_of_one_name_are_refused)
+{
+	ck_assert_int_eq(config_add_image(&conf, "/a/disk.vhd", &why), 0);
+	ck_assert_int_eq(config_add_image(&conf, "/b/disk.vhd", &why), -EEXIST);
+	ck_assert_int_eq(config_add_image(&conf, "/b/disk.vhd=other", &why), 0);
+	ck_assert_str_eq(conf.image[1].path, "/b/disk.vhd");
+	ck_assert_str_eq(conf.image[1].name, "other");
+}
+END_TEST
+
+START_TEST(a_missing_file_is_said)
+{
+	ck_assert_int_eq(config_load(&conf, "/nonexistent/vhdnfs.yaml", &why), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(why.line, "/nonexistent/vhdnfs.yaml"));
+}
+END_TEST
+
+static const struct {
+	const char *text, *want; /* NULL: refused */
+} addresses[] = {
+	{"127.0.0.1", "127.0.0.1:2049"},
+	{"0.0.0.0:0", "0.0.0.0:0"},
+	{"::1", "[::1]:2049"},
+	{"[::1]:99", "[::1]:99"},
+	{"[::]", "[::]:2049"},
+	{":2049", NULL},
+	{"localhost", NULL},
+	{"127.0.0.1:", NULL},
+	{"127.0.0.1:65536", NULL},
+	{"127.0.0.1:x", NULL},
+	{"[::1", NULL},
+	{"[::1]x", NULL},
+	{"", NULL},
+	{"127.0.0.1:-1", NULL},
+};
+
+START_TEST(addresses_are_understood_or_refused)
+{
+	int err = config_add_listen(&conf, addresses[_i].text, &why);
+
+	if (addresses[_i].want) {
+		ck_assert_int_eq(err, 0);
+		ck_assert_str_eq(conf.listen[0], addresses[_i].want);
+	} else {
+		ck_assert_int_eq(err, -EINVAL);
+		ck_assert_uint_eq(conf.nlisten, 0);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("config");
+	TCase *t = tcase_create("config");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, a_full_file_is_understood);
+	tcase_add_test(t, an_empty_file_changes_nothing);
+	tcase_add_test(t, an_unknown_key_is_named_with_its_line);
+	tcase_add_test(t, a_wrong_size_is_named_with_its_line);
+	tcase_add_test(t, a_wrong_network_in_an_export_is_named_with_its_line);
+	tcase_add_test(t, an_export_without_an_image_is_refused);
+	tcase_add_test(t, broken_yaml_is_refused_with_a_line);
+	tcase_add_test(t, two_images_of_one_name_are_refused);
+	tcase_add_test(t, a_missing_file_is_said);
+	tcase_add_loop_test(t, addresses_are_understood_or_refused, 0, (int)(sizeof addresses / sizeof addresses[0]));
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
