@@ -296,10 +296,24 @@ int ext4_map_store(struct ext4_node *n)
 
 /* ---- punching ------------------------------------------------------------------------------------------------------------ */
 
+/* The check in libext2fs 1.47.0 is one off: it does not free the last block of a file system. */
+static errcode_t punch_tree(struct ext4_node *n, uint32_t lblk, uint64_t end, bool last_block)
+{
+	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+	errcode_t e;
+
+	if (last_block)
+		ext2fs_blocks_count_add(e2->super, 1);
+	e = ext2fs_punch(e2, (ext2_ino_t)n->n.ino, small(n), NULL, lblk, end > UINT32_MAX ? ~0ULL : end - 1);
+	if (last_block)
+		ext2fs_blocks_count_add(e2->super, (blk64_t)-1);
+	return e;
+}
+
 int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
-	errcode_t e;
+	bool last_block = false;
 	int err;
 
 	if (lblk >= end)
@@ -312,14 +326,14 @@ int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
 		const struct ext4_ext *x = &n->map->e[i];
 		uint64_t from = max_u64(x->lblk, lblk), to = min_u64((uint64_t)x->lblk + x->len, end);
 
+		last_block |= x->pblk + x->len == ext2fs_blocks_count(fs->e2->super);
 		if (from < to)
 			cache_discard(fs->dev, (x->pblk + (from - x->lblk)) << fs->block_bits,
 				      (to - from) << fs->block_bits);
 	}
 	if ((err = ext4_map_cut(n->map, lblk, end)) < 0)
 		return err;
-	e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, lblk, end > UINT32_MAX ? ~0ULL : end - 1);
-	return ext4_errno(e);
+	return ext4_errno(punch_tree(n, lblk, end, last_block));
 }
 
 void ext4_map_undo(struct ext4_node *n, uint32_t lblk)
@@ -403,8 +417,10 @@ int ext4_bappend(struct ext4_node *n, uint32_t *lblk)
 	}
 	n->pending_blocks++;
 	n->map_dirty = true;
-	if ((err = ext4_map_store(n)) < 0)
+	if ((err = ext4_map_store(n)) < 0) {
+		ext4_map_undo(n, run.lblk);
 		return err;
+	}
 	ext4_set_size(n, (blocks + 1) << fs->block_bits);
 	ext4_node_dirty(n);
 	*lblk = run.lblk;
