@@ -32,8 +32,10 @@ static nfsstat4 lock_type(nfs_lock_type4 type, bool *write)
 	return NFS4_OK;
 }
 
+/* The dispatcher keeps what a failed LOCK has written: all of it, or nothing. */
 static nfsstat4 encode_denied(struct compound *c, const struct st_denied *d)
 {
+	struct xa_mark before = xa_out_mark(c->out);
 	LOCK4denied den = {.offset = d->offset, .length = d->length, .locktype = d->write ? WRITE_LT : READ_LT};
 	nfsstat4 st;
 
@@ -41,7 +43,10 @@ static nfsstat4 encode_denied(struct compound *c, const struct st_denied *d)
 	den.owner.owner.owner_val = (char *)(uintptr_t)d->owner;
 	den.owner.owner.owner_len = d->owner_len;
 	st = C_ENCODE(c, LOCK4denied, &den);
-	return st == NFS4_OK ? NFS4ERR_DENIED : st;
+	if (st == NFS4_OK)
+		return NFS4ERR_DENIED;
+	xa_out_cut(c->out, before);
+	return st;
 }
 
 static struct st_name owner_name(const lock_owner4 *o)
@@ -74,6 +79,8 @@ nfsstat4 op_lock(struct compound *c)
 		return st;
 	if (a.reclaim)
 		return NFS4ERR_NO_GRACE;
+	if (xa_out_room(c->out) < sizeof(stateid4)) /* once it is locked the client has to hear of it */
+		return NFS4ERR_REP_TOO_BIG;
 	l.offset = a.offset;
 	l.length = a.length;
 	key = fh_key(&c->cfh);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* st.c - the whole: making and freeing it, time, figures. See state.h and state_int.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "server/state/state_int.h"
 
@@ -89,6 +91,17 @@ static void init_tables(struct st *s)
 		lock_init(&s->sid_shard[i].mu);
 }
 
+/* Clients take servers of one name for one server (RFC 8881 §2.10.4), so the default tells hosts apart. */
+static char *name_or_host(const char *name)
+{
+	char host[256] = "", *def;
+
+	if (name)
+		return strdup(name);
+	gethostname(host, sizeof host - 1);
+	return asprintf(&def, "vhdnfs:%s", host) < 0 ? NULL : def;
+}
+
 int st_new(struct st **out, const struct st_opts *o, struct why *why)
 {
 	struct st *s;
@@ -100,8 +113,8 @@ int st_new(struct st **out, const struct st_opts *o, struct why *why)
 		return why_set(why, -ENOMEM, "state: out of memory");
 	memset(s, 0, size);
 	init_options(s, o);
-	s->owner = strdup(o->server_owner ? o->server_owner : "vhdnfs");
-	s->scope = strdup(o->server_scope ? o->server_scope : "vhdnfs");
+	s->owner = name_or_host(o->server_owner);
+	s->scope = name_or_host(o->server_scope);
 	if (!s->owner || !s->scope) {
 		free(s->owner);
 		free(s->scope);

@@ -78,7 +78,7 @@ struct st_opts {
 	uint32_t max_clients;                    /* 0: 4096 */
 	uint32_t max_opens, max_ranges;          /* of one client; 0: 65536 and 16384 */
 	size_t replay_bytes;                     /* all cached replies together; 0: 16 MiB */
-	const char *server_owner, *server_scope; /* copied; NULL: "vhdnfs" */
+	const char *server_owner, *server_scope; /* copied; NULL: "vhdnfs:HOSTNAME" */
 };
 
 int st_new(struct st **out, const struct st_opts *o, struct why *why);
