@@ -56,6 +56,8 @@ struct ext4_fs {
 	bool was_valid;  /* the superblock said clean when we came */
 	int failed;      /* an error that ended writing: no more changes */
 	uint64_t random; /* for generations; guarded by mu */
+	/* No inode from that of this directory up to this one is free: where the search for the next begins. Under mu. */
+	uint32_t ino_dir, ino_next;
 
 	struct lock table_mu;
 	struct cond table_cond; /* the housekeeper has something to do, or stops; a node left */

@@ -464,7 +464,7 @@ static ext2_ino_t inode_goal(struct ext4_fs *fs, const struct ext4_node *dir, en
 	uint64_t best_room = 0;
 
 	if (type != FS_DIR)
-		return (ext2_ino_t)dir->n.ino;
+		return fs->ino_dir == dir->n.ino ? fs->ino_next : (ext2_ino_t)dir->n.ino;
 	for (dgrp_t g = 0; g < e2->group_desc_count; g++) {
 		uint64_t room = ext2fs_bg_free_blocks_count(e2, g);
 
@@ -608,6 +608,10 @@ int ext4_node_new(struct ext4_fs *fs, struct ext4_node *dir, const struct fs_cre
 		return -ENOMEM;
 	n->n.type = c->type;
 	ext2fs_inode_alloc_stats2(fs->e2, ino, +1, c->type == FS_DIR);
+	if (c->type != FS_DIR && ino > dir->n.ino) {
+		fs->ino_dir = (uint32_t)dir->n.ino;
+		fs->ino_next = ino;
+	}
 	ext4_group_touched(fs, ext2fs_group_of_ino(fs->e2, ino), GROUP_INODES);
 	init_inode(fs, n, dir, c);
 	err = init_map(fs, n, c);
@@ -675,6 +679,8 @@ static int inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFE
 	ext4_node_dirty(n);
 	err = ext4_node_store(n);
 	ext2fs_inode_alloc_stats2(fs->e2, ino, -1, n->n.type == FS_DIR);
+	if (ino > fs->ino_dir && ino < fs->ino_next)
+		fs->ino_next = ino;
 	ext4_group_touched(fs, ext2fs_group_of_ino(fs->e2, ino), GROUP_INODES);
 	n->dead = true;
 	return err;
