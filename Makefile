@@ -58,7 +58,7 @@ NTIRPC_CFLAGS := $(call sysflags,libntirpc)
 TIRPC_CFLAGS := $(call sysflags,libtirpc)
 LIBS_VHD := -lext2fs -le2p -lcom_err -lblkid -luuid -luring
 LIBS_SERVER := -lntirpc -lcyaml -lyaml -lsystemd
-LIBS_TOOL := -ltirpc
+LIBS_TOOL := -ltirpc -ljansson
 
 # ---- sources ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* files.c - vhdnfs ls, cat, put, stat */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tools/nfs_client.h"
+#include "tools/tool.h"
+#include "vhd/base/cleanup.h"
+
+static int complain(const struct why *why, int err)
+{
+	fprintf(stderr, "vhdnfs: %s\n", why->line[0] ? why->line : nfsc_error(err));
+	return TOOL_FAILED;
+}
+
+/* Connect and find the file. */
+static int reach(const char *text, struct nfs_url *u, struct nfsc **n, nfs_fh4 *fh, struct why *why)
+{
+	int err = nfs_url_parse(text, u, why);
+
+	if (!err)
+		err = nfsc_open(n, u, why);
+	return err ? err : nfsc_lookup(*n, u->path, fh, why);
+}
+
+static int get_attrs(struct nfsc *n, const nfs_fh4 *fh, struct nfs_attrs *a)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_GETATTR}};
+	COMPOUND4res res;
+	int err;
+
+	op[1].nfs_argop4_u.opgetattr.attr_request = nfs_attrs_mask();
+	err = nfsc_call(n, op, 2, &res);
+	if (!err &&
+	    !nfs_attrs_decode(&res.resarray.resarray_val[2].nfs_resop4_u.opgetattr.GETATTR4res_u.resok4.obj_attributes,
+			      a))
+		err = -EPROTO;
+	nfsc_free(&res);
+	return err;
+}
+
+/* ---- how things look --------------------------------------------------------------------------------------------------------- */
+
+static const char *const type_names[] = {
+	"?", "file", "folder", "block device", "character device", "symbolic link", "socket", "fifo"};
+
+static const char *type_name(uint32_t t)
+{
+	return t < ARRAY_LEN(type_names) ? type_names[t] : "?";
+}
+
+static void mode_text(const struct nfs_attrs *a, char *to)
+{
+	static const char letters[] = "?-dbclsp", bits[] = "rwxrwxrwx";
+
+	to[0] = a->type < sizeof letters - 1 ? letters[a->type] : '?';
+	for (int i = 0; i < 9; i++)
+		to[1 + i] = a->mode & 0400u >> i ? bits[i] : '-';
+	if (a->mode & 04000)
+		to[3] = a->mode & 0100 ? 's' : 'S';
+	if (a->mode & 02000)
+		to[6] = a->mode & 0010 ? 's' : 'S';
+	if (a->mode & 01000)
+		to[9] = a->mode & 0001 ? 't' : 'T';
+	to[10] = '\0';
+}
+
+static const char *time_text(int64_t s, char *to, size_t cap)
+{
+	time_t t = (time_t)s;
+	struct tm tm;
+
+	if (!localtime_r(&t, &tm) || !strftime(to, cap, "%Y-%m-%d %H:%M", &tm))
+		snprintf(to, cap, "?");
+	return to;
+}
+
+static json_t *attrs_json(const char *name, size_t len, const struct nfs_attrs *a)
+{
+	json_t *j = json_object();
+
+	json_object_set_new(j, "name", json_stringn_nocheck(name, len));
+	json_object_set_new(j, "type", json_string(type_name(a->type)));
+	json_object_set_new(j, "mode", json_integer(a->mode));
+	json_object_set_new(j, "links", json_integer(a->nlink));
+	json_object_set_new(j, "owner", json_string(a->owner));
+	json_object_set_new(j, "group", json_string(a->group));
+	json_object_set_new(j, "size", json_integer((json_int_t)a->size));
+	json_object_set_new(j, "used", json_integer((json_int_t)a->used));
+	json_object_set_new(j, "fileid", json_integer((json_int_t)a->fileid));
+	json_object_set_new(j, "change", json_integer((json_int_t)a->change));
+	json_object_set_new(j, "atime", json_real((double)a->atime + a->atime_ns / 1e9));
+	json_object_set_new(j, "mtime", json_real((double)a->mtime + a->mtime_ns / 1e9));
+	json_object_set_new(j, "ctime", json_real((double)a->ctime + a->ctime_ns / 1e9));
+	return j;
+}
+
+struct ls_opts {
+	bool all, l, json;
+	json_t *list;
+};
+
+static void show(const struct ls_opts *o, const char *name, size_t len, const struct nfs_attrs *a)
+{
+	char mode[11], when[32];
+
+	if (o->json) {
+		json_array_append_new(o->list, attrs_json(name, len, a));
+		return;
+	}
+	if (o->l) {
+		mode_text(a, mode);
+		printf("%s %3u %-8s %-8s %12llu %s ", mode, a->nlink, a->owner, a->group, (unsigned long long)a->size,
+		       time_text(a->mtime, when, sizeof when));
+	}
+	printf("%.*s\n", (int)len, name);
+}
+
+/* ---- ls ------------------------------------------------------------------------------------------------------------------------ */
+
+struct item {
+	char *name;
+	size_t len;
+	struct nfs_attrs a;
+};
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct item *)a)->name, ((const struct item *)b)->name);
+}
+
+static int take_entries(const entry4 *e, struct item **items, size_t *n, uint64_t *cookie)
+{
+	for (; e; e = e->nextentry) {
+		struct item *p = realloc(*items, (*n + 1) * sizeof *p);
+
+		if (!p)
+			return -ENOMEM;
+		*items = p;
+		p[*n].name = strndup(e->name.utf8string_val, e->name.utf8string_len);
+		p[*n].len = e->name.utf8string_len;
+		if (!p[*n].name || !nfs_attrs_decode(&e->attrs, &p[*n].a))
+			return -EPROTO;
+		++*n;
+		*cookie = e->cookie;
+	}
+	return 0;
+}
+
+static int list_folder(struct nfsc *n, const nfs_fh4 *fh, struct item **items, size_t *count)
+{
+	verifier4 verf = {0};
+	uint64_t cookie = 0;
+	bool eof = false;
+	int err = 0;
+
+	while (!eof && !err) {
+		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READDIR}};
+		READDIR4args *a = &op[1].nfs_argop4_u.opreaddir;
+		COMPOUND4res res;
+
+		a->cookie = cookie;
+		memcpy(a->cookieverf, verf, sizeof verf);
+		a->dircount = 16384;
+		a->maxcount = 65536;
+		a->attr_request = nfs_attrs_mask();
+		err = nfsc_call(n, op, 2, &res);
+		if (!err) {
+			const READDIR4resok *ok =
+				&res.resarray.resarray_val[2].nfs_resop4_u.opreaddir.READDIR4res_u.resok4;
+
+			memcpy(verf, ok->cookieverf, sizeof verf);
+			err = take_entries(ok->reply.entries, items, count, &cookie);
+			eof = ok->reply.eof;
+		}
+		nfsc_free(&res);
+	}
+	return err;
+}
+
+static int ls_url(const char *text, struct ls_opts *o)
+{
+	struct why why = {.line = ""};
+	struct nfs_attrs self;
+	struct item *items = NULL;
+	struct nfsc *n = NULL;
+	struct nfs_url u;
+	size_t count = 0;
+	nfs_fh4 fh;
+	int err = reach(text, &u, &n, &fh, &why);
+
+	if (!err)
+		err = get_attrs(n, &fh, &self);
+	if (!err && self.type == NF4DIR)
+		err = list_folder(n, &fh, &items, &count);
+	else if (!err)
+		show(o, strrchr(u.path, '/') + 1, strlen(strrchr(u.path, '/') + 1), &self);
+	if (count)
+		qsort(items, count, sizeof *items, by_name);
+	for (size_t i = 0; i < count; i++) {
+		if (!err && (o->all || items[i].name[0] != '.'))
+			show(o, items[i].name, items[i].len, &items[i].a);
+		free(items[i].name);
+	}
+	free(items);
+	nfsc_close(n);
+	return err ? complain(&why, err) : TOOL_OK;
+}
+
+static int print_json(json_t *list, int rc)
+{
+	json_dumpf(list, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	putchar('\n');
+	json_decref(list);
+	return rc;
+}
+
+static const struct option json_option[] = {
+	{"json", no_argument, NULL, 'j'},
+	{"help", no_argument, NULL, 'h'},
+	{"sync", no_argument, NULL, 's'},
+	{NULL, 0, NULL, 0},
+};
+
+static int usage(FILE *f, const char *text)
+{
+	fprintf(f, "usage: vhdnfs %s\n", text);
+	return f == stdout ? TOOL_OK : TOOL_USAGE;
+}
+
+int cmd_ls(int argc, char **argv)
+{
+	static const char help[] = "ls [-l] [-a] [--json] nfs://HOST[:PORT]/PATH…\n\n"
+				   "  -l      mode, links, owner, group, size, time\n"
+				   "  -a      names that begin with a dot, too\n"
+				   "  --json  everything, as a list";
+	struct ls_opts o = {.all = false};
+	int opt, rc = TOOL_OK;
+
+	while ((opt = getopt_long(argc, argv, "lah", json_option, NULL)) != -1)
+		switch (opt) {
+		case 'l':
+			o.l = true;
+			break;
+		case 'a':
+			o.all = true;
+			break;
+		case 'j':
+			o.json = true;
+			break;
+		default:
+			return usage(opt == 'h' ? stdout : stderr, help);
+		}
+	if (optind == argc)
+		return usage(stderr, help);
+	o.list = o.json ? json_array() : NULL;
+	for (; optind < argc; optind++)
+		rc |= ls_url(argv[optind], &o);
+	return o.json ? print_json(o.list, rc) : rc;
+}
+
+/* ---- stat ---------------------------------------------------------------------------------------------------------------------- */
+
+static void show_stat(const char *name, const struct nfs_attrs *a)
+{
+	char mode[11], t[3][32];
+
+	mode_text(a, mode);
+	printf("%s\n  %s, %llu bytes (%llu on disk), inode %llu, %u link%s\n  %s (%04o), owner %s, group %s\n"
+	       "  read %s, written %s, changed %s\n",
+	       name, type_name(a->type), (unsigned long long)a->size, (unsigned long long)a->used,
+	       (unsigned long long)a->fileid, a->nlink, a->nlink == 1 ? "" : "s", mode, a->mode, a->owner, a->group,
+	       time_text(a->atime, t[0], 32), time_text(a->mtime, t[1], 32), time_text(a->ctime, t[2], 32));
+}
+
+int cmd_stat(int argc, char **argv)
+{
+	static const char help[] = "stat [--json] nfs://HOST[:PORT]/PATH…";
+	json_t *list = NULL;
+	int opt, rc = TOOL_OK;
+
+	while ((opt = getopt_long(argc, argv, "h", json_option, NULL)) != -1) {
+		if (opt != 'j')
+			return usage(opt == 'h' ? stdout : stderr, help);
+		list = json_array();
+	}
+	if (optind == argc)
+		return usage(stderr, help);
+	for (; optind < argc; optind++) {
+		struct why why = {.line = ""};
+		struct nfsc *n = NULL;
+		struct nfs_attrs a;
+		struct nfs_url u;
+		nfs_fh4 fh;
+		int err = reach(argv[optind], &u, &n, &fh, &why);
+
+		if (!err)
+			err = get_attrs(n, &fh, &a);
+		if (err)
+			rc = complain(&why, err);
+		else if (list)
+			json_array_append_new(list, attrs_json(u.path, strlen(u.path), &a));
+		else
+			show_stat(u.path, &a);
+		nfsc_close(n);
+	}
+	return list ? print_json(list, rc) : rc;
+}
+
+/* ---- cat ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool write_all(int fd, const char *p, size_t n)
+{
+	while (n) {
+		ssize_t k = write(fd, p, n);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return false;
+		p += k;
+		n -= (size_t)k;
+	}
+	return true;
+}
+
+static int open_file(struct nfsc *n, const nfs_fh4 *dir, const char *name, bool create, stateid4 *sid, nfs_fh4 *fh)
+{
+	static uint32_t words[2], values[3];
+	nfs_argop4 op[3] = {nfsc_putfh(dir), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
+	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
+	COMPOUND4res res;
+	int err;
+
+	a->share_access = create ? OPEN4_SHARE_ACCESS_WRITE : OPEN4_SHARE_ACCESS_READ;
+	a->owner.owner.owner_len = 6;
+	a->owner.owner.owner_val = (char *)(uintptr_t) "vhdnfs";
+	a->openhow.opentype = create ? OPEN4_CREATE : OPEN4_NOCREATE;
+	a->claim.claim = name ? CLAIM_NULL : CLAIM_FH;
+	if (name)
+		a->claim.open_claim4_u.file = (component4){.utf8string_len = (u_int)strlen(name),
+							   .utf8string_val = (char *)(uintptr_t)name};
+	if (create) {
+		/* size 0, mode 0644 */
+		fattr4 *f = &a->openhow.openflag4_u.how.createhow4_u.createattrs;
+
+		words[0] = 1u << FATTR4_SIZE;
+		words[1] = 1u << (FATTR4_MODE - 32);
+		values[0] = values[1] = 0;
+		values[2] = __builtin_bswap32(0644);
+		f->attrmask = (bitmap4){.bitmap4_len = 2, .bitmap4_val = words};
+		f->attr_vals = (attrlist4){.attrlist4_len = sizeof values, .attrlist4_val = (char *)values};
+		a->openhow.openflag4_u.how.mode = UNCHECKED4;
+	}
+	err = nfsc_call(n, op, 3, &res);
+	if (!err) {
+		const nfs_fh4 *got = &res.resarray.resarray_val[3].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object;
+
+		*sid = res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
+		memcpy(fh->nfs_fh4_val, got->nfs_fh4_val, got->nfs_fh4_len);
+		fh->nfs_fh4_len = got->nfs_fh4_len;
+	}
+	nfsc_free(&res);
+	return err;
+}
+
+static int close_file(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_CLOSE}};
+	COMPOUND4res res;
+	int err;
+
+	op[1].nfs_argop4_u.opclose.open_stateid = *sid;
+	err = nfsc_call(n, op, 2, &res);
+	nfsc_free(&res);
+	return err;
+}
+
+static int copy_out(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid)
+{
+	uint64_t off = 0;
+
+	for (bool eof = false; !eof;) {
+		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READ}};
+		READ4args *a = &op[1].nfs_argop4_u.opread;
+		COMPOUND4res res;
+		int err;
+
+		a->stateid = *sid;
+		a->offset = off;
+		a->count = nfsc_max_io(n);
+		err = nfsc_call(n, op, 2, &res);
+		if (!err) {
+			const READ4resok *ok = &res.resarray.resarray_val[2].nfs_resop4_u.opread.READ4res_u.resok4;
+
+			eof = ok->eof;
+			off += ok->data.data_len;
+			if (!write_all(STDOUT_FILENO, ok->data.data_val, ok->data.data_len))
+				err = -errno;
+			else if (!ok->data.data_len && !eof)
+				err = -EPROTO;
+		}
+		nfsc_free(&res);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int cmd_cat(int argc, char **argv)
+{
+	static const char help[] = "cat nfs://HOST[:PORT]/PATH…";
+	int opt, rc = TOOL_OK;
+
+	while ((opt = getopt_long(argc, argv, "h", json_option, NULL)) != -1)
+		return usage(opt == 'h' ? stdout : stderr, help);
+	if (optind == argc)
+		return usage(stderr, help);
+	for (; optind < argc; optind++) {
+		char buf[NFS4_FHSIZE];
+		struct why why = {.line = ""};
+		struct nfsc *n = NULL;
+		nfs_fh4 dir, fh = {.nfs_fh4_val = buf};
+		struct nfs_url u;
+		stateid4 sid;
+		int err = reach(argv[optind], &u, &n, &dir, &why);
+
+		if (!err && !(err = open_file(n, &dir, NULL, false, &sid, &fh))) {
+			err = copy_out(n, &fh, &sid);
+			close_file(n, &fh, &sid);
+		}
+		if (err && !why.line[0])
+			why_set(&why, err, "%s: %s", argv[optind], nfsc_error(err));
+		if (err)
+			rc = complain(&why, err);
+		nfsc_close(n);
+	}
+	return rc;
+}
+
+/* ---- put ------------------------------------------------------------------------------------------------------------------------ */
+
+static int write_piece(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid, char *p, uint32_t len, uint64_t off,
+		       bool sync, verifier4 verf)
+{
+	while (len) {
+		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_WRITE}};
+		WRITE4args *a = &op[1].nfs_argop4_u.opwrite;
+		uint32_t done = 0;
+		COMPOUND4res res;
+		int err;
+
+		a->stateid = *sid;
+		a->offset = off;
+		a->stable = sync ? FILE_SYNC4 : UNSTABLE4;
+		a->data.data_len = len;
+		a->data.data_val = p;
+		err = nfsc_call(n, op, 2, &res);
+		if (!err) {
+			const WRITE4resok *ok = &res.resarray.resarray_val[2].nfs_resop4_u.opwrite.WRITE4res_u.resok4;
+
+			done = ok->count;
+			memcpy(verf, ok->writeverf, sizeof(verifier4));
+			err = done && done <= len ? 0 : -EPROTO;
+		}
+		nfsc_free(&res);
+		if (err)
+			return err;
+		p += done;
+		off += done;
+		len -= done;
+	}
+	return 0;
+}
+
+static int commit(struct nfsc *n, const nfs_fh4 *fh, const verifier4 verf)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_COMMIT}};
+	COMPOUND4res res;
+	int err = nfsc_call(n, op, 2, &res);
+
+	/* Another verifier: the server was started anew and may have forgotten what we wrote. */
+	if (!err && memcmp(res.resarray.resarray_val[2].nfs_resop4_u.opcommit.COMMIT4res_u.resok4.writeverf, verf,
+			   sizeof(verifier4)) != 0)
+		err = -EIO;
+	nfsc_free(&res);
+	return err;
+}
+
+static int copy_in(struct nfsc *n, int fd, const nfs_fh4 *fh, const stateid4 *sid, bool sync)
+{
+	uint32_t cap = nfsc_max_io(n);
+	AUTO(freep) char *buf = malloc(cap);
+	verifier4 verf = {0};
+	uint64_t off = 0;
+	bool any = false;
+	int err = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (;;) {
+		ssize_t k = 0, got = 0;
+
+		while (got < (ssize_t)cap && (k = read(fd, buf + got, cap - (size_t)got)) > 0)
+			got += k;
+		if (k < 0)
+			return -errno;
+		if (!got)
+			break;
+		if ((err = write_piece(n, fh, sid, buf, (uint32_t)got, off, sync, verf)))
+			return err;
+		any = true;
+		off += (uint64_t)got;
+	}
+	return any && !sync ? commit(n, fh, verf) : 0;
+}
+
+static int put(const char *file, const char *text, bool sync, struct why *why)
+{
+	AUTO(closep) int fd = -1;
+	char buf[NFS4_FHSIZE], *name;
+	nfs_fh4 dir, fh = {.nfs_fh4_val = buf};
+	struct nfsc *n = NULL;
+	struct nfs_url u;
+	stateid4 sid;
+	int err, e2;
+
+	fd = strcmp(file, "-") == 0 ? dup(STDIN_FILENO) : open(file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return why_set(why, -errno, "%s: %s", file, strerror(errno));
+	if ((err = nfs_url_parse(text, &u, why)))
+		return err;
+	name = strrchr(u.path, '/');
+	*name++ = '\0';
+	if (!*name)
+		return why_set(why, -EINVAL, "%s: expected the name of a file", text);
+	if (!(err = nfsc_open(&n, &u, why)) && !(err = nfsc_lookup(n, u.path, &dir, why))) {
+		err = open_file(n, &dir, name, true, &sid, &fh);
+		if (!err) {
+			err = copy_in(n, fd, &fh, &sid, sync);
+			e2 = close_file(n, &fh, &sid);
+			err = err ? err : e2;
+		}
+		if (err)
+			why_set(why, err, "%s: %s", text, nfsc_error(err));
+	}
+	nfsc_close(n);
+	return err;
+}
+
+int cmd_put(int argc, char **argv)
+{
+	static const char help[] = "put [--sync] FILE|- nfs://HOST[:PORT]/PATH\n\n"
+				   "  --sync  every write on stable storage, instead of one commit at the end";
+	struct why why = {.line = ""};
+	bool sync = false;
+	int opt, err;
+
+	while ((opt = getopt_long(argc, argv, "h", json_option, NULL)) != -1) {
+		if (opt != 's')
+			return usage(opt == 'h' ? stdout : stderr, help);
+		sync = true;
+	}
+	if (argc - optind != 2)
+		return usage(stderr, help);
+	err = put(argv[optind], argv[optind + 1], sync, &why);
+	return err ? complain(&why, err) : TOOL_OK;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* main.c - vhdnfs: which subcommand */
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/tool.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/base/log.h"
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+} commands[] = {
+	{"image", cmd_image, "create, describe and convert VHD images"},
+	{"ls", cmd_ls, "list a folder on an NFS server"},
+	{"cat", cmd_cat, "write files from an NFS server to standard output"},
+	{"put", cmd_put, "write a file, or standard input, to an NFS server"},
+	{"stat", cmd_stat, "the attributes of a file on an NFS server"},
+};
+
+static void usage(FILE *f)
+{
+	fputs("usage: vhdnfs COMMAND [ARGUMENT]…\n\n"
+	      "VHD images, and files on NFSv4.1 and NFSv4.2 servers, without a mount.\n\n",
+	      f);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].help);
+	fputs("\n\"vhdnfs COMMAND --help\" says more. Files are named nfs://HOST[:PORT]/PATH.\n\n"
+	      "Example: an image with the files of a folder, served and read back:\n"
+	      "  vhdnfs image create --fs ext4 --from photos photos.vhd\n"
+	      "  vhdnfsd photos.vhd &\n"
+	      "  vhdnfs ls -l nfs://localhost/photos\n",
+	      f);
+}
+
+int main(int argc, char **argv)
+{
+	log_open("vhdnfs");
+	if (argc < 2) {
+		usage(stderr);
+		return TOOL_USAGE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+		usage(stdout);
+		return TOOL_OK;
+	}
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		puts("vhdnfs " VHDNFS_VERSION);
+		return TOOL_OK;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	fprintf(stderr, "vhdnfs: no command \"%s\"; see vhdnfs --help\n", argv[1]);
+	return TOOL_USAGE;
+}

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* nfs_client.c - see nfs_client.h */
+#include "tools/nfs_client.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vhd/base/cleanup.h"
+
+#define OPS_MAX 16u
+#define MAX_IO (1u << 20)
+#define TIMEOUT_SECONDS 120
+
+struct nfsc {
+	CLIENT *clnt;
+	uint32_t minor;
+	uint64_t clientid;
+	sessionid4 session;
+	bool have_client, have_session;
+	uint32_t seq;
+	uint32_t max_io;
+};
+
+/* ---- names for errors ------------------------------------------------------------------------------------------------------ */
+
+static const struct {
+	nfsstat4 st;
+	const char *name, *words;
+} errors[] = {
+	{NFS4ERR_PERM, "NFS4ERR_PERM", "not the owner"},
+	{NFS4ERR_NOENT, "NFS4ERR_NOENT", "no such file or folder"},
+	{NFS4ERR_IO, "NFS4ERR_IO", "the server could not read or write its disk"},
+	{NFS4ERR_ACCESS, "NFS4ERR_ACCESS", "permission denied"},
+	{NFS4ERR_EXIST, "NFS4ERR_EXIST", "exists already"},
+	{NFS4ERR_NOTDIR, "NFS4ERR_NOTDIR", "not a folder"},
+	{NFS4ERR_ISDIR, "NFS4ERR_ISDIR", "is a folder"},
+	{NFS4ERR_INVAL, "NFS4ERR_INVAL", "invalid argument"},
+	{NFS4ERR_FBIG, "NFS4ERR_FBIG", "file too large"},
+	{NFS4ERR_NOSPC, "NFS4ERR_NOSPC", "no space left"},
+	{NFS4ERR_ROFS, "NFS4ERR_ROFS", "read-only"},
+	{NFS4ERR_NAMETOOLONG, "NFS4ERR_NAMETOOLONG", "name too long"},
+	{NFS4ERR_STALE, "NFS4ERR_STALE", "no longer there"},
+	{NFS4ERR_NOTSUPP, "NFS4ERR_NOTSUPP", "not supported by the server"},
+	{NFS4ERR_DELAY, "NFS4ERR_DELAY", "the server is busy"},
+	{NFS4ERR_GRACE, "NFS4ERR_GRACE", "the server was started anew and waits for its old clients"},
+	{NFS4ERR_SHARE_DENIED, "NFS4ERR_SHARE_DENIED", "somebody else has it open exclusively"},
+	{NFS4ERR_WRONGSEC, "NFS4ERR_WRONGSEC", "the server wants other credentials"},
+	{NFS4ERR_SYMLINK, "NFS4ERR_SYMLINK", "is a symbolic link"},
+	{NFS4ERR_WRONG_TYPE, "NFS4ERR_WRONG_TYPE", "not a regular file"},
+	{NFS4ERR_MINOR_VERS_MISMATCH, "NFS4ERR_MINOR_VERS_MISMATCH", "the server has neither NFSv4.2 nor 4.1"},
+};
+
+const char *nfsc_error(int err)
+{
+	static _Thread_local char text[128];
+
+	for (size_t i = 0; i < ARRAY_LEN(errors); i++)
+		if ((int)errors[i].st == -err) {
+			snprintf(text, sizeof text, "%s: %s", errors[i].name, errors[i].words);
+			return text;
+		}
+	if (-err >= NFS4ERR_BADHANDLE)
+		snprintf(text, sizeof text, "NFS error %d", -err);
+	else
+		snprintf(text, sizeof text, "%s", strerror(-err));
+	return text;
+}
+
+/* ---- urls ------------------------------------------------------------------------------------------------------------------ */
+
+static int hex(char c)
+{
+	if (isdigit((unsigned char)c))
+		return c - '0';
+	c = (char)tolower((unsigned char)c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool decode_path(const char *p, char *to, size_t cap)
+{
+	size_t n = 0;
+
+	if (*p != '/')
+		to[n++] = '/';
+	for (; *p; p++) {
+		char c = *p;
+
+		if (c == '%' && hex(p[1]) >= 0 && hex(p[2]) >= 0) {
+			c = (char)(hex(p[1]) * 16 + hex(p[2]));
+			p += 2;
+		}
+		if (!c || n + 1 >= cap)
+			return false;
+		to[n++] = c;
+	}
+	to[n] = '\0';
+	return true;
+}
+
+int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why)
+{
+	const char *p = text + 6, *end, *port = NULL, *host = p;
+	size_t n;
+
+	if (strncmp(text, "nfs://", 6) != 0)
+		goto bad;
+	end = p + strcspn(p, "/");
+	if (*p == '[') {
+		const char *close = memchr(p, ']', (size_t)(end - p));
+
+		if (!close)
+			goto bad;
+		host = p + 1;
+		n = (size_t)(close - host);
+		port = close[1] == ':' ? close + 2 : NULL;
+	} else {
+		const char *colon = memchr(p, ':', (size_t)(end - p));
+
+		n = (size_t)((colon ? colon : end) - p);
+		port = colon ? colon + 1 : NULL;
+	}
+	if (n == 0 || n >= sizeof u->host || (port && (end - port < 1 || end - port > 5)))
+		goto bad;
+	memcpy(u->host, host, n);
+	u->host[n] = '\0';
+	snprintf(u->port, sizeof u->port, "%.*s", port ? (int)(end - port) : 4, port ? port : "2049");
+	if (strspn(u->port, "0123456789") != strlen(u->port) || !decode_path(end, u->path, sizeof u->path))
+		goto bad;
+	return 0;
+bad:
+	return why_set(why, -EINVAL, "%s: expected nfs://HOST[:PORT]/PATH", text);
+}
+
+/* ---- calls ----------------------------------------------------------------------------------------------------------------- */
+
+static int raw_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
+{
+	static char tag[] = "";
+	COMPOUND4args a = {
+		.tag = {.utf8string_len = 0, .utf8string_val = tag},
+		.minorversion = n->minor,
+		.argarray = {.argarray_len = nops, .argarray_val = op},
+	};
+	const struct timeval tv = {.tv_sec = TIMEOUT_SECONDS};
+	enum clnt_stat st;
+
+	memset(res, 0, sizeof *res);
+	st = clnt_call(n->clnt, NFSPROC4_COMPOUND, (xdrproc_t)xdr_COMPOUND4args, &a, (xdrproc_t)xdr_COMPOUND4res, res,
+		       tv);
+	if (st != RPC_SUCCESS)
+		return st == RPC_TIMEDOUT ? -ETIMEDOUT : st == RPC_AUTHERROR ? -EACCES : -ECONNRESET;
+	return res->status == NFS4_OK ? 0 : -(int)res->status;
+}
+
+void nfsc_free(COMPOUND4res *res)
+{
+	xdr_free((xdrproc_t)xdr_COMPOUND4res, (char *)res);
+	memset(res, 0, sizeof *res);
+}
+
+int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
+{
+	nfs_argop4 all[OPS_MAX];
+	int err;
+
+	if (nops >= OPS_MAX)
+		return -EINVAL;
+	for (int tries = 0;; tries++) {
+		SEQUENCE4args *s = &all[0].nfs_argop4_u.opsequence;
+
+		all[0].argop = OP_SEQUENCE;
+		memcpy(s->sa_sessionid, n->session, sizeof s->sa_sessionid);
+		s->sa_sequenceid = ++n->seq;
+		s->sa_slotid = s->sa_highest_slotid = 0;
+		s->sa_cachethis = FALSE;
+		memcpy(all + 1, op, nops * sizeof *op);
+		err = raw_call(n, all, nops + 1, res);
+		if (err != -NFS4ERR_DELAY || tries == 50)
+			return err;
+		nfsc_free(res);
+		usleep(100000);
+	}
+}
+
+/* ---- opening and closing --------------------------------------------------------------------------------------------------- */
+
+static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct addrinfo *list, *a;
+	int err = -ECONNREFUSED, e = getaddrinfo(u->host, u->port, &hints, &list);
+
+	if (e)
+		return why_set(why, -EHOSTUNREACH, "%s: %s", u->host, gai_strerror(e));
+	for (a = list; a && !n->clnt; a = a->ai_next) {
+		struct netbuf nb = {.maxlen = a->ai_addrlen, .len = a->ai_addrlen, .buf = a->ai_addr};
+		int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+		if (fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+			err = -errno;
+			if (fd >= 0)
+				close(fd);
+			continue;
+		}
+		n->clnt = clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
+		if (!n->clnt) {
+			close(fd);
+			err = -ENOMEM;
+			continue;
+		}
+		clnt_control(n->clnt, CLSET_FD_CLOSE, NULL);
+		n->clnt->cl_auth = authunix_create_default();
+	}
+	freeaddrinfo(list);
+	return n->clnt ? 0 : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));
+}
+
+static int exchange_id(struct nfsc *n)
+{
+	char owner[128], host[64] = "";
+	struct timespec t;
+	nfs_argop4 op = {.argop = OP_EXCHANGE_ID};
+	EXCHANGE_ID4args *a = &op.nfs_argop4_u.opexchange_id;
+	COMPOUND4res res;
+	int err;
+
+	gethostname(host, sizeof host - 1);
+	clock_gettime(CLOCK_REALTIME, &t);
+	a->eia_clientowner.co_ownerid.co_ownerid_len = (u_int)snprintf(
+		owner, sizeof owner, "vhdnfs %s %d %lld.%09ld", host, (int)getpid(), (long long)t.tv_sec, t.tv_nsec);
+	a->eia_clientowner.co_ownerid.co_ownerid_val = owner;
+	memcpy(a->eia_clientowner.co_verifier, &t.tv_nsec, sizeof a->eia_clientowner.co_verifier);
+	a->eia_state_protect.spa_how = SP4_NONE;
+	err = raw_call(n, &op, 1, &res);
+	if (err == -NFS4ERR_MINOR_VERS_MISMATCH && n->minor == 2) {
+		nfsc_free(&res);
+		n->minor = 1;
+		err = raw_call(n, &op, 1, &res);
+	}
+	if (!err) {
+		const EXCHANGE_ID4resok *ok =
+			&res.resarray.resarray_val[0].nfs_resop4_u.opexchange_id.EXCHANGE_ID4res_u.eir_resok4;
+
+		n->clientid = ok->eir_clientid;
+		n->seq = ok->eir_sequenceid;
+		n->have_client = true;
+	}
+	nfsc_free(&res);
+	return err;
+}
+
+static int create_session(struct nfsc *n)
+{
+	nfs_argop4 op = {.argop = OP_CREATE_SESSION};
+	CREATE_SESSION4args *a = &op.nfs_argop4_u.opcreate_session;
+	callback_sec_parms4 sec = {.cb_secflavor = AUTH_NONE};
+	COMPOUND4res res;
+	int err;
+
+	a->csa_clientid = n->clientid;
+	a->csa_sequence = n->seq;
+	a->csa_fore_chan_attrs = (channel_attrs4){
+		.ca_maxrequestsize = MAX_IO + 65536,
+		.ca_maxresponsesize = MAX_IO + 65536,
+		.ca_maxresponsesize_cached = 4096,
+		.ca_maxoperations = OPS_MAX,
+		.ca_maxrequests = 1,
+	};
+	a->csa_back_chan_attrs = (channel_attrs4){
+		.ca_maxrequestsize = 4096,
+		.ca_maxresponsesize = 4096,
+		.ca_maxoperations = 2,
+		.ca_maxrequests = 1,
+	};
+	a->csa_cb_program = 0x40000000;
+	a->csa_sec_parms.csa_sec_parms_len = 1;
+	a->csa_sec_parms.csa_sec_parms_val = &sec;
+	err = raw_call(n, &op, 1, &res);
+	if (!err) {
+		const CREATE_SESSION4resok *ok =
+			&res.resarray.resarray_val[0].nfs_resop4_u.opcreate_session.CREATE_SESSION4res_u.csr_resok4;
+		uint32_t room = ok->csr_fore_chan_attrs.ca_maxrequestsize;
+
+		if (room > ok->csr_fore_chan_attrs.ca_maxresponsesize)
+			room = ok->csr_fore_chan_attrs.ca_maxresponsesize;
+		memcpy(n->session, ok->csr_sessionid, sizeof n->session);
+		n->max_io = room > MAX_IO + 1024 ? MAX_IO : room > 2048 ? room - 1024 : 1024;
+		n->have_session = true;
+		n->seq = 0;
+	}
+	nfsc_free(&res);
+	return err;
+}
+
+static int reclaim_complete(struct nfsc *n)
+{
+	nfs_argop4 op = {.argop = OP_RECLAIM_COMPLETE};
+	COMPOUND4res res;
+	int err = nfsc_call(n, &op, 1, &res);
+
+	nfsc_free(&res);
+	return err;
+}
+
+void nfsc_close(struct nfsc *n)
+{
+	COMPOUND4res res;
+
+	if (!n)
+		return;
+	if (n->have_session) {
+		nfs_argop4 op = {.argop = OP_DESTROY_SESSION};
+
+		memcpy(op.nfs_argop4_u.opdestroy_session.dsa_sessionid, n->session, sizeof n->session);
+		raw_call(n, &op, 1, &res);
+		nfsc_free(&res);
+	}
+	if (n->have_client) {
+		nfs_argop4 op = {.argop = OP_DESTROY_CLIENTID};
+
+		op.nfs_argop4_u.opdestroy_clientid.dca_clientid = n->clientid;
+		raw_call(n, &op, 1, &res);
+		nfsc_free(&res);
+	}
+	if (n->clnt) {
+		auth_destroy(n->clnt->cl_auth);
+		clnt_destroy(n->clnt);
+	}
+	free(n);
+}
+
+int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why)
+{
+	struct nfsc *n = calloc(1, sizeof *n);
+	int err;
+
+	if (!n)
+		return -ENOMEM;
+	n->minor = 2;
+	err = dial(n, u, why);
+	if (!err && ((err = exchange_id(n)) || (err = create_session(n)) || (err = reclaim_complete(n))))
+		why_set(why, err, "%s port %s: %s", u->host, u->port, nfsc_error(err));
+	if (err) {
+		nfsc_close(n);
+		return err;
+	}
+	*out = n;
+	return 0;
+}
+
+uint32_t nfsc_max_io(const struct nfsc *n)
+{
+	return n->max_io;
+}
+
+bool nfsc_has_42(const struct nfsc *n)
+{
+	return n->minor == 2;
+}
+
+/* ---- paths ----------------------------------------------------------------------------------------------------------------- */
+
+/* One component at a time: simple, and the error names the place. */
+int nfsc_lookup(struct nfsc *n, const char *path, nfs_fh4 *fh, struct why *why)
+{
+	static _Thread_local char buf[NFS4_FHSIZE];
+	bool root = true;
+
+	fh->nfs_fh4_len = 0;
+	fh->nfs_fh4_val = buf;
+	for (const char *p = path;;) {
+		nfs_argop4 op[3];
+		unsigned k = 0;
+		COMPOUND4res res;
+		size_t len;
+		int err;
+
+		while (*p == '/')
+			p++;
+		len = strcspn(p, "/");
+		if (!len && !root)
+			return 0;
+		op[k++] = root ? (nfs_argop4){.argop = OP_PUTROOTFH} : nfsc_putfh(fh);
+		if (len) {
+			op[k].argop = OP_LOOKUP;
+			op[k].nfs_argop4_u.oplookup.objname = (component4){.utf8string_len = (u_int)len,
+									   .utf8string_val = (char *)(uintptr_t)p};
+			k++;
+		}
+		op[k++].argop = OP_GETFH;
+		err = nfsc_call(n, op, k, &res);
+		if (!err) {
+			const nfs_fh4 *got =
+				&res.resarray.resarray_val[k].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object;
+
+			memcpy(buf, got->nfs_fh4_val, got->nfs_fh4_len);
+			fh->nfs_fh4_len = got->nfs_fh4_len;
+		}
+		nfsc_free(&res);
+		if (err)
+			return why_set(why, err, "%.*s: %s", (int)(p + len - path), path, nfsc_error(err));
+		root = false;
+		p += len;
+	}
+}
+
+/* ---- attributes -------------------------------------------------------------------------------------------------------------- */
+
+bitmap4 nfs_attrs_mask(void)
+{
+	static uint32_t w[2] = {
+		1u << FATTR4_TYPE | 1u << FATTR4_CHANGE | 1u << FATTR4_SIZE | 1u << FATTR4_FILEID,
+		1u << (FATTR4_MODE - 32) | 1u << (FATTR4_NUMLINKS - 32) | 1u << (FATTR4_OWNER - 32) |
+			1u << (FATTR4_OWNER_GROUP - 32) | 1u << (FATTR4_RAWDEV - 32) | 1u << (FATTR4_SPACE_USED - 32) |
+			1u << (FATTR4_TIME_ACCESS - 32) | 1u << (FATTR4_TIME_METADATA - 32) |
+			1u << (FATTR4_TIME_MODIFY - 32),
+	};
+
+	return (bitmap4){.bitmap4_len = 2, .bitmap4_val = w};
+}
+
+static bool get_text(XDR *x, char *to, size_t cap)
+{
+	char *p = NULL;
+	u_int len = 0;
+
+	if (!xdr_bytes(x, &p, &len, 1024))
+		return false;
+	snprintf(to, cap, "%.*s", (int)len, p);
+	free(p);
+	return true;
+}
+
+static bool get_time(XDR *x, int64_t *s, uint32_t *ns)
+{
+	return xdr_int64_t(x, s) && xdr_uint32_t(x, ns);
+}
+
+bool nfs_attrs_decode(const fattr4 *f, struct nfs_attrs *a)
+{
+	uint32_t w0 = f->attrmask.bitmap4_len > 0 ? f->attrmask.bitmap4_val[0] : 0;
+	uint32_t w1 = f->attrmask.bitmap4_len > 1 ? f->attrmask.bitmap4_val[1] : 0;
+	bool ok = true;
+	XDR x;
+
+#define HAS0(n) (w0 & 1u << (n))
+#define HAS1(n) (w1 & 1u << ((n)-32))
+	memset(a, 0, sizeof *a);
+	xdrmem_create(&x, f->attr_vals.attrlist4_val, f->attr_vals.attrlist4_len, XDR_DECODE);
+	ok = ok && (!HAS0(FATTR4_TYPE) || xdr_uint32_t(&x, &a->type));
+	ok = ok && (!HAS0(FATTR4_CHANGE) || xdr_uint64_t(&x, &a->change));
+	ok = ok && (!HAS0(FATTR4_SIZE) || xdr_uint64_t(&x, &a->size));
+	ok = ok && (!HAS0(FATTR4_FILEID) || xdr_uint64_t(&x, &a->fileid));
+	ok = ok && (!HAS1(FATTR4_MODE) || xdr_uint32_t(&x, &a->mode));
+	ok = ok && (!HAS1(FATTR4_NUMLINKS) || xdr_uint32_t(&x, &a->nlink));
+	ok = ok && (!HAS1(FATTR4_OWNER) || get_text(&x, a->owner, sizeof a->owner));
+	ok = ok && (!HAS1(FATTR4_OWNER_GROUP) || get_text(&x, a->group, sizeof a->group));
+	ok = ok && (!HAS1(FATTR4_RAWDEV) || (xdr_uint32_t(&x, &a->dev_major) && xdr_uint32_t(&x, &a->dev_minor)));
+	ok = ok && (!HAS1(FATTR4_SPACE_USED) || xdr_uint64_t(&x, &a->used));
+	ok = ok && (!HAS1(FATTR4_TIME_ACCESS) || get_time(&x, &a->atime, &a->atime_ns));
+	ok = ok && (!HAS1(FATTR4_TIME_METADATA) || get_time(&x, &a->ctime, &a->ctime_ns));
+	ok = ok && (!HAS1(FATTR4_TIME_MODIFY) || get_time(&x, &a->mtime, &a->mtime_ns));
+	xdr_destroy(&x);
+	return ok;
+#undef HAS0
+#undef HAS1
+}

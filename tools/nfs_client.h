@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * nfs_client.h - a small NFSv4.2 client (4.1 where the server has no 4.2)
+ *
+ * One connection, one session, one slot, one thread. Statuses of the server become negative numbers (-nfsstat4, all
+ * below -9999 or errno-like) with one line in a struct why.
+ */
+#ifndef VHDNFS_TOOLS_NFS_CLIENT_H
+#define VHDNFS_TOOLS_NFS_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rpc/rpc.h>
+
+#include "vhd/base/why.h"
+#include "xdr/nfs4.h"
+
+struct nfsc;
+
+struct nfs_url {
+	char host[256];
+	char port[8];
+	char path[4096]; /* decoded; begins with '/' */
+};
+
+/* nfs://HOST[:PORT][/PATH]; [V6] in brackets, %XX decoded. -EINVAL with a line. */
+int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why);
+
+int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why);
+/* Ends session and client on the server; NULL is accepted. */
+void nfsc_close(struct nfsc *n);
+
+/**
+ * nfsc_call() - one COMPOUND, SEQUENCE put in front
+ * @op:  @n operations (<= 15)
+ * @res: results of all operations, SEQUENCE's first; nfsc_free() after use, in every case
+ *
+ * Return: 0; a negative errno of the transport; -(int)status of the first operation that failed.
+ */
+int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res);
+void nfsc_free(COMPOUND4res *res);
+
+/* Filehandle of a path, through every component, links not followed. */
+int nfsc_lookup(struct nfsc *n, const char *path, nfs_fh4 *fh, struct why *why);
+
+/* "NFS4ERR_NOENT: no such file or folder", or the errno's text. */
+const char *nfsc_error(int err);
+
+uint32_t nfsc_max_io(const struct nfsc *n); /* bytes of one READ or WRITE */
+bool nfsc_has_42(const struct nfsc *n);
+
+/* op.argop = …, with the filehandle copied by reference */
+static inline nfs_argop4 nfsc_putfh(const nfs_fh4 *fh)
+{
+	nfs_argop4 op = {.argop = OP_PUTFH};
+
+	op.nfs_argop4_u.opputfh.object = *fh;
+	return op;
+}
+
+/* Attributes that the tools show. */
+struct nfs_attrs {
+	uint32_t type, mode, nlink;
+	uint64_t size, fileid, change, used;
+	char owner[64], group[64];
+	int64_t atime, mtime, ctime;
+	uint32_t atime_ns, mtime_ns, ctime_ns;
+	uint32_t dev_major, dev_minor;
+};
+bitmap4 nfs_attrs_mask(void); /* what nfs_attrs_decode() understands; static memory */
+/* false: the server sent something else. */
+bool nfs_attrs_decode(const fattr4 *f, struct nfs_attrs *a);
+
+#endif
