@@ -172,11 +172,16 @@ $(O)/tests/protocol/%: $(O)/obj/tests/protocol/%.o $(call obj,$(PROTO_LIB_SRC)) 
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_TOOL) $(LIBS_VHD)
 
+# What User Mode Linux needs on processors with large register files.
+$(B)/linux-client/uml_xsave.so: tests/linux-client/uml_xsave.c
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -O2 -fPIC -shared -o $@ $<
+
 .PHONY: protocol-tests
 protocol-tests: all $(PROTO_BIN)
 check-protocol: protocol-tests
 	$(Q)tests/run $(PROTO_BIN)
-check-linux: all
+check-linux: all $(B)/linux-client/uml_xsave.so
 	$(Q)tests/run $(sort $(wildcard tests/linux-client/test_*))
 check-demo: all
 	$(Q)tests/run tests/demo
@@ -188,7 +193,7 @@ check-unit: $(UNIT_BIN)
 	$(Q)tests/run $(UNIT_BIN)
 
 # One line at the end counts everything.
-check: deps all units protocol-tests
+check: deps all units protocol-tests $(B)/linux-client/uml_xsave.so
 	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) tests/demo $(sort $(wildcard tests/interop/test_*)) $(sort $(wildcard tests/linux-client/test_*))
 
 check-asan: deps
@@ -205,7 +210,7 @@ check-tsan: deps
 DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-dev libext2fs-dev libblkid-dev \
 	liburing-dev liburcu-dev libcyaml-dev libyaml-dev libjansson-dev libsystemd-dev e2fsprogs
 DEPS_TEST := check clang clang-format clang-tidy libclang-rt-14-dev git qemu-utils fdisk user-mode-linux nfs-common \
-	iproute2 util-linux fio bzip2 xz-utils
+	iproute2 util-linux kmod fio bzip2 xz-utils
 DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 

@@ -197,7 +197,8 @@ static bool may_connect(void *arg, const struct sockaddr *peer)
 	return d->conf.nallow == 0;
 }
 
-static int start_transport(struct daemon *d, struct why *why)
+/* The addresses are taken before an image is touched: a port that is in use changes nothing on disk. */
+static int take_addresses(struct daemon *d, struct why *why)
 {
 	const struct rpc_opts o = {
 		.loops = d->conf.loops,
@@ -227,7 +228,7 @@ static int start_transport(struct daemon *d, struct why *why)
 		snprintf(d->addresses + used, sizeof d->addresses - used, "%s%.*s:%u", i ? ", " : "",
 			 (int)(strrchr(addr, ':') - addr), addr, port);
 	}
-	return err ? err : rpc_server_start(d->rpc, why);
+	return err;
 }
 
 static int start(struct daemon *d, struct why *why)
@@ -243,6 +244,8 @@ static int start(struct daemon *d, struct why *why)
 	d->nfs.read_only = d->conf.read_only;
 	if (getrandom(d->nfs.write_verf, sizeof d->nfs.write_verf, 0) != sizeof d->nfs.write_verf)
 		return why_set(why, -EIO, "getrandom: %s", strerror(errno));
+	if ((err = take_addresses(d, why)) < 0)
+		return err;
 	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = exports_new(&d->nfs.exports, why)) < 0 ||
 	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
 		return err;
@@ -251,7 +254,7 @@ static int start(struct daemon *d, struct why *why)
 			return err;
 	if ((err = st_new(&d->nfs.state, &so, why)) < 0)
 		return err;
-	return start_transport(d, why);
+	return rpc_server_start(d->rpc, why);
 }
 
 struct export_text {
