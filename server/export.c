@@ -192,6 +192,9 @@ int exports_add(struct exports *x, const char *path, struct fs *fs, const struct
 		memcpy(allow, o->allow, o->nallow * sizeof *allow);
 	en->e.opts.allow = allow;
 	atomic_init(&en->e.refs, 1);
+	lock_take(&x->mu);
+	x->alive++; /* before anybody can find it, and take it away */
+	lock_drop(&x->mu);
 	if (!en->e.path || (o->nallow && !allow))
 		err = -ENOMEM;
 	if (!err)
@@ -200,12 +203,11 @@ int exports_add(struct exports *x, const char *path, struct fs *fs, const struct
 		free(en->e.path);
 		free(allow);
 		free(en);
-		return err;
+		lock_take(&x->mu);
+		x->alive--;
+		lock_drop(&x->mu);
 	}
-	lock_take(&x->mu);
-	x->alive++;
-	lock_drop(&x->mu);
-	return 0;
+	return err;
 }
 
 int exports_remove(struct exports *x, const char *path)

@@ -71,6 +71,22 @@ size_t xa_out_room(const struct xa_out *o)
 	return len < o->limit ? o->limit - len : 0;
 }
 
+/* Up to where the open chunk may be filled: what it holds, and what the limit leaves. */
+static uint8_t *wrap_of(const struct xa_out *o, const struct xa_chunk *c)
+{
+	size_t room = o->limit > o->len ? o->limit - o->len : 0;
+	uint8_t *end = c->base + ((c->cap < room ? c->cap : room) & ~(size_t)3);
+
+	return end > o->x.x_data ? end : o->x.x_data;
+}
+
+void xa_out_set_limit(struct xa_out *o, size_t limit)
+{
+	o->limit = limit;
+	if (o->last && !o->last->closed)
+		o->x.x_v.vio_wrap = wrap_of(o, o->last);
+}
+
 /* The chunk that is being filled becomes a finished piece. */
 static void finish(struct xa_out *o)
 {
@@ -171,7 +187,7 @@ void xa_out_cut(struct xa_out *o, struct xa_mark m)
 	}
 	c->closed = false;
 	o->x.x_data = c->base + m.chunk_len;
-	o->x.x_v.vio_wrap = c->base + (c->cap & ~(size_t)3);
+	o->x.x_v.vio_wrap = wrap_of(o, c);
 }
 
 bool xa_out_link(struct xa_out *o, const void *base, size_t len, xa_release_fn *fn, void *arg)

@@ -46,6 +46,8 @@ struct xa_out {
 void xa_out_init(struct xa_out *o, struct arena *a, size_t limit);
 size_t xa_out_len(const struct xa_out *o);
 size_t xa_out_room(const struct xa_out *o); /* limit - len */
+/* Another limit from now on. What is written stays, also when it is more than that. */
+void xa_out_set_limit(struct xa_out *o, size_t limit);
 
 /* n contiguous bytes (multiple of 4, <= 1024) to be filled later or never; NULL when there is no room. Stable address. */
 void *xa_out_reserve(struct xa_out *o, size_t n);

@@ -72,13 +72,25 @@ nfsstat4 may_mutate(const struct compound *c, const struct obj *o)
 	return c->srv->read_only || o->exp->read_only || o->exp->fs->read_only ? NFS4ERR_ROFS : NFS4_OK;
 }
 
-void attr_new_owner(const struct compound *c, const struct fs_attr *dir, struct fs_setattr *s)
+nfsstat4 attr_new_owner(const struct compound *c, const struct fs_attr *dir, enum fs_type type, struct fs_setattr *s)
 {
+	const struct cred *cr = &c->cred;
+	uint32_t gid = dir->mode & S_ISGID_BIT ? dir->gid : cr->gid;
+
 	if (!(s->what & FS_SET_UID))
-		s->uid = c->cred.uid;
+		s->uid = cr->uid;
 	if (!(s->what & FS_SET_GID))
-		s->gid = dir->mode & S_ISGID_BIT ? dir->gid : c->cred.gid;
+		s->gid = gid;
 	s->what |= FS_SET_UID | FS_SET_GID;
+	if (type == FS_DIR && dir->mode & S_ISGID_BIT)
+		s->mode |= S_ISGID_BIT;
+	if (cr->uid == 0)
+		return NFS4_OK;
+	if (s->uid != cr->uid || (s->gid != gid && !in_group(cr, s->gid)))
+		return NFS4ERR_PERM;
+	if (type != FS_DIR && !in_group(cr, s->gid))
+		s->mode &= ~S_ISGID_BIT;
+	return NFS4_OK;
 }
 
 /* SETATTR as POSIX has it: RFC 8881 18.30, chown_restricted. */
@@ -100,12 +112,11 @@ nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_a
 	/* Whoever has it open for writing may cut it; the stateid was checked. The owner may always. */
 	if (f->what & FS_SET_SIZE && !owner && !may_attr(cr, now, MAY_WRITE))
 		return NFS4ERR_ACCESS;
-	if (f->what & FS_SET_MODE && cr->uid != 0 && now->type != FS_DIR &&
-	    !in_group(cr, f->what & FS_SET_GID ? f->gid : now->gid))
+	if (f->what & FS_SET_MODE && cr->uid != 0 && !in_group(cr, f->what & FS_SET_GID ? f->gid : now->gid))
 		f->mode &= ~S_ISGID_BIT;
-	/* A new owner does not inherit set-id bits. */
-	if (f->what & (FS_SET_UID | FS_SET_GID) && !(f->what & FS_SET_MODE) && now->type == FS_REG &&
-	    now->mode & (S_ISUID_BIT | S_ISGID_BIT)) {
+	/* A new owner does not inherit set-id bits, and other content does not keep them, unless root put it there. */
+	if ((f->what & (FS_SET_UID | FS_SET_GID) || (f->what & FS_SET_SIZE && cr->uid != 0)) &&
+	    !(f->what & FS_SET_MODE) && now->type == FS_REG && now->mode & (S_ISUID_BIT | S_ISGID_BIT)) {
 		f->mode = now->mode & ~(S_ISUID_BIT | (now->mode & 010 ? S_ISGID_BIT : 0));
 		f->what |= FS_SET_MODE;
 	}

@@ -14,6 +14,7 @@
 #include "xdr/prims.h"
 
 #define WORDS 3u
+#define OWN_MAX 1024u /* bytes that hold all attributes of an object */
 
 struct attr_ctx {
 	struct compound *c;
@@ -249,7 +250,7 @@ static nfsstat4 set_masked(struct compound *c, XDR *in, struct fs_setattr *s)
 
 	if (!xa_uint32(in, &value) || !xa_uint32(in, &mask))
 		return NFS4ERR_BADXDR;
-	if ((value | mask) & ~07777u || value & ~mask)
+	if ((value | mask) & ~07777u || value & ~mask || s->what & FS_SET_MODE)
 		return NFS4ERR_INVAL;
 	if (c->cfh.exp && c->cfh.node->fs->ops->getattr(c->cfh.node, 0, &now) < 0)
 		return NFS4ERR_IO;
@@ -266,7 +267,7 @@ static nfsstat4 set_umask(struct compound *c, XDR *in, struct fs_setattr *s)
 	(void)c;
 	if (!xa_uint32(in, &mode) || !xa_uint32(in, &umask))
 		return NFS4ERR_BADXDR;
-	if (mode & ~07777u || umask & ~0777u)
+	if (mode & ~07777u || umask & ~0777u || s->what & FS_SET_MODE)
 		return NFS4ERR_INVAL;
 	s->mode = mode & ~umask;
 	s->what |= FS_SET_MODE;
@@ -432,14 +433,14 @@ nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct 
 
 /* ---- VERIFY, NVERIFY --------------------------------------------------------------------------------------------------------------- */
 
-/* Encode what we have for the same mask behind the reply, compare, cut it off again. */
+/* Encode what we have for the same mask, elsewhere than in the reply, and compare. */
 static nfsstat4 compare(struct compound *c, bool *same)
 {
 	VERIFY4args a = {.obj_attributes = {.attrmask = {0}}};
-	struct xa_mark mark = xa_out_mark(c->out);
 	const fattr4 *f = &a.obj_attributes;
-	size_t from, len, head = 4;
-	uint8_t *mine;
+	struct xa_out *reply = c->out, own;
+	uint8_t mine[OWN_MAX];
+	size_t len, head = 4;
 	nfsstat4 st = C_DECODE(c, VERIFY4args, &a);
 
 	if (st != NFS4_OK)
@@ -454,17 +455,18 @@ static nfsstat4 compare(struct compound *c, bool *same)
 				return NFS4ERR_INVAL;
 			head = 4 + (i + 1) * 4;
 		}
-	from = xa_out_len(c->out);
-	if ((st = attr_encode(c, &c->cfh, &f->attrmask)) != NFS4_OK)
-		return st;
-	len = xa_out_len(c->out);
-	mine = arena_alloc(&c->call->arena, len);
-	if (!mine || !xa_out_copy(c->out, mine, len))
+	xa_out_init(&own, &c->call->arena, sizeof mine);
+	c->out = &own;
+	st = attr_encode(c, &c->cfh, &f->attrmask);
+	c->out = reply;
+	if (st != NFS4_OK)
+		return st == NFS4ERR_REP_TOO_BIG ? NFS4ERR_DELAY : st; /* no memory: all attributes fit */
+	len = xa_out_len(&own);
+	if (!xa_out_copy(&own, mine, len))
 		return NFS4ERR_DELAY;
-	xa_out_cut(c->out, mark);
 	head += 4; /* the length of the values */
-	*same = len - from - head == f->attr_vals.attrlist4_len &&
-		memcmp(mine + from + head, f->attr_vals.attrlist4_val, f->attr_vals.attrlist4_len) == 0;
+	*same = len - head == f->attr_vals.attrlist4_len &&
+		memcmp(mine + head, f->attr_vals.attrlist4_val, f->attr_vals.attrlist4_len) == 0;
 	return NFS4_OK;
 }
 
@@ -505,6 +507,7 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st)
 {
 	static const bitmap4 none;
 
+	xa_out_set_limit(c->out, c->limit); /* the room that is kept for failures */
 	return encode_set(c, &none) == NFS4_OK ? st : NFS4ERR_REP_TOO_BIG;
 }
 

@@ -16,7 +16,9 @@
 
 #define TAG_MAX 1024u
 #define OPS_MAX 1024u /* without a session; a session has its own limit */
-#define ROOM 1024u    /* bytes of reply that a changing operation must find before it runs */
+#define ROOM                                                                                                           \
+	64u /* bytes of reply that a changing operation must find before it runs: none of their results is longer */
+#define FAIL_ROOM 12u /* the longest result of a failure that has no size of its own: SETATTR's */
 
 /* ---- the current object --------------------------------------------------------------------------------------------------- */
 
@@ -99,7 +101,7 @@ static void set_limit(struct compound *c)
 
 	if (c->st.cache_this && c->st.max_cached < n)
 		n = c->st.max_cached;
-	c->out->limit = (size_t)n + 4; /* the record mark does not count */
+	c->limit = (size_t)n + 4; /* the record mark does not count */
 }
 
 static void put_word(void *at, uint32_t v)
@@ -125,9 +127,13 @@ static nfsstat4 run_op(struct compound *c)
 		xa_in_seek(c->in, in_at);
 		return ST_WAIT;
 	}
+	/* Each leaves room for the failure of the next, so that the last result is always that of the whole. */
+	xa_out_set_limit(c->out, c->limit);
 	head = xa_out_reserve(c->out, 8);
 	if (!head)
 		return too_big(c);
+	if (c->op + 1 < c->nops)
+		xa_out_set_limit(c->out, c->limit - FAIL_ROOM);
 	put_word(head, op ? num : OP_ILLEGAL);
 	body = xa_out_mark(c->out);
 	st = op ? admit(c, op, num) : NFS4ERR_OP_ILLEGAL;
@@ -166,6 +172,7 @@ static bool begin(struct compound *c, struct rpc_call *call)
 	c->in = &call->in;
 	c->out = &call->out;
 	c->start = xa_out_mark(c->out);
+	c->limit = c->out->limit;
 	if (!xdr_utf8str_cs(c->in, &tag) || tag.utf8string_len > TAG_MAX || !xdr_uint32_word(c->in, &c->minor) ||
 	    !xdr_uint32_word(c->in, &c->nops))
 		return false;
@@ -238,8 +245,10 @@ void nfs4_done(void *srv, struct rpc_call *call)
 	struct compound *c = call->user;
 
 	(void)srv;
-	if (c && !c->finished)
+	if (c && !c->finished) {
+		c->st.cache_this = false; /* there is no reply that a retry could be given */
 		finish(c, NFS4ERR_DELAY);
+	}
 }
 
 void nfs4_closed(void *srv, struct rpc_conn *conn)

@@ -60,6 +60,7 @@ struct compound {
 	struct xa_mark start; /* behind the RPC header: where a cached reply goes */
 	uint32_t done;        /* operations with a result in out */
 	void *status_at, *count_at;
+	size_t limit; /* bytes of the whole reply */
 };
 
 #define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */
@@ -131,8 +132,9 @@ nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct 
 nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_attr *now, struct attr_set *s);
 /* Encode the attributes of @o that @want names and that we support, as a fattr4. */
 nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want);
-/* Owner and mode of a new object: the caller's, with set-gid directories honoured. */
-void attr_new_owner(const struct compound *c, const struct fs_attr *dir, struct fs_setattr *s);
+/* Owner, group and mode of a new object: the caller's, with set-gid directories honoured. NFS4ERR_PERM: it asks for an owner
+ * or a group that the caller could not give it away to afterwards. */
+nfsstat4 attr_new_owner(const struct compound *c, const struct fs_attr *dir, enum fs_type type, struct fs_setattr *s);
 
 change_info4 cinfo_of(const struct fs_cinfo *ci);
 /* SETATTR has a body when it fails: nothing was set. Returns @st. */
@@ -145,9 +147,10 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 	X(exchange_id)                                                                                                 \
 	X(create_session)                                                                                              \
 	X(destroy_session)                                                                                             \
-	X(destroy_clientid) X(sequence) X(bind_conn_to_session) X(backchannel_ctl) X(reclaim_complete) X(open)         \
-		X(open_downgrade) X(close) X(lock) X(lockt) X(locku) X(test_stateid) X(free_stateid) X(delegreturn)    \
-			X(delegpurge) X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */     \
+	X(destroy_clientid)                                                                                            \
+	X(sequence) X(bind_conn_to_session) X(backchannel_ctl) X(reclaim_complete) X(open) X(open_downgrade) X(close)  \
+		X(lock) X(lockt) X(locku) X(test_stateid) X(free_stateid) X(delegreturn) X(delegpurge)                 \
+			X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */                   \
 		X(putfh) X(putpubfh) X(putrootfh) X(getfh) X(savefh) X(restorefh) X(lookup) X(lookupp) X(access)       \
 			X(getattr) X(setattr) X(verify) X(nverify) X(readdir) X(readlink) X(create) X(remove)          \
 				X(rename) X(link) X(read) X(write) X(commit) X(seek) X(allocate) X(deallocate)         \

@@ -56,7 +56,7 @@ nfsstat4 fh_decode(struct compound *c, const nfs_fh4 *in, struct obj *out)
 		return NFS4ERR_STALE;
 	if (!export_allows(e, rpc_conn_peer(c->call->conn))) {
 		export_put(e);
-		return NFS4ERR_ACCESS;
+		return NFS4ERR_STALE; /* PUTFH has no ACCESS: to this client the export does not exist */
 	}
 	err = e->fs->ops->get(e->fs, be64_get(fh.ino), be32_get(fh.gen), c->may_block ? 0 : FS_NOWAIT, &n);
 	if (err) {

@@ -70,23 +70,22 @@ static nfsstat4 put_rdattr_error(struct compound *c, const bitmap4 *want, nfssta
 static nfsstat4 put_entry(struct compound *c, const READDIR4args *a, struct name *n, bool attrs)
 {
 	component4 name = {.utf8string_len = n->len, .utf8string_val = n->text};
-	static const bitmap4 none;
+	uint64_t none = 0; /* no bit, no byte */
 	uint32_t more = 1;
 	struct obj o = {.exp = NULL};
 	struct fs_node *node;
-	nfsstat4 st = NFS4_OK, err;
+	nfsstat4 st;
 
 	if (!xa_uint32(&c->out->x, &more) || !xa_uint64(&c->out->x, &n->cookie) || !xdr_component4(&c->out->x, &name))
 		return NFS4ERR_REP_TOO_BIG;
 	if (!attrs)
-		return attr_encode(c, &c->cfh, &none);
+		return xa_uint64(&c->out->x, &none) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
 	st = errno_status(
 		c->cfh.node->fs->ops->lookup(c->cfh.node, n->text, n->len, c->may_block ? 0 : FS_NOWAIT, &node));
 	if (st == NFS4_OK) {
 		o = (struct obj){.exp = export_get(c->cfh.exp), .node = node};
-		st = c_cross(c, &o);
-		err = st == NFS4_OK ? attr_encode(c, &o, &a->attr_request) : st;
-		st = err;
+		/* An export that this client may not use is not there. */
+		st = c_cross(c, &o) == NFS4_OK ? attr_encode(c, &o, &a->attr_request) : NFS4ERR_NOENT;
 		obj_put(&o);
 	}
 	if (st == NFS4_OK || st == ST_WAIT || st == NFS4ERR_NOENT || st == NFS4ERR_REP_TOO_BIG || st == NFS4ERR_INVAL)
@@ -97,7 +96,7 @@ static nfsstat4 put_entry(struct compound *c, const READDIR4args *a, struct name
 /* Entries from @cookie on, until @limit bytes of output are full or the directory ends. */
 static nfsstat4 put_entries(struct compound *c, const READDIR4args *a, size_t limit, bool *eof, unsigned *count)
 {
-	bool attrs = wants_attrs(&a->attr_request), full = false;
+	bool attrs = wants_attrs(&a->attr_request) || c->cfh.exp->pseudo, full = false;
 	uint64_t cookie = a->cookie;
 
 	*eof = false;
@@ -140,7 +139,7 @@ nfsstat4 op_readdir(struct compound *c)
 	uint32_t end[2];
 	unsigned count = 0;
 	size_t start, limit;
-	bool eof = false;
+	bool eof = false, by_reply;
 	nfsstat4 st = C_DECODE(c, READDIR4args, &a);
 
 	if (st != NFS4_OK)
@@ -156,15 +155,17 @@ nfsstat4 op_readdir(struct compound *c)
 	/* Room for the end of the list and eof stays. */
 	if (a.maxcount < sizeof verf + sizeof end)
 		return NFS4ERR_TOOSMALL;
-	limit = start + a.maxcount - sizeof end;
-	if (limit > c->out->limit - sizeof end)
-		limit = c->out->limit - sizeof end;
+	limit = c->out->limit;
+	if (limit < start + sizeof verf + sizeof end)
+		return NFS4ERR_REP_TOO_BIG;
+	by_reply = limit - start < a.maxcount;
+	limit = (by_reply ? limit : start + a.maxcount) - sizeof end;
 	if (!xa_opaque(&c->out->x, verf, sizeof verf))
 		return NFS4ERR_REP_TOO_BIG;
 	if ((st = put_entries(c, &a, limit, &eof, &count)) != NFS4_OK)
 		return st;
 	if (!count && !eof)
-		return NFS4ERR_TOOSMALL;
+		return by_reply ? NFS4ERR_REP_TOO_BIG : NFS4ERR_TOOSMALL;
 	end[0] = 0;
 	end[1] = eof;
 	return xa_uint32(&c->out->x, &end[0]) && xa_uint32(&c->out->x, &end[1]) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
@@ -230,15 +231,11 @@ nfsstat4 op_create(struct compound *c)
 	if ((fc.type == FS_BLK || fc.type == FS_CHR) && c->cred.uid != 0)
 		return NFS4ERR_PERM;
 	fc.set = attrs.fs;
-	if (c->cred.uid != 0 && ((fc.set.what & FS_SET_UID && fc.set.uid != c->cred.uid)))
-		return NFS4ERR_PERM;
 	if (!(fc.set.what & FS_SET_MODE))
 		fc.set.mode = fc.type == FS_LNK ? 0777 : fc.type == FS_DIR ? 0755 : 0644;
 	fc.set.what |= FS_SET_MODE;
-	attr_new_owner(c, &dir, &fc.set);
-	/* A directory in a set-gid directory is one itself. */
-	if (fc.type == FS_DIR && dir.mode & 02000)
-		fc.set.mode |= 02000;
+	if ((st = attr_new_owner(c, &dir, fc.type, &fc.set)) != NFS4_OK)
+		return st;
 	st = errno_status(c->cfh.node->fs->ops->create(c->cfh.node, a.objname.utf8string_val, a.objname.utf8string_len,
 						       &fc, &n, &ci));
 	if (st != NFS4_OK) {
@@ -289,6 +286,24 @@ nfsstat4 op_remove(struct compound *c)
 	return C_ENCODE(c, REMOVE4resok, &res);
 }
 
+/* A directory that gets another parent has its ".." changed: that takes write permission for it. */
+static nfsstat4 may_move(struct compound *c, const component4 *name)
+{
+	struct fs_node *dir = c->sfh.node, *n;
+	struct obj o;
+	nfsstat4 st;
+
+	if (dir == c->cfh.node)
+		return NFS4_OK;
+	st = errno_status(dir->fs->ops->lookup(dir, name->utf8string_val, name->utf8string_len, 0, &n));
+	if (st != NFS4_OK)
+		return st;
+	o = (struct obj){.exp = c->sfh.exp, .node = n};
+	st = n->type == FS_DIR ? may(c, &o, MAY_WRITE) : NFS4_OK;
+	fs_node_put(n);
+	return st;
+}
+
 nfsstat4 op_rename(struct compound *c)
 {
 	RENAME4args a = {.oldname = {0}};
@@ -310,7 +325,7 @@ nfsstat4 op_rename(struct compound *c)
 	st = may_take(c, &c->cfh, &a.newname);
 	if (st == NFS4ERR_NOENT)
 		st = may_change_dir(c, &c->cfh, NULL);
-	if (st != NFS4_OK)
+	if (st != NFS4_OK || (st = may_move(c, &a.oldname)) != NFS4_OK)
 		return st;
 	st = errno_status(c->cfh.node->fs->ops->rename(c->sfh.node, a.oldname.utf8string_val, a.oldname.utf8string_len,
 						       c->cfh.node, a.newname.utf8string_val, a.newname.utf8string_len,

@@ -208,7 +208,8 @@ static int create_file(struct open_op *op, const component4 *name, nfsstat4 *st)
 		fc.set.mode = 0600; /* until the client says more, its owner's */
 	}
 	fc.set.what &= ~(unsigned)FS_SET_SIZE;
-	attr_new_owner(c, &dattr, &fc.set);
+	if ((*st = attr_new_owner(c, &dattr, FS_REG, &fc.set)) != NFS4_OK)
+		return -EPERM;
 	err = dir->fs->ops->create(dir, name->utf8string_val, name->utf8string_len, &fc, &op->file.node, &ci);
 	if (err == -EEXIST) {
 		/* Found again by lookup, which says what it is in every case. */

@@ -32,6 +32,8 @@ static const struct {
 	{-ESTALE, NFS4ERR_STALE},
 	{-EUCLEAN, NFS4ERR_IO},
 	{-ENOTSUP, NFS4ERR_NOTSUPP},
+	{-EBUSY, NFS4ERR_DELAY},
+	{-EDQUOT, NFS4ERR_DQUOT},
 };
 
 nfsstat4 errno_status(int err)
