@@ -3,17 +3,24 @@
  * alloc.c - new blocks, the table, and the order in which they reach the disk
  *
  * Rules:
- *  1. A block is placed behind everything else, its data on a 4 KiB boundary, its bitmap just before it.
+ *  1. A block is placed behind everything else, its data on a 4 KiB boundary, its bitmap just before it; what is in front of
+ *     the first block (batmap, locators, slack) is never written to.
  *  2. The tail footer is moved before the space in front of it is used. It moves by many blocks at a time; its old place is
- *     never made part of a block, so nothing has to be written over it.
- *  3. A block's data reads as zeros and its bitmap is all ones before its number appears in bat[]. Space that the file had
- *     when it was opened may hold old bytes: it is punched first. Space that the file grew into is zeros already.
- *  4. The table on disk names a block only after block, bitmap and footer are on stable storage: vhd_flush() syncs, writes
- *     the entries that are pending, and syncs again, however many they are.
- *  5. After a failure to write our own metadata nothing more is allocated; what is allocated stays readable.
+ *     never made part of a block, so it cannot show up as data, and it stays whole until the new one is on the disk. Before it
+ *     moves for the first time, the copy at the start is made good: at every cut one of the two can be read.
+ *  3. A block's data reads as zeros before its number appears in bat[]. Space that the file had when it was opened may hold old
+ *     bytes: it is punched first. Space that the file grew into is zeros already.
+ *  4. The table on disk names a block only after its bitmap (all ones), what was written to it, and the footer behind it are on
+ *     stable storage: a flush writes bitmaps, syncs, writes the entries that are pending, and syncs again, however many there are.
+ *  5. A bitmap on disk of a block that was there before gets a bit only after the sector is on stable storage: bitmaps are copied
+ *     before the first sync of a flush and written between the two.
+ *  6. After a failed sync nothing is reported as stable any more, and nothing new is allocated; what there is stays readable.
+ *     A write of our own metadata that fails is tried again by the next flush.
  *
- * So at any cut the image opens, everything flushed is found, and at worst space behind the last block is unused; it is
- * used again by the next opener.
+ * So at any cut the image opens, everything flushed is found, and at worst space behind the last block is unused; an image of
+ * our own making uses it again.
+ *
+ *         bat[b] unused ──vhd_block_ready──► placed, pending ──flush──► ON_DISK
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -26,151 +33,182 @@
 #define AHEAD_BYTES (64u << 20) /* room that is made at a time, at most */
 #define FILE_MAX (UINT64_C(0xffffffff) * VHD_SECTOR)
 
-/* Rule 2: the footer goes behind [.., need). */
-static int grow(struct vhd *v, uint64_t need) REQUIRES(v->mu)
+static int fail(struct vhd *v, int err)
 {
-	uint64_t whole = round_up_u64((uint64_t)v->bitmap_bytes + v->block_size, HIO_ALIGN);
-	uint64_t at = need + (uint64_t)(v->ahead - 1) * whole;
+	int none = 0;
+
+	atomic_compare_exchange_strong(&v->failed, &none, err);
+	return err;
+}
+
+/* A sync that failed is never made good; of other errors the next flush may be free. */
+static int sync_file(struct vhd *v)
+{
+	int err = hio_flush(v->io);
+
+	return err ? fail(v, err) : 0;
+}
+
+/* ---- places -------------------------------------------------------------------------------------------------------------- */
+
+/* Rule 2: with a damaged copy at the start, the footer at the end must not be touched. */
+static int mend_head(struct vhd *v) REQUIRES(v->mu)
+{
 	int err;
 
-	at = round_up_u64(at, VHD_SECTOR);
-	if (at > FILE_MAX)
-		at = round_up_u64(need, VHD_SECTOR);
-	err = hio_write(v->io, &v->footer, sizeof v->footer, at);
-	if (err)
+	if (!v->head_dirty)
+		return 0;
+	if ((err = hio_write(v->io, &v->footer, sizeof v->footer, 0)) < 0 || (err = sync_file(v)) < 0)
 		return err;
-	v->footer_at = at;
-	v->footer_dirty = false;
-	if ((uint64_t)v->ahead * 2 * whole <= AHEAD_BYTES)
-		v->ahead *= 2;
+	v->head_dirty = false;
 	return 0;
 }
 
-/* Rules 1 to 3 up to the place: where a new block's bitmap goes, as a byte offset. */
-static int take_place(struct vhd *v, uint64_t *at)
+static int move_tail(struct vhd *v, uint64_t at) REQUIRES(v->mu)
 {
-	uint64_t data, after, stale = 0;
-	int err = 0;
+	int err = hio_write(v->io, &v->footer, sizeof v->footer, at);
+
+	if (!err) {
+		v->footer_at = at;
+		v->tail_dirty = false;
+		v->grown = true;
+	} else if (!v->tail_dirty) {
+		/* The file may be longer now: the old footer has to be its end again. */
+		hio_truncate(v->io, v->footer_at + sizeof v->footer);
+	}
+	return err;
+}
+
+/* The footer goes behind `need`, with some room in between when the host has it. */
+static int grow(struct vhd *v, uint64_t need) REQUIRES(v->mu)
+{
+	uint64_t whole = (uint64_t)v->bitmap_room + v->block_size, room = (v->ahead - 1) * whole;
+	int err = mend_head(v);
+
+	if (err)
+		return err;
+	if (room && need + room <= FILE_MAX && move_tail(v, need + room) == 0) {
+		if (v->ahead * 2 * whole <= AHEAD_BYTES)
+			v->ahead *= 2;
+		return 0;
+	}
+	err = move_tail(v, need);
+	if (!err && v->ahead == 1 && 2 * whole <= AHEAD_BYTES)
+		v->ahead = 2;
+	return err;
+}
+
+/* Room in pending[] for every allocation that may be under way: one per latch. */
+static int reserve_pending(struct vhd *v) REQUIRES(v->mu)
+{
+	uint32_t cap = v->pending_cap ? v->pending_cap * 2 : 4 * LATCHES;
+	uint32_t *p;
+
+	if (v->npending + LATCHES <= v->pending_cap)
+		return 0;
+	p = realloc(v->pending, cap * sizeof *p);
+	if (!p)
+		return -ENOMEM;
+	v->pending = p;
+	v->pending_cap = cap;
+	return 0;
+}
+
+/* Rules 1 to 3 up to the place: where a new block's data goes. */
+static int take_place(struct vhd *v, uint64_t *data)
+{
+	uint64_t from, after = 0, stale = 0;
+	int err;
 
 	lock_take(&v->mu);
-	err = v->failed;
+	err = atomic_load(&v->failed);
 	if (err)
 		goto out;
-	data = round_up_u64(v->end + v->bitmap_bytes, HIO_ALIGN);
-	/* The present footer stays whole until the new one is there: step over it. */
-	if (data + v->block_size > v->footer_at && data - v->bitmap_bytes < v->footer_at + VHD_SECTOR)
-		data = round_up_u64(v->footer_at + VHD_SECTOR + v->bitmap_bytes, HIO_ALIGN);
-	after = data + v->block_size;
-	if (after > FILE_MAX) {
+	from = round_up_u64(v->end, HIO_ALIGN);
+	after = from + v->bitmap_room + v->block_size;
+	/* The present footer stays whole: step over it. */
+	if (from < v->footer_at + VHD_SECTOR && after > v->footer_at) {
+		from = round_up_u64(v->footer_at + VHD_SECTOR, HIO_ALIGN);
+		after = from + v->bitmap_room + v->block_size;
+	}
+	if (after > FILE_MAX)
 		err = -EFBIG;
+	else
+		err = reserve_pending(v);
+	if (!err && after > v->footer_at)
+		err = grow(v, after);
+	if (err)
 		goto out;
-	}
-	if (after > v->footer_at && (err = grow(v, after)) < 0) {
-		if (err != -ENOSPC)
-			v->failed = err;
-		goto out;
-	}
-	*at = data - v->bitmap_bytes;
+	*data = from + v->bitmap_room;
 	v->end = after;
 	stale = v->stale_end;
 out:
 	lock_drop(&v->mu);
-	if (!err && *at < stale)
-		err = hio_punch(v->io, *at, min_u64(stale, after) - *at);
+	if (!err && from < stale)
+		err = hio_punch(v->io, from, min_u64(stale, after) - from);
 	return err;
-}
-
-static int add_pending(struct vhd *v, uint32_t block)
-{
-	int err = 0;
-
-	lock_take(&v->mu);
-	if (v->npending == v->pending_cap) {
-		uint32_t cap = v->pending_cap ? v->pending_cap * 2 : 64;
-		uint32_t *p = realloc(v->pending, cap * sizeof *p);
-
-		if (p) {
-			v->pending = p;
-			v->pending_cap = cap;
-		} else {
-			err = -ENOMEM;
-		}
-	}
-	if (!err)
-		v->pending[v->npending++] = block;
-	lock_drop(&v->mu);
-	return err;
-}
-
-static int write_full_bitmap(struct vhd *v, uint64_t at)
-{
-	AUTO(freep) uint8_t *ones = malloc(v->bitmap_bytes);
-
-	if (!ones)
-		return -ENOMEM;
-	memset(ones, 0xff, v->bitmap_bytes);
-	return hio_write(v->io, ones, v->bitmap_bytes, at);
 }
 
 static int allocate(struct vhd *v, uint32_t block)
 {
-	uint64_t at = 0;
+	uint64_t data = 0;
 	int err;
 
-	/* Every one of these may fail and leave space unused: rule 3 keeps it from being seen. */
-	if ((err = take_place(v, &at)) < 0 || (err = write_full_bitmap(v, at)) < 0 || (err = add_pending(v, block)) < 0)
+	/* What fails in here leaves space unused at worst: rule 3 keeps it from being seen. */
+	if ((err = take_place(v, &data)) < 0)
 		return err;
-	atomic_store_explicit(&v->state[block], BLOCK_FULL, memory_order_relaxed);
-	atomic_store_explicit(&v->bat[block], (uint32_t)(at / VHD_SECTOR), memory_order_release);
-	return 0;
-}
-
-/* A block that others left with a partial bitmap: its missing sectors become zeros on disk, then its bitmap all ones. */
-static int complete(struct vhd *v, uint32_t block, uint32_t entry)
-{
-	uint32_t sectors = v->block_size / VHD_SECTOR;
-	AUTO(freep) uint8_t *bits = malloc(v->bitmap_bytes);
-	enum block_state st;
-	int err;
-
-	if (!bits)
-		return -ENOMEM;
-	if ((err = vhd_block_state(v, block, entry, bits, &st)) < 0 || st == BLOCK_FULL)
-		return err;
-	for (uint32_t i = 0; i < sectors;) {
-		uint32_t from = i;
-
-		while (i < sectors && !(bits[i / 8] & 0x80 >> i % 8))
-			i++;
-		if (i > from && (err = hio_punch(v->io, bat_data(v, entry) + (uint64_t)from * VHD_SECTOR,
-						 (uint64_t)(i - from) * VHD_SECTOR)) < 0)
-			return err;
-		while (i < sectors && bits[i / 8] & 0x80 >> i % 8)
-			i++;
-	}
-	if ((err = write_full_bitmap(v, (uint64_t)entry * VHD_SECTOR)) < 0)
-		return err;
-	atomic_store_explicit(&v->state[block], BLOCK_FULL, memory_order_release);
-	vhd_forget_map(v, block);
+	atomic_fetch_or(&v->state[block], BLOCK_FULL);
+	/* Together: whoever sees the place and then flushes must find the block pending. */
+	lock_take(&v->mu);
+	v->pending[v->npending++] = block;
+	atomic_store_explicit(&v->bat[block], (uint32_t)((data - v->bitmap_bytes) / VHD_SECTOR), memory_order_release);
+	lock_drop(&v->mu);
 	return 0;
 }
 
 int vhd_block_ready(struct vhd *v, uint32_t block)
 {
 	struct lock *latch = &v->latch[block % LATCHES];
-	uint32_t entry = atomic_load_explicit(&v->bat[block], memory_order_acquire);
-	int err;
+	int err = 0;
 
-	if (entry != VHD_UNUSED && atomic_load_explicit(&v->state[block], memory_order_acquire) == BLOCK_FULL)
+	if (bat_get(v, block) != VHD_UNUSED)
 		return 0;
 	lock_take(latch);
-	entry = atomic_load_explicit(&v->bat[block], memory_order_acquire);
-	err = entry == VHD_UNUSED ? allocate(v, block) : complete(v, block, entry);
+	if (bat_get(v, block) == VHD_UNUSED)
+		err = allocate(v, block);
 	lock_drop(latch);
 	return err;
 }
 
-/* ---- the table -------------------------------------------------------------------------------------------------------- */
+/* ---- flush --------------------------------------------------------------------------------------------------------------- */
+
+#define BATCH 64u
+
+/* All ones, in whole units of the host: the room in front of the bitmap is the block's own. */
+static int write_new_bitmaps(struct vhd *v, const uint32_t *block, uint32_t n)
+{
+	AUTO(freep) uint8_t *ones = n ? hio_alloc(v->bitmap_room) : NULL;
+	uint32_t slack = v->bitmap_room - v->bitmap_bytes;
+	struct iovec iov = {ones, v->bitmap_room};
+	struct hio_req req[BATCH];
+	int err = 0;
+
+	if (!n)
+		return 0;
+	if (!ones)
+		return -ENOMEM;
+	memset(ones, 0, slack);
+	memset(ones + slack, 0xff, v->bitmap_bytes);
+	for (uint32_t i = 0, k; i < n && !err; i += k) {
+		for (k = 0; k < BATCH && i + k < n; k++)
+			req[k] = (struct hio_req){.op = HIO_OP_WRITE,
+						  .off = (uint64_t)bat_get(v, block[i + k]) * VHD_SECTOR - slack,
+						  .iov = &iov,
+						  .niov = 1};
+		err = hio_run(v->io, req, k);
+	}
+	return err;
+}
 
 static int by_number(const void *a, const void *b)
 {
@@ -179,76 +217,91 @@ static int by_number(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-/* Write the table's sectors that hold these blocks, neighbours together. */
-static int write_entries(struct vhd *v, uint32_t *block, uint32_t n)
+/* Write the table's sectors [first, last] as the disk may see them: entries that are not to be there yet are unused. */
+static int write_sectors(struct vhd *v, uint32_t first, uint32_t last)
 {
 	const uint32_t per = VHD_SECTOR / 4;
-	AUTO(freep) be32 *buf = NULL;
+	uint64_t off = (uint64_t)first * VHD_SECTOR;
+	uint64_t len = min_u64((uint64_t)(last - first + 1) * VHD_SECTOR, v->table_bytes - off);
+	AUTO(freep) be32 *buf = hio_alloc(len);
+
+	if (!buf)
+		return -ENOMEM;
+	for (uint32_t k = 0; k < len / 4; k++) {
+		uint32_t b = first * per + k;
+
+		buf[k] = be32_of(block_is(v, b, BLOCK_ON_DISK) ? bat_get(v, b) : VHD_UNUSED);
+	}
+	return hio_write(v->io, buf, len, v->table_off + off);
+}
+
+/* The table's sectors that hold these blocks (sorted), neighbours together. */
+static int write_entries(struct vhd *v, const uint32_t *block, uint32_t n)
+{
+	const uint32_t per = VHD_SECTOR / 4, most = 2048;
 	int err = 0;
 
-	qsort(block, n, sizeof *block, by_number);
 	for (uint32_t i = 0; i < n && !err;) {
-		uint32_t first = block[i] / per, last = first, count;
+		uint32_t first = block[i] / per, last = first;
 
-		while (i < n && block[i] / per <= last + 1 && block[i] / per - first < 512)
+		while (i < n && block[i] / per <= last + 1 && block[i] / per - first < most)
 			last = block[i++] / per;
-		count = (last - first + 1) * per;
-		free(buf);
-		buf = malloc((size_t)count * 4);
-		if (!buf)
-			return -ENOMEM;
-		lock_take(&v->mu);
-		for (uint32_t k = 0; k < count; k++) {
-			uint64_t b = (uint64_t)first * per + k;
-
-			buf[k] = be32_of(b < v->blocks ? v->bat_disk[b] : VHD_UNUSED);
-		}
-		lock_drop(&v->mu);
-		/* Entries past the disk's last block are not ours: a larger table keeps what it had. */
-		count = (uint32_t)min_u64(count, v->blocks - (uint64_t)first * per);
-		err = hio_write(v->io, buf, (size_t)count * 4, v->table_off + (uint64_t)first * VHD_SECTOR);
+		err = write_sectors(v, first, last);
 	}
 	return err;
 }
 
-static int fail(struct vhd *v, int err)
+static int begin_flush(struct vhd *v, uint32_t **block, uint32_t *n)
 {
+	int err = 0;
+
 	lock_take(&v->mu);
-	if (!v->failed)
-		v->failed = err;
+	if (v->tail_dirty)
+		err = move_tail(v, v->footer_at);
+	if (!err)
+		err = mend_head(v);
+	*n = v->npending;
+	*block = malloc(((size_t)*n + 1) * sizeof **block);
+	if (*block && *n)
+		memcpy(*block, v->pending, *n * sizeof **block);
+	else if (!*block)
+		err = -ENOMEM;
 	lock_drop(&v->mu);
 	return err;
+}
+
+static void end_flush(struct vhd *v, uint32_t n)
+{
+	lock_take(&v->mu);
+	v->npending -= n;
+	memmove(v->pending, v->pending + n, v->npending * sizeof *v->pending);
+	lock_drop(&v->mu);
 }
 
 static int flush_dynamic(struct vhd *v)
 {
 	AUTO(freep) uint32_t *block = NULL;
-	uint64_t footer_at;
+	struct bitmap_save *maps = NULL;
+	bool any;
 	uint32_t n;
-	bool dirty;
 	int err;
 
-	lock_take(&v->mu);
-	block = v->pending;
-	n = v->npending;
-	v->pending = NULL;
-	v->npending = v->pending_cap = 0;
-	dirty = v->footer_dirty;
-	footer_at = v->footer_at;
-	v->footer_dirty = false;
-	lock_drop(&v->mu);
-
-	if (dirty && (err = hio_write(v->io, &v->footer, sizeof v->footer, footer_at)) < 0)
-		return fail(v, err);
-	if ((err = hio_flush(v->io)) < 0 || n == 0)
-		return err ? fail(v, err) : 0;
-	lock_take(&v->mu);
+	if ((err = begin_flush(v, &block, &n)) < 0 || (err = vhd_bitmap_save(v, &maps)) < 0)
+		return err;
+	any = n || vhd_bitmap_saved(maps);
+	/* Rules 4 and 5: first what is named, then the names. */
+	if ((err = write_new_bitmaps(v, block, n)) < 0 || (err = sync_file(v)) < 0 || !any)
+		goto out;
 	for (uint32_t i = 0; i < n; i++)
-		v->bat_disk[block[i]] = atomic_load_explicit(&v->bat[block[i]], memory_order_relaxed);
-	lock_drop(&v->mu);
-	if ((err = write_entries(v, block, n)) < 0 || (err = hio_flush(v->io)) < 0)
-		return fail(v, err);
-	return 0;
+		atomic_fetch_or(&v->state[block[i]], BLOCK_ON_DISK);
+	qsort(block, n, sizeof *block, by_number);
+	if ((err = write_entries(v, block, n)) < 0 || (err = vhd_bitmap_write(v, maps)) < 0 || (err = sync_file(v)) < 0)
+		goto out;
+	if (n)
+		end_flush(v, n);
+out:
+	vhd_bitmap_save_free(maps);
+	return err;
 }
 
 int vhd_flush(struct vhd *v)
@@ -257,14 +310,13 @@ int vhd_flush(struct vhd *v)
 
 	if (!v->writable)
 		return 0;
-	if (v->type == VHD_FIXED)
-		return hio_flush(v->io);
 	lock_take(&v->flush_mu);
-	lock_take(&v->mu);
-	err = v->failed;
-	lock_drop(&v->mu);
-	if (!err)
-		err = flush_dynamic(v);
+	err = atomic_load(&v->failed);
+	if (!err && atomic_exchange(&v->wrote, false)) {
+		err = v->type == VHD_FIXED ? sync_file(v) : flush_dynamic(v);
+		if (err)
+			atomic_store(&v->wrote, true);
+	}
 	lock_drop(&v->flush_mu);
 	return err;
 }
@@ -278,13 +330,15 @@ int vhd_trim_tail(struct vhd *v)
 		return 0;
 	lock_take(&v->mu);
 	at = round_up_u64(v->end, VHD_SECTOR);
-	/* Only room that was made here is given back: what an opener found stays as it was. */
-	if (v->ahead > 1 && at < v->footer_at && at >= v->stale_end) {
+	if (v->grown && at < v->footer_at) {
+		/* Both footers are good until the file is cut. */
 		err = hio_write(v->io, &v->footer, sizeof v->footer, at);
 		if (!err)
-			err = hio_flush(v->io);
+			err = sync_file(v);
 		if (!err)
 			err = hio_truncate(v->io, at + sizeof v->footer);
+		if (!err)
+			err = sync_file(v);
 		if (!err)
 			v->footer_at = at;
 	}

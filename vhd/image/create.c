@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* create.c - new images: built under a temporary name beside the target, then renamed into place */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +41,7 @@ static void build_footer(struct vhd_footer *f, enum vhd_type type, uint64_t size
 	f->version = be32_of(0x00010000);
 	f->data_offset = be64_of(type == VHD_FIXED ? UINT64_MAX : sizeof *f);
 	f->timestamp = be32_of((uint32_t)(time(NULL) - VHD_EPOCH));
-	memcpy(f->creator, "vhdn", 4);
+	memcpy(f->creator, VHD_CREATOR, 4);
 	f->creator_version = be32_of(0x00010000);
 	memcpy(f->creator_os, "Wi2k", 4);
 	f->original_size = f->current_size = be64_of(size);
@@ -112,11 +111,7 @@ int vhd_create(const char *path, const struct vhd_create_opts *o, struct why *wh
 		return err;
 	err = write_image(h, o, size);
 	hio_close(h);
-	if (err) {
-		why_set(why, err, "%s: %s", path, strerror(-err));
-	} else if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE) < 0) {
-		err = why_set(why, -errno, "%s: %s", path, strerror(errno));
-	}
+	err = err ? why_set(why, err, "%s: %s", path, strerror(-err)) : hio_publish(tmp, path, why);
 	if (err)
 		unlink(tmp);
 	return err;

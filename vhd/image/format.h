@@ -17,6 +17,7 @@
 #define VHD_SECTOR 512u
 #define VHD_EPOCH 946684800 /* 2000-01-01 in Unix seconds */
 #define VHD_UNUSED 0xffffffffu
+#define VHD_CREATOR "vhdn" /* ours */
 
 struct vhd_footer {
 	uint8_t cookie[8]; /* "conectix" */

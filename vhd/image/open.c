@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * open.c - find the footer, check every structure, close
+ * open.c - find the footer, check it, close
  *
- * The tail footer is read first, as the specification says; the copy at the start of a dynamic image serves when it is bad,
- * and the tail is then written again at the next flush of an image that is open for writing. Nothing is allocated before
- * the sizes that ask for it were compared with the file.
+ * The tail footer is read first, as the specification says; the copy at the start of a dynamic image serves when it is bad
+ * (our own crash while the file grew leaves it so), and whichever was bad is written again by the first flush of an image that
+ * is open for writing. What a dynamic image has besides is checked in table.c.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -17,11 +17,7 @@
 #include "vhd/base/log.h"
 #include "vhd/image/vhd_int.h"
 
-#define BLOCK_MIN VHD_SECTOR
-#define BLOCK_MAX (256u << 20)
-
-/* The image is damaged: the line begins with its path. */
-__attribute__((format(printf, 3, 4))) static int bad(struct vhd *v, struct why *why, const char *fmt, ...)
+int vhd_bad(struct vhd *v, struct why *why, const char *fmt, ...)
 {
 	char text[400];
 	va_list ap;
@@ -61,8 +57,8 @@ static int not_vhd(struct vhd *v, const struct vhd_footer *tail, const struct vh
 	if (has_cookie(tail) || has_cookie(head)) {
 		const struct vhd_footer *f = has_cookie(tail) ? tail : head;
 
-		return bad(v, why, "VHD footer checksum: found %08x, expected %08x", be32_get(f->checksum),
-			   vhd_checksum(f, sizeof *f, offsetof(struct vhd_footer, checksum)));
+		return vhd_bad(v, why, "VHD footer checksum: found %08x, expected %08x", be32_get(f->checksum),
+			       vhd_checksum(f, sizeof *f, offsetof(struct vhd_footer, checksum)));
 	}
 	return why_set(why, -EINVAL, "%s: not a VHD image: no VHD footer at its end or start", path);
 }
@@ -89,35 +85,47 @@ static int find_footer(struct vhd *v, struct why *why)
 	if (!v->tail_ok && !v->head_ok)
 		return not_vhd(v, &tail, &head, why);
 	v->footer = v->tail_ok ? tail : head;
+	if (v->tail_ok && v->head_ok && be32_get(tail.type) != VHD_FIXED && memcmp(&tail, &head, sizeof tail) != 0)
+		log_warn("%s: the footer and its copy at the start differ; the footer is used", hio_path(v->io));
 	return 0;
 }
 
-static int check_footer(struct vhd *v, const struct vhd_open_opts *o, struct why *why)
+static int check_type(struct vhd *v, struct why *why)
 {
 	const struct vhd_footer *f = &v->footer;
 	uint32_t type = be32_get(f->type);
 
 	if (be32_get(f->version) >> 16 != 1)
-		return bad(v, why, "VHD version %u.%u: expected 1.0", be32_get(f->version) >> 16,
-			   be32_get(f->version) & 0xffff);
+		return vhd_bad(v, why, "VHD version %u.%u: expected 1.0", be32_get(f->version) >> 16,
+			       be32_get(f->version) & 0xffff);
 	if (type != VHD_FIXED && type != VHD_DYNAMIC && type != VHD_DIFF)
-		return bad(v, why, "unsupported disk type %u (expected 2, 3 or 4)", type);
-	if (type == VHD_DIFF)
-		return why_set(why, -ENOTSUP, "%s: a differencing image; chains are not supported yet",
-			       hio_path(v->io));
+		return vhd_bad(v, why, "unsupported disk type %u (expected 2, 3 or 4)", type);
 	if (!v->tail_ok && type == VHD_FIXED)
-		return bad(v, why, "a fixed disk without a footer at its end");
+		return vhd_bad(v, why, "a fixed disk without a footer at its end");
+	if (memcmp(f->creator, "tap", 3) == 0 && be32_get(f->creator_version) <= 1 && type != VHD_FIXED)
+		return why_set(why, -ENOTSUP, "%s: made by blktap 0.1, whose sector bitmaps are not VHD's",
+			       hio_path(v->io));
 	v->type = (enum vhd_type)type;
-	v->size = vhd_served_size(f, o->size_from, &v->size_from);
+	return 0;
+}
+
+static int check_footer(struct vhd *v, const struct vhd_open_opts *o, struct why *why)
+{
+	int err = check_type(v, why);
+
+	if (err)
+		return err;
+	v->size = vhd_served_size(&v->footer, o->size_from, &v->size_from);
 	if (v->size > VHD_MAX_SIZE)
-		return bad(v, why, "size %llu is too large (a VHD has at most 2040 GiB)", (unsigned long long)v->size);
+		return vhd_bad(v, why, "size %llu is too large (a VHD has at most 2040 GiB)",
+			       (unsigned long long)v->size);
 	if (v->size % VHD_SECTOR) {
 		log_warn("%s: size %llu is not a multiple of 512; rounded down", hio_path(v->io),
 			 (unsigned long long)v->size);
 		v->size -= v->size % VHD_SECTOR;
 	}
 	if (v->size == 0)
-		return bad(v, why, "size 0");
+		return vhd_bad(v, why, "size 0");
 	return 0;
 }
 
@@ -126,163 +134,10 @@ static int check_fixed(struct vhd *v, struct why *why)
 	uint64_t off = be64_get(v->footer.data_offset);
 
 	if (off != UINT64_MAX && off != UINT32_MAX)
-		return bad(v, why, "a fixed disk with a dynamic header at %llu", (unsigned long long)off);
+		return vhd_bad(v, why, "a fixed disk with a dynamic header at %llu", (unsigned long long)off);
 	if (v->size > round_down_u64(v->file_size, VHD_SECTOR) - (v->file_size % VHD_SECTOR ? 0 : VHD_SECTOR))
-		return bad(v, why, "truncated: the disk has %llu bytes, the file %llu", (unsigned long long)v->size,
-			   (unsigned long long)v->file_size);
-	return 0;
-}
-
-/* ---- dynamic --------------------------------------------------------------------------------------------------------- */
-
-static int check_header(struct vhd *v, const struct vhd_dynamic *d, struct why *why)
-{
-	uint32_t bs = be32_get(d->block_size);
-	uint64_t end;
-
-	if (memcmp(d->cookie, "cxsparse", 8) != 0)
-		return bad(v, why, "no dynamic header at byte %llu", (unsigned long long)v->data_off);
-	if (vhd_checksum(d, sizeof *d, offsetof(struct vhd_dynamic, checksum)) != be32_get(d->checksum))
-		return bad(v, why, "dynamic header checksum: found %08x, expected %08x", be32_get(d->checksum),
-			   vhd_checksum(d, sizeof *d, offsetof(struct vhd_dynamic, checksum)));
-	if (be32_get(d->version) >> 16 != 1)
-		return bad(v, why, "dynamic header version %u: expected 1", be32_get(d->version) >> 16);
-	if (!is_pow2_u64(bs) || bs < BLOCK_MIN || bs > BLOCK_MAX)
-		return bad(v, why, "block size %u: expected a power of two from 512 to %u", bs, BLOCK_MAX);
-	v->block_size = bs;
-	v->block_shift = (uint32_t)__builtin_ctz(bs);
-	v->bitmap_bytes = (uint32_t)round_up_u64((bs / VHD_SECTOR + 7) / 8, VHD_SECTOR);
-	v->entries = be32_get(d->max_table_entries);
-	v->table_off = be64_get(d->table_offset);
-	v->blocks = (uint32_t)((v->size + bs - 1) >> v->block_shift);
-	if (v->entries < v->blocks)
-		return bad(v, why, "BAT too small: %u entries, %u blocks", v->entries, v->blocks);
-	if (v->table_off % VHD_SECTOR || v->table_off < VHD_SECTOR)
-		return bad(v, why, "BAT at byte %llu", (unsigned long long)v->table_off);
-	if (!add_ok(v->table_off, (uint64_t)v->entries * 4, &end) || end > v->file_size)
-		return bad(v, why, "truncated: BAT of %u entries at byte %llu, the file has %llu bytes", v->entries,
-			   (unsigned long long)v->table_off, (unsigned long long)v->file_size);
-	if (v->table_off < v->data_off + sizeof *d && end > v->data_off)
-		return bad(v, why, "BAT at byte %llu overlaps the dynamic header", (unsigned long long)v->table_off);
-	return 0;
-}
-
-static int read_table(struct vhd *v, struct why *why)
-{
-	size_t n = v->blocks;
-	AUTO(freep) be32 *raw = malloc(n * 4);
-	int err;
-
-	v->bat = malloc(n * sizeof *v->bat);
-	v->bat_disk = malloc(n * sizeof *v->bat_disk);
-	v->state = calloc(n, sizeof *v->state);
-	if (!raw || !v->bat || !v->bat_disk || !v->state)
-		return -ENOMEM;
-	err = hio_read(v->io, raw, n * 4, v->table_off);
-	if (err)
-		return why_set(why, err, "%s: reading the BAT: %s", hio_path(v->io), strerror(-err));
-	for (size_t i = 0; i < n; i++) {
-		v->bat_disk[i] = be32_get(raw[i]);
-		atomic_init(&v->bat[i], v->bat_disk[i]);
-	}
-	return 0;
-}
-
-/* Where the metadata in front of the blocks ends: headers, table, XenServer's batmap. */
-static int metadata_end(struct vhd *v, uint64_t *end)
-{
-	uint64_t e = round_up_u64(v->table_off + (uint64_t)v->entries * 4, VHD_SECTOR);
-	struct vhd_batmap bm;
-	int err;
-
-	e = max_u64(e, v->data_off + sizeof(struct vhd_dynamic));
-	*end = e;
-	if (memcmp(v->footer.creator, "tap", 3) != 0 || e + sizeof bm > v->file_size)
-		return 0;
-	if ((err = hio_read(v->io, &bm, sizeof bm, e)) < 0)
-		return err;
-	if (memcmp(bm.cookie, "tdbatmap", 8) == 0) {
-		uint64_t off = be64_get(bm.offset), len = (uint64_t)be32_get(bm.sectors) * VHD_SECTOR;
-
-		e += sizeof bm;
-		if (off >= e && range_ok(off, len, v->file_size))
-			e = off + len;
-	}
-	*end = e;
-	return 0;
-}
-
-struct place {
-	uint32_t sector, block;
-};
-
-static int by_sector(const void *a, const void *b)
-{
-	const struct place *x = a, *y = b;
-
-	return x->sector < y->sector ? -1 : x->sector > y->sector;
-}
-
-/* Every block lies inside the file, behind the metadata, and on none of the others. */
-static int check_places(struct vhd *v, struct why *why)
-{
-	uint64_t whole = (uint64_t)v->bitmap_bytes + v->block_size, meta, limit;
-	AUTO(freep) struct place *p = NULL;
-	size_t n = 0;
-	int err;
-
-	if ((err = metadata_end(v, &meta)) < 0)
-		return err;
-	limit = v->file_size - (v->tail_ok ? VHD_SECTOR - (v->file_size % VHD_SECTOR == 511) : 0);
-	p = malloc(((size_t)v->blocks + 1) * sizeof *p);
-	if (!p)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < v->blocks; i++)
-		if (v->bat_disk[i] != VHD_UNUSED)
-			p[n++] = (struct place){v->bat_disk[i], i};
-	qsort(p, n, sizeof *p, by_sector);
-	v->end = meta;
-	for (size_t i = 0; i < n; i++) {
-		uint64_t at = (uint64_t)p[i].sector * VHD_SECTOR;
-
-		if (at < meta)
-			return bad(v, why,
-				   "block %u: BAT entry points at sector %u, which overlaps metadata (%llu sectors)",
-				   p[i].block, p[i].sector, (unsigned long long)(meta / VHD_SECTOR));
-		if (!range_ok(at, whole, limit))
-			return bad(
-				v, why,
-				"block %u: BAT entry points at sector %u, outside the file (%llu sectors); truncated?",
-				p[i].block, p[i].sector, (unsigned long long)(v->file_size / VHD_SECTOR));
-		if (i && (uint64_t)p[i - 1].sector * VHD_SECTOR + whole > at)
-			return bad(v, why, "blocks %u and %u overlap, at sector %u", p[i - 1].block, p[i].block,
-				   p[i].sector);
-		v->end = at + whole;
-	}
-	v->footer_at = v->tail_ok ? limit : round_up_u64(v->file_size, VHD_SECTOR);
-	v->stale_end = round_up_u64(v->file_size, VHD_SECTOR);
-	v->footer_dirty = !v->tail_ok;
-	return 0;
-}
-
-static int open_dynamic(struct vhd *v, struct why *why)
-{
-	struct vhd_dynamic d;
-	int err;
-
-	v->data_off = be64_get(v->footer.data_offset);
-	if (v->data_off % VHD_SECTOR || v->data_off < VHD_SECTOR || !range_ok(v->data_off, sizeof d, v->file_size))
-		return bad(v, why, "dynamic header position %llu (the file has %llu bytes)",
-			   (unsigned long long)v->data_off, (unsigned long long)v->file_size);
-	if ((err = hio_read(v->io, &d, sizeof d, v->data_off)) < 0)
-		return why_set(why, err, "%s: reading the dynamic header: %s", hio_path(v->io), strerror(-err));
-	if ((err = check_header(v, &d, why)) < 0 || (err = read_table(v, why)) < 0 || (err = check_places(v, why)) < 0)
-		return err;
-	if (!v->tail_ok)
-		log_warn("%s: the footer at the end is missing or damaged; the copy at the start is used%s",
-			 hio_path(v->io), v->writable ? ", and the end will be written again" : "");
-	else if (!v->head_ok)
-		log_warn("%s: the footer's copy at the start is damaged", hio_path(v->io));
+		return vhd_bad(v, why, "truncated: the disk has %llu bytes, the file %llu", (unsigned long long)v->size,
+			       (unsigned long long)v->file_size);
 	return 0;
 }
 
@@ -296,19 +151,18 @@ static struct vhd *vhd_alloc(void)
 		return NULL;
 	for (unsigned i = 0; i < LATCHES; i++)
 		lock_init(&v->latch[i]);
-	for (unsigned i = 0; i < MAPS; i++)
-		v->maps[i].block = VHD_UNUSED;
 	lock_init(&v->mu);
 	lock_init(&v->flush_mu);
 	lock_init(&v->maps_mu);
+	list_init(&v->maps_lru);
+	list_init(&v->maps_dirty);
 	v->ahead = 1;
 	return v;
 }
 
 static void vhd_free(struct vhd *v)
 {
-	for (unsigned i = 0; i < MAPS; i++)
-		free(v->maps[i].bits);
+	vhd_bitmap_free_all(v);
 	for (unsigned i = 0; i < LATCHES; i++)
 		lock_fini(&v->latch[i]);
 	lock_fini(&v->mu);
@@ -316,9 +170,9 @@ static void vhd_free(struct vhd *v)
 	lock_fini(&v->maps_mu);
 	hio_close(v->io);
 	free(v->bat);
-	free(v->bat_disk);
 	free(v->state);
 	free(v->pending);
+	free(v->parents);
 	free(v);
 }
 
@@ -326,6 +180,17 @@ static void vhd_freep(struct vhd **v)
 {
 	if (*v)
 		vhd_free(*v);
+}
+
+/* Until chains are followed: better no data than the parent's read as zeros. */
+static int refuse_child(struct vhd *v, struct why *why)
+{
+	struct vhd_info info;
+
+	vhd_info(v, &info);
+	return why_set(why, -ENOTSUP, "%s: a differencing image over \"%.200s\"; chains are not supported yet",
+		       hio_path(v->io),
+		       info.nparents && info.parent[0].path[0] ? info.parent[0].path : info.parent_name);
 }
 
 int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why)
@@ -351,24 +216,26 @@ int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opt
 	v->file_size = (uint64_t)size;
 	if ((err = find_footer(v, why)) < 0 || (err = check_footer(v, o, why)) < 0)
 		return err;
-	err = v->type == VHD_FIXED ? check_fixed(v, why) : open_dynamic(v, why);
-	if (err < 0)
+	if ((err = v->type == VHD_FIXED ? check_fixed(v, why) : vhd_open_dynamic(v, why)) < 0)
 		return err;
+	atomic_init(&v->wrote, v->type != VHD_FIXED && (!v->tail_ok || !v->head_ok));
+	v->info_only = v->type == VHD_DIFF;
+	if (v->info_only && !(o->flags & VHD_OPEN_INFO))
+		return refuse_child(v, why);
 	*out = TAKE(v);
 	return 0;
 }
 
 int vhd_close(struct vhd *v)
 {
-	int err = 0, trim;
+	int err = 0;
 
 	if (!v)
 		return 0;
 	if (v->writable) {
 		err = vhd_flush(v);
-		trim = err ? 0 : vhd_trim_tail(v);
 		if (!err)
-			err = trim ? trim : hio_flush(v->io);
+			err = vhd_trim_tail(v);
 	}
 	vhd_free(v);
 	return err;
@@ -394,39 +261,7 @@ const char *vhd_path(const struct vhd *v)
 	return hio_path(v->io);
 }
 
-static void printable(char *to, const uint8_t *from)
+struct hio *vhd_host(struct vhd *v)
 {
-	for (int i = 0; i < 4; i++)
-		to[i] = from[i] >= 0x20 && from[i] < 0x7f ? (char)from[i] : '?';
-	to[4] = '\0';
-}
-
-void vhd_info(const struct vhd *v, struct vhd_info *info)
-{
-	const struct vhd_footer *f = &v->footer;
-	int64_t now = hio_size(v->io);
-
-	*info = (struct vhd_info){
-		.type = v->type,
-		.creator_version = be32_get(f->creator_version),
-		.size = v->size,
-		.size_current = be64_get(f->current_size),
-		.size_chs = vhd_chs_size(f),
-		.size_from = v->size_from,
-		.cylinders = be16_get(f->cylinders),
-		.heads = f->heads,
-		.sectors = f->sectors,
-		.block_size = v->block_size,
-		.blocks = v->blocks,
-		.file_size = now < 0 ? v->file_size : (uint64_t)now,
-		.created = (int64_t)be32_get(f->timestamp) + VHD_EPOCH,
-		.tail_ok = v->tail_ok,
-		.head_ok = v->head_ok,
-		.saved_state = f->saved_state != 0,
-	};
-	printable(info->creator, f->creator);
-	printable(info->creator_os, f->creator_os);
-	memcpy(info->uuid, f->uuid, sizeof info->uuid);
-	for (uint32_t i = 0; i < v->blocks; i++)
-		info->blocks_allocated += atomic_load_explicit(&v->bat[i], memory_order_relaxed) != VHD_UNUSED;
+	return v->io;
 }

@@ -18,6 +18,7 @@
 #include "vhd/base/why.h"
 
 struct vhd; /* one open image; opaque, see image/vhd_int.h */
+struct hio; /* its host file, vhd/io/hio.h */
 
 enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFF = 4 }; /* as in the footer */
 enum vhd_size_from { VHD_SIZE_AUTO, VHD_SIZE_CHS, VHD_SIZE_CURRENT };
@@ -28,6 +29,7 @@ enum vhd_open_flags {
 	VHD_OPEN_WRITE = 1 << 0,  /* else read-only */
 	VHD_OPEN_NOLOCK = 1 << 1, /* do not take the image lock: info on an image that a server holds */
 	VHD_OPEN_CACHED = 1 << 2, /* through the host's page cache (tools) */
+	VHD_OPEN_INFO = 1 << 3, /* only for vhd_info(): parents are not looked for, transfers get -ENOTSUP in a child */
 };
 
 struct vhd_open_opts {
@@ -53,6 +55,8 @@ void vhd_closep(struct vhd **v);
 uint64_t vhd_size(const struct vhd *v); /* bytes, a multiple of 512 */
 bool vhd_writable(const struct vhd *v);
 const char *vhd_path(const struct vhd *v);
+/* The host file of the image itself, for tests that watch or disturb what goes to it; not for transfers. */
+struct hio *vhd_host(struct vhd *v);
 
 struct vhd_run {       /* one answer of vhd_map() */
 	uint64_t off;  /* bytes into the host file of `layer`; undefined for a hole */
@@ -69,6 +73,16 @@ struct vhd_run {       /* one answer of vhd_map() */
  * Return: 0; -EINVAL range outside the disk; -EIO a sector bitmap could not be read.
  */
 int vhd_map(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run);
+
+/**
+ * vhd_next_data() - the first byte at or after @off that may not read as zero, and the end of that run
+ *
+ * Follows BAT and sector bitmaps, and the host's own holes below them (SEEK_DATA). Runs in different blocks are reported
+ * one by one. Asks the host: for tools and SEEK, not for every READ.
+ *
+ * Return: 0, *data == *end == vhd_size(v) when only zeros follow; -EINVAL off > vhd_size(v); -EIO.
+ */
+int vhd_next_data(struct vhd *v, uint64_t off, uint64_t *data, uint64_t *end);
 
 /* One transfer of a guest range. Extents of a batch may touch different blocks; they are resolved, split and sent to the
  * host together. */
@@ -92,7 +106,8 @@ int vhd_write(struct vhd *v, const void *buf, uint64_t len, uint64_t off);
 /* The range reads as zeros from now on; whole blocks give their space back. A hint for what it cannot do. */
 int vhd_discard(struct vhd *v, uint64_t off, uint64_t len);
 
-/* What was written before this call is on stable storage, and would be found by an opener after a crash. */
+/* What was written before this call is on stable storage, and would be found by an opener after a crash. An error other than
+ * -ENOSPC stays: nothing written later is reported as stable either. */
 int vhd_flush(struct vhd *v);
 
 /* What `vhdnfs image info` shows. */
@@ -112,8 +127,18 @@ struct vhd_info {
 	uint64_t file_size;
 	int64_t created; /* seconds since 1970 */
 	uuid_t uuid;
-	bool tail_ok, head_ok; /* which copies of the footer were good */
+	bool tail_ok, head_ok; /* which copies of the footer were good; a fixed disk has no head */
 	bool saved_state;
+	bool batmap; /* XenServer's map of full blocks is there */
+	/* differencing */
+	uuid_t parent_uuid;
+	int64_t parent_time;   /* seconds since 1970; 0: not said */
+	char parent_name[520]; /* UTF-8, as the header has it; cut when longer */
+	unsigned nparents;
+	struct vhd_parent_path {
+		char code[5];   /* "W2ru", "W2ku", "MacX", … */
+		char path[520]; /* UTF-8, as the locator has it; empty: not understood */
+	} parent[8];
 };
 void vhd_info(const struct vhd *v, struct vhd_info *info);
 

@@ -5,32 +5,39 @@
  * Locks, outermost first:
  *
  *     flush_mu   one flush at a time
- *     latch[n]   the blocks whose number is n modulo LATCHES: first write into one, completing its bitmap
- *     mu         end, footer_at, pending, bat_disk; the allocator
- *     maps_mu    the small cache of partial bitmaps
+ *     latch[n]   the blocks whose number is n modulo LATCHES: first write into one
+ *     mu         the allocator: end, footer_at, pending
+ *     maps_mu    the bitmaps that are in memory
  *
- * bat[] is read without a lock: an entry changes once, from unused to a place that is ready to be read. mu and maps_mu are
- * not held across I/O but when the file grows (a footer is written then, once for many blocks).
+ * bat[] is read without a lock: an entry changes once, from unused to a place that is ready to be read. maps_mu is never held
+ * across I/O; mu only when the file grows (a footer is written then, once for many blocks); latches while a block's place is
+ * made ready.
+ *
+ * What is known of a block is in state[]:
+ *
+ *     0 ──first look at the bitmap──► PARTIAL ──last sector written──► FULL
+ *     0 ──first look / allocation──────────────────────────────────► FULL
+ *
+ * FULL: every sector is in the block, the bitmap need not be asked, and never will be again. PARTIAL: the bitmap in memory
+ * (bitmap.c) decides. ON_DISK is independent: the table on disk names the block; until then the next flush has to.
  */
 #ifndef VHDNFS_IMAGE_VHD_INT_H
 #define VHDNFS_IMAGE_VHD_INT_H
 
 #include <stdatomic.h>
 
+#include "vhd/base/list.h"
 #include "vhd/base/lock.h"
 #include "vhd/image/format.h"
 #include "vhd/image/vhd.h"
 #include "vhd/io/hio.h"
 
 #define LATCHES 64u
-#define MAPS 256u /* partial bitmaps that are remembered */
+#define MAP_BUCKETS 1024u
 
-enum block_state { BLOCK_UNKNOWN, BLOCK_FULL, BLOCK_PARTIAL }; /* what is known of a block's bitmap */
+enum block_state { BLOCK_FULL = 1 << 0, BLOCK_PARTIAL = 1 << 1, BLOCK_ON_DISK = 1 << 2 };
 
-struct partial_map {
-	uint32_t block; /* VHD_UNUSED: empty */
-	uint8_t *bits;
-};
+struct bitmap; /* of one block, in memory; bitmap.c */
 
 struct vhd {
 	struct hio *io;
@@ -41,35 +48,62 @@ struct vhd {
 	uint64_t file_size; /* at open */
 	bool writable;
 	bool tail_ok, head_ok;
-	int failed; /* guarded by mu: a write of our own metadata failed: nothing new is allocated */
+	bool info_only;    /* a child without its parents: no transfers */
+	atomic_bool wrote; /* something that no flush has covered yet */
+	atomic_int failed; /* nothing can be made stable any more: nothing new is allocated, every flush fails */
+	struct lock flush_mu;
 
-	/* dynamic */
+	/* dynamic; set at open */
+	struct vhd_dynamic header;
+	uint64_t data_off; /* of the dynamic header */
 	uint64_t table_off;
-	uint32_t entries; /* of the table */
-	uint32_t blocks;  /* that the disk needs: entries in use at most */
+	uint64_t table_bytes; /* that may be written: whole sectors where they are the table's own */
+	uint64_t meta_end;    /* headers, table, locators, batmap are below */
+	uint32_t entries;     /* of the table, the padding of its last sector included */
+	uint32_t blocks;      /* that the disk needs: entries in use at most */
 	uint32_t block_size, block_shift;
-	uint32_t bitmap_bytes;  /* on disk: whole sectors */
-	uint64_t data_off;      /* of the dynamic header */
-	_Atomic(uint32_t) *bat; /* sector of each block's bitmap, or VHD_UNUSED */
-	_Atomic(uint8_t) *state;
+	uint32_t bitmap_bytes; /* on disk: whole sectors */
+	uint32_t bitmap_room;  /* what a new block takes for it, in front of its data: whole HIO_ALIGN units */
+	bool batmap;
+	struct vhd_parent_path *parents; /* of a child */
+	unsigned nparents;
+
+	_Atomic(uint32_t) *bat;  /* [entries] sector of each block's bitmap, or VHD_UNUSED */
+	_Atomic(uint8_t) *state; /* [entries] enum block_state */
 	struct lock latch[LATCHES];
+
 	struct lock mu;
-	uint32_t *bat_disk GUARDED_BY(mu); /* the table as it is on disk */
-	uint32_t *pending GUARDED_BY(mu);  /* blocks in bat[] and not yet in bat_disk[] */
+	uint32_t *pending GUARDED_BY(mu); /* blocks that the table on disk does not name yet */
 	uint32_t npending GUARDED_BY(mu), pending_cap GUARDED_BY(mu);
-	uint64_t end GUARDED_BY(mu);       /* behind the last block */
+	uint64_t end GUARDED_BY(mu);       /* new blocks go here or behind */
 	uint64_t footer_at GUARDED_BY(mu); /* where the tail footer is */
 	uint64_t stale_end GUARDED_BY(mu); /* below this the file may hold old bytes between the blocks */
 	uint32_t ahead GUARDED_BY(mu);     /* blocks of room to make at the next growth */
-	bool footer_dirty GUARDED_BY(mu);
-	struct lock flush_mu;
+	bool tail_dirty GUARDED_BY(mu);    /* the footer at the end is missing or damaged */
+	bool head_dirty GUARDED_BY(mu);    /* the same for its copy at the start */
+	bool grown GUARDED_BY(mu);         /* room was made that closing gives back */
+
 	struct lock maps_mu;
-	struct partial_map maps[MAPS] GUARDED_BY(maps_mu);
+	struct bitmap *map[MAP_BUCKETS] GUARDED_BY(maps_mu);
+	struct list maps_lru GUARDED_BY(maps_mu);   /* clean ones, coldest first */
+	struct list maps_dirty GUARDED_BY(maps_mu); /* with bits that the disk lacks */
+	uint64_t maps_bytes GUARDED_BY(maps_mu), maps_ndirty GUARDED_BY(maps_mu);
+	uint64_t maps_seq GUARDED_BY(maps_mu); /* counts bitmaps that left memory after they were changed */
 };
 
 static inline uint64_t bat_data(const struct vhd *v, uint32_t entry)
 {
 	return (uint64_t)entry * VHD_SECTOR + v->bitmap_bytes;
+}
+
+static inline uint32_t bat_get(const struct vhd *v, uint32_t block)
+{
+	return atomic_load_explicit(&v->bat[block], memory_order_acquire);
+}
+
+static inline bool block_is(const struct vhd *v, uint32_t block, enum block_state bit)
+{
+	return atomic_load_explicit(&v->state[block], memory_order_acquire) & bit;
 }
 
 /* ---- footer.c ---- */
@@ -80,15 +114,37 @@ void vhd_geometry(uint64_t sectors, uint16_t *c, uint8_t *h, uint8_t *s);
 uint64_t vhd_chs_size(const struct vhd_footer *f);
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used);
 
+/* ---- open.c ---- */
+/* The image is damaged: -EUCLEAN, and a line that begins with its path. */
+int vhd_bad(struct vhd *v, struct why *why, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- table.c: the dynamic header, the table, and where everything lies ---- */
+int vhd_open_dynamic(struct vhd *v, struct why *why);
+
+/* ---- parent.c ---- */
+/* Reads and checks the locators of a child. */
+int vhd_check_locators(struct vhd *v, struct why *why);
+void vhd_parent_info(const struct vhd *v, struct vhd_info *info);
+
+/* ---- bitmap.c ---- */
+/* Bits from sector @s of a block on, at most @max of them, that have the same value. Loads the bitmap when needed. */
+int vhd_bitmap_run(struct vhd *v, uint32_t block, uint32_t s, uint32_t max, bool *set, uint32_t *n);
+/* The sectors were written: they are in the block from now on. */
+int vhd_bitmap_set(struct vhd *v, uint32_t block, uint32_t s, uint32_t n);
+/* Is it time to flush for the sake of the bitmaps alone? */
+bool vhd_bitmap_pressure(struct vhd *v);
+/* What the disk lacks, copied before the first sync of a flush, written after it. */
+struct bitmap_save;
+int vhd_bitmap_save(struct vhd *v, struct bitmap_save **save);
+uint32_t vhd_bitmap_saved(const struct bitmap_save *save);
+int vhd_bitmap_write(struct vhd *v, struct bitmap_save *save);
+void vhd_bitmap_save_free(struct bitmap_save *save);
+void vhd_bitmap_free_all(struct vhd *v);
+
 /* ---- alloc.c ---- */
-/* The block exists and every sector of it may be written without touching its bitmap. */
+/* The block has a place; what was never written in it reads as zeros. */
 int vhd_block_ready(struct vhd *v, uint32_t block);
 /* Put the tail footer behind the last block and cut the file there. */
 int vhd_trim_tail(struct vhd *v);
-
-/* ---- map.c ---- */
-/* Is the block's bitmap all ones? Reads it once. On BLOCK_PARTIAL, @bits (bitmap_bytes, may be NULL) is filled. */
-int vhd_block_state(struct vhd *v, uint32_t block, uint32_t entry, uint8_t *bits, enum block_state *st);
-void vhd_forget_map(struct vhd *v, uint32_t block);
 
 #endif

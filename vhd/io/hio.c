@@ -7,15 +7,18 @@
  * all of it, under the file's rmw lock, because two such writes may share a unit.
  *
  * The end of the file is the exception: it need not be aligned (a footer is 512 bytes), and O_DIRECT writes whole units, so
- * a write that ends past it may make the file longer than it was asked to. The bounce path puts the length back.
+ * a write that ends past it may make the file longer than it was asked to. The bounce path puts the length back, so every
+ * write that makes the file longer holds the rmw lock. h->reach says without a system call which ones those may be.
  */
 #include "vhd/io/hio.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -35,46 +38,71 @@ void *hio_alloc(size_t len)
 
 /* ---- opening -------------------------------------------------------------------------------------------------------- */
 
-static int open_fd(const char *path, unsigned flags, bool *direct)
+static hio_hook_fn *default_hook;
+static void *default_hook_arg;
+
+void hio_set_default_hook(hio_hook_fn *fn, void *arg)
+{
+	default_hook = fn;
+	default_hook_arg = arg;
+}
+
+/* A FIFO or device in place of a file must not make us wait; a regular file must not answer "try again" later. */
+static int open_fd(const char *path, unsigned flags)
 {
 	int fl = (flags & HIO_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-	int fd = -1;
+	int fd = open(path, flags & HIO_CREATE ? fl | O_CREAT | O_EXCL : fl, 0666);
 
-	if (flags & HIO_CREATE)
-		fl |= O_CREAT | O_EXCL;
-	*direct = !(flags & HIO_CACHED);
-	if (*direct)
-		fd = open(path, fl | O_DIRECT, 0666);
-	if (fd < 0 && (!*direct || errno == EINVAL)) {
-		/* A host file system without O_DIRECT may have made the file before it refused. */
-		fd = open(path, *direct ? fl & ~O_EXCL : fl, 0666);
-		*direct = false;
+	if (fd >= 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0) {
+		int err = -errno;
+
+		close(fd);
+		return err;
 	}
 	return fd < 0 ? -errno : fd;
 }
 
-/* The alignment O_DIRECT asks for: the logical block size; 4 KiB where nobody says. */
+/* The alignment that O_DIRECT asks for: what the host says, else what a read shows. 0: it does no direct I/O here. */
 static uint32_t direct_align(int fd, bool block_device)
 {
-	struct statx sx;
+	AUTO(freep) uint8_t *buf = NULL;
 	int sector;
 
-	if (block_device && ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0)
-		return (uint32_t)sector;
 #ifdef STATX_DIOALIGN
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 && sx.stx_mask & STATX_DIOALIGN &&
-	    is_pow2_u64(sx.stx_dio_offset_align))
-		return sx.stx_dio_offset_align;
-#else
-	(void)sx;
+	struct statx sx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 && sx.stx_mask & STATX_DIOALIGN) {
+		uint32_t n = sx.stx_dio_offset_align > sx.stx_dio_mem_align ? sx.stx_dio_offset_align
+									    : sx.stx_dio_mem_align;
+
+		return sx.stx_dio_offset_align && is_pow2_u64(n) && n <= HIO_ALIGN ? n : 0;
+	}
 #endif
-	return HIO_ALIGN;
+	if (block_device && ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0)
+		return (uint32_t)sector <= HIO_ALIGN ? (uint32_t)sector : 0;
+	buf = hio_alloc(HIO_ALIGN);
+	return buf && pread(fd, buf + 512, 512, 0) == 512 ? 512 : HIO_ALIGN;
+}
+
+static void go_direct(struct hio *h)
+{
+	int fl = fcntl(h->fd, F_GETFL);
+
+	h->align = 1;
+	if (fl < 0 || fcntl(h->fd, F_SETFL, fl | O_DIRECT) < 0)
+		return;
+	h->align = direct_align(h->fd, h->block_device);
+	if (!h->align) {
+		h->align = 1;
+		fcntl(h->fd, F_SETFL, fl);
+	}
 }
 
 int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why)
 {
 	AUTO(hio_closep) struct hio *h = calloc(1, sizeof *h);
 	struct stat st;
+	int64_t size;
 	int err;
 
 	if (!h)
@@ -84,18 +112,23 @@ int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why
 	h->path = strdup(path);
 	if (!h->path)
 		return -ENOMEM;
-	h->fd = open_fd(path, flags, &h->direct);
-	if (h->fd < 0) {
-		err = h->fd;
+	h->fd = err = open_fd(path, flags);
+	if (err < 0)
 		return why_set(why, err, "%s: %s", path, strerror(-err));
-	}
 	if (fstat(h->fd, &st) < 0)
 		return why_set(why, -errno, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return why_set(why, -EINVAL, "%s: not a regular file or block device", path);
 	h->writable = flags & HIO_WRITE;
 	h->block_device = S_ISBLK(st.st_mode);
-	h->align = h->direct ? direct_align(h->fd, h->block_device) : 1;
+	h->hook = default_hook;
+	h->hook_arg = default_hook_arg;
+	h->align = 1;
+	if (!(flags & HIO_CACHED))
+		go_direct(h);
+	if ((size = hio_size(h)) < 0)
+		return why_set(why, (int)size, "%s: %s", path, strerror((int)-size));
+	atomic_init(&h->reach, (uint64_t)size);
 	if (flags & HIO_LOCK && (err = hio_lock_image(h->fd, h->writable)) < 0) {
 		if (err == -EBUSY)
 			return why_set(why, err, "%s: in use by another process", path);
@@ -137,6 +170,11 @@ int64_t hio_size(struct hio *h)
 	return fstat(h->fd, &st) < 0 ? -errno : st.st_size;
 }
 
+void hio_set_align(struct hio *h, uint32_t align)
+{
+	h->align = align;
+}
+
 void hio_set_hook(struct hio *h, hio_hook_fn *fn, void *arg)
 {
 	h->hook = fn;
@@ -161,13 +199,8 @@ static uint64_t iov_len(const struct iovec *iov, int niov)
 
 bool hio_xfer_advance(struct hio_xfer *x, int64_t done)
 {
-	if (done < 0) {
-		x->req->result = (int)done;
-		x->left = 0;
-		return true;
-	}
-	if (done == 0 && x->req->op == HIO_OP_WRITE) {
-		x->req->result = -EIO;
+	if (done < 0 || (done == 0 && x->req->op == HIO_OP_WRITE)) {
+		x->req->result = done < 0 ? (int)done : -EIO;
 		x->left = 0;
 		return true;
 	}
@@ -201,7 +234,7 @@ static void run_syscalls(struct hio *h, struct hio_xfer *x, unsigned n)
 					       ? preadv(h->fd, x[i].iov, x[i].niov, (off_t)x[i].off)
 					       : pwritev(h->fd, x[i].iov, x[i].niov, (off_t)x[i].off);
 
-			if (done < 0 && errno == EINTR)
+			if (done < 0 && (errno == EINTR || errno == EAGAIN))
 				continue;
 			hio_xfer_advance(&x[i], done < 0 ? -errno : done);
 		}
@@ -209,8 +242,9 @@ static void run_syscalls(struct hio *h, struct hio_xfer *x, unsigned n)
 
 static void run_aligned(struct hio *h, struct hio_xfer *x, unsigned n)
 {
-	if (n == 1 || hio_uring_run(h->fd, x, n) < 0)
-		run_syscalls(h, x, n);
+	if (n > 1)
+		hio_uring_run(h->fd, x, n);
+	run_syscalls(h, x, n);
 }
 
 static bool is_aligned(const struct hio *h, const struct hio_req *r)
@@ -226,6 +260,7 @@ static bool is_aligned(const struct hio *h, const struct hio_req *r)
 
 /* ---- the bounce path ---------------------------------------------------------------------------------------------------- */
 
+/* One aligned transfer; short of h->rmw, it must not make the file longer. */
 static int raw(struct hio *h, enum hio_op op, void *buf, uint64_t len, uint64_t off)
 {
 	struct iovec iov = {buf, len};
@@ -236,29 +271,43 @@ static int raw(struct hio *h, enum hio_op op, void *buf, uint64_t len, uint64_t 
 	return r.result;
 }
 
-static int bounce_write(struct hio *h, const uint8_t *from, uint64_t len, uint64_t off)
+/* Whole units were written up to @end, but only the bytes below @want were meant: cut off the rest if it is new. */
+static int settle_length(struct hio *h, uint64_t size_before, uint64_t want, uint64_t end) REQUIRES(h->rmw)
+{
+	want = max_u64(want, size_before);
+	if (!h->block_device && end > want && ftruncate(h->fd, (off_t)want) < 0)
+		return -errno;
+	if (want > atomic_load(&h->reach))
+		atomic_store(&h->reach, want);
+	return 0;
+}
+
+static int write_units(struct hio *h, uint8_t *buf, const uint8_t *from, uint64_t len, uint64_t off) REQUIRES(h->rmw)
 {
 	uint64_t start = round_down_u64(off, h->align), end = round_up_u64(off + len, h->align);
-	AUTO(freep) uint8_t *buf = hio_alloc(end - start);
-	int64_t size;
+	int64_t size = hio_size(h);
+	int err = size < 0 ? (int)size : 0;
+
+	if (!err && start != off)
+		err = raw(h, HIO_OP_READ, buf, h->align, start);
+	if (!err && end != off + len && (end - start > h->align || start == off))
+		err = raw(h, HIO_OP_READ, buf + (end - start - h->align), h->align, end - h->align);
+	if (err)
+		return err;
+	memcpy(buf + (off - start), from, len);
+	err = raw(h, HIO_OP_WRITE, buf, end - start, start);
+	return err ? err : settle_length(h, (uint64_t)size, off + len, end);
+}
+
+static int bounce_write(struct hio *h, const uint8_t *from, uint64_t len, uint64_t off)
+{
+	AUTO(freep) uint8_t *buf = hio_alloc(len + 2 * (size_t)h->align);
 	int err;
 
 	if (!buf)
 		return -ENOMEM;
 	lock_take(&h->rmw);
-	size = hio_size(h);
-	err = size < 0 ? (int)size : 0;
-	if (!err && start != off)
-		err = raw(h, HIO_OP_READ, buf, h->align, start);
-	if (!err && end != off + len && (end - start > h->align || start == off))
-		err = raw(h, HIO_OP_READ, buf + (end - start - h->align), h->align, end - h->align);
-	if (!err) {
-		memcpy(buf + (off - start), from, len);
-		err = raw(h, HIO_OP_WRITE, buf, end - start, start);
-	}
-	if (!err && !h->block_device && end > max_u64((uint64_t)size, off + len) &&
-	    ftruncate(h->fd, (off_t)max_u64((uint64_t)size, off + len)) < 0)
-		err = -errno;
+	err = write_units(h, buf, from, len, off);
 	lock_drop(&h->rmw);
 	return err;
 }
@@ -277,6 +326,7 @@ static int bounce_read(struct hio *h, uint8_t *to, uint64_t len, uint64_t off)
 	return err;
 }
 
+/* A request that cannot go down as it is: piece by piece. */
 static int bounce(struct hio *h, const struct hio_req *r)
 {
 	uint64_t off = r->off;
@@ -304,15 +354,40 @@ static int bounce(struct hio *h, const struct hio_req *r)
 #define BATCH 64u      /* transfers that are set up at a time, on the stack */
 #define BATCH_IOV 512u /* and pieces of memory */
 
-static int check(struct hio *h, struct hio_req *r)
+static int check(struct hio *h, struct hio_req *r, uint64_t *end)
 {
-	uint64_t len = iov_len(r->iov, r->niov), end;
+	uint64_t len = iov_len(r->iov, r->niov);
 
-	if (r->niov < 1 || r->niov > IOV_MAX || !add_ok(r->off, len, &end) || end > INT64_MAX)
+	if (r->niov < 1 || r->niov > IOV_MAX || !add_ok(r->off, len, end) || *end > INT64_MAX - HIO_ALIGN)
 		return -EINVAL;
 	if (r->op == HIO_OP_WRITE && !h->writable)
 		return -EROFS;
 	return hooked(h, r->op == HIO_OP_READ ? HIO_EV_READ : HIO_EV_WRITE, r->off, len, r->iov, r->niov);
+}
+
+/* Can it go to the host as it is, together with others? A write that makes the file longer takes the lock of those that
+ * put the length back, and so goes alone. */
+static bool plain(struct hio *h, const struct hio_req *r, uint64_t end)
+{
+	return (unsigned)r->niov <= BATCH_IOV && is_aligned(h, r) &&
+	       (r->op == HIO_OP_READ || end <= atomic_load_explicit(&h->reach, memory_order_relaxed));
+}
+
+static int run_alone(struct hio *h, struct hio_req *r, uint64_t end)
+{
+	struct iovec iov[BATCH_IOV];
+	struct hio_xfer x = {
+		.req = r, .iov = iov, .niov = r->niov, .off = r->off, .left = end - r->off, .align = h->align};
+
+	if ((unsigned)r->niov > BATCH_IOV || !is_aligned(h, r))
+		return bounce(h, r);
+	memcpy(iov, r->iov, (size_t)r->niov * sizeof *iov);
+	lock_take(&h->rmw);
+	run_syscalls(h, &x, 1);
+	if (!r->result && end > atomic_load(&h->reach))
+		atomic_store(&h->reach, end);
+	lock_drop(&h->rmw);
+	return r->result;
 }
 
 int hio_run(struct hio *h, struct hio_req *req, unsigned n)
@@ -327,23 +402,23 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 
 		for (; i < n && nx < BATCH; i++) {
 			struct hio_req *r = &req[i];
+			uint64_t end = 0;
 
-			if ((r->result = check(h, r)) < 0)
+			if (used + (unsigned)r->niov > BATCH_IOV && nx)
+				break;
+			if ((r->result = check(h, r, &end)) < 0)
 				continue;
-			/* Too many pieces for the stack, or not aligned: by itself. */
-			if ((unsigned)r->niov > BATCH_IOV || !is_aligned(h, r)) {
-				r->result = bounce(h, r);
+			if (!plain(h, r, end)) {
+				r->result = run_alone(h, r, end);
 				continue;
 			}
-			if (used + (unsigned)r->niov > BATCH_IOV)
-				break;
 			memcpy(iov + used, r->iov, (size_t)r->niov * sizeof *iov);
 			x[nx++] = (struct hio_xfer){
 				.req = r,
 				.iov = iov + used,
 				.niov = r->niov,
 				.off = r->off,
-				.left = iov_len(r->iov, r->niov),
+				.left = end - r->off,
 				.align = h->align,
 			};
 			used += (unsigned)r->niov;
@@ -396,7 +471,12 @@ int hio_truncate(struct hio *h, uint64_t size)
 		return err;
 	if (!h->writable)
 		return -EROFS;
-	return ftruncate(h->fd, (off_t)size) < 0 ? -errno : 0;
+	lock_take(&h->rmw);
+	err = ftruncate(h->fd, (off_t)size) < 0 ? -errno : 0;
+	if (!err)
+		atomic_store(&h->reach, size);
+	lock_drop(&h->rmw);
+	return err;
 }
 
 static int write_zeros(struct hio *h, uint64_t off, uint64_t len)
@@ -457,4 +537,36 @@ int hio_next_data(struct hio *h, uint64_t off, uint64_t *data, uint64_t *end)
 	if (e > d)
 		*end = (uint64_t)e;
 	return 0;
+}
+
+/* ---- names --------------------------------------------------------------------------------------------------------------- */
+
+static int sync_folder(const char *path)
+{
+	AUTO(freep) char *copy = strdup(path);
+	AUTO(closep) int fd = -1;
+
+	if (!copy)
+		return -ENOMEM;
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	/* Some hosts cannot sync a folder; they have done it already. */
+	return fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+}
+
+int hio_publish(const char *tmp, const char *path, struct why *why)
+{
+	int err = renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE) < 0 ? -errno : 0;
+
+	if (err == -EINVAL || err == -ENOSYS) { /* hosts without RENAME_NOREPLACE */
+		err = link(tmp, path) < 0 ? -errno : 0;
+		if (!err)
+			unlink(tmp);
+	}
+	if (err == -EEXIST)
+		return why_set(why, err, "%s: exists already; it is not replaced", path);
+	if (!err)
+		err = sync_folder(path);
+	return err ? why_set(why, err, "%s: %s", path, strerror(-err)) : 0;
 }

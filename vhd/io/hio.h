@@ -107,5 +107,19 @@ enum hio_event { HIO_EV_READ, HIO_EV_WRITE, HIO_EV_FLUSH, HIO_EV_TRUNCATE, HIO_E
 typedef int hio_hook_fn(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov);
 /* Only while no operation is under way on @h. NULL removes it. */
 void hio_set_hook(struct hio *h, hio_hook_fn *fn, void *arg);
+/* The hook that files opened from now on start with. */
+void hio_set_default_hook(hio_hook_fn *fn, void *arg);
+/* For tests: behave as on a host whose O_DIRECT asks for @align (a power of two), and whether batches may use io_uring. */
+void hio_set_align(struct hio *h, uint32_t align);
+void hio_allow_uring(bool allow);
+
+/**
+ * hio_publish() - give a finished file its name
+ * @tmp: the name it was written under, in the folder of @path
+ *
+ * The file must have been flushed. An existing @path is not replaced: -EEXIST. The folder is synced, so that the name
+ * survives a crash. 0 or negative errno with a line in @why; @tmp is gone on success only.
+ */
+int hio_publish(const char *tmp, const char *path, struct why *why);
 
 #endif

@@ -10,12 +10,12 @@
 
 struct hio {
 	int fd;
-	bool direct; /* O_DIRECT: transfers must be aligned to `align` */
 	bool writable;
 	bool block_device;
-	uint32_t align;    /* bytes; of offset, length and memory; 1 without O_DIRECT */
-	struct lock rmw;   /* one unaligned write at a time */
-	atomic_int failed; /* the first error of a flush: nothing is stable any more */
+	uint32_t align;          /* bytes; of offset, length and memory; 1 without O_DIRECT */
+	struct lock rmw;         /* one write at a time of those that are not aligned or make the file longer */
+	_Atomic(uint64_t) reach; /* the file is at least this long; writes that end below do not change its length */
+	atomic_int failed;       /* the first error of a flush: nothing is stable any more */
 	hio_hook_fn *hook;
 	void *hook_arg;
 	char *path;
@@ -31,8 +31,9 @@ struct hio_xfer {
 	uint32_t align; /* a read that stops at an unaligned place has met the end of the file */
 };
 
-/* Do n aligned transfers through io_uring. -ENOSYS when there is none: use the system calls. */
-int hio_uring_run(int fd, struct hio_xfer *x, unsigned n);
+/* Start n aligned transfers through io_uring and wait for them. What still has .left afterwards (no io_uring, a short
+ * transfer, a ring that failed) is for the system calls to finish. */
+void hio_uring_run(int fd, struct hio_xfer *x, unsigned n);
 /* Account @done bytes; true when the transfer is complete (or failed: req->result). */
 bool hio_xfer_advance(struct hio_xfer *x, int64_t done);
 

@@ -13,7 +13,7 @@
 #include "vhd/base/cleanup.h"
 #include "vhd/io/hio_int.h"
 
-enum { PERM_READ = 0, PERM_WRITE = 1, PERM_WRITE_UNCHANGED = 2, PERM_RESIZE = 3 };
+enum { PERM_READ = 0, PERM_WRITE = 1, PERM_RESIZE = 3 };
 #define USED_BASE 100
 #define UNSHARED_BASE 200
 

@@ -2,8 +2,11 @@
 /*
  * hio_uring.c - batches of transfers through io_uring
  *
- * A small pool of rings is shared by all threads and files: a batch takes a ring for itself, submits everything with one
- * system call and waits for the completions. Rings are made on demand and kept.
+ * A small pool of rings is shared by all threads and files: a batch takes a ring for itself, submits with one system call
+ * and waits for the completions. Rings are made on demand and kept.
+ *
+ * A ring is only ever given back empty: nothing queued, nothing flying. When the kernel refuses part of a batch, what flies
+ * is waited for (it writes to the callers' memory), the ring is thrown away, and the rest is left to the system calls.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -21,14 +24,41 @@ struct ring {
 };
 
 static struct lock pool_mu = LOCK_INIT;
-static struct list pool = LIST_INIT(pool);
-static unsigned pool_size;
-static atomic_bool unavailable;
+static struct list pool GUARDED_BY(pool_mu) = LIST_INIT(pool);
+static unsigned pool_size GUARDED_BY(pool_mu);
+static atomic_bool unavailable; /* the kernel has none, or this process may not */
+static atomic_bool forbidden;   /* by a test */
+
+void hio_allow_uring(bool allow)
+{
+	atomic_store(&forbidden, !allow);
+}
+
+static struct ring *ring_new(void)
+{
+	struct ring *r = malloc(sizeof *r);
+	int err;
+
+	if (!r)
+		return NULL;
+	err = io_uring_queue_init(RING_ENTRIES, &r->u, IORING_SETUP_COOP_TASKRUN);
+	if (err == -EINVAL) /* before Linux 5.19 */
+		err = io_uring_queue_init(RING_ENTRIES, &r->u, 0);
+	if (err == 0)
+		return r;
+	if (err == -ENOSYS || err == -EPERM || err == -EACCES)
+		atomic_store(&unavailable, true);
+	free(r);
+	return NULL;
+}
 
 static struct ring *ring_take(void)
 {
 	struct ring *r = NULL;
 
+	if (atomic_load_explicit(&unavailable, memory_order_relaxed) ||
+	    atomic_load_explicit(&forbidden, memory_order_relaxed))
+		return NULL;
 	lock_take(&pool_mu);
 	if (!list_empty(&pool)) {
 		r = list_first(&pool, struct ring, link);
@@ -36,16 +66,7 @@ static struct ring *ring_take(void)
 		pool_size--;
 	}
 	lock_drop(&pool_mu);
-	if (r)
-		return r;
-	r = malloc(sizeof *r);
-	if (!r)
-		return NULL;
-	if (io_uring_queue_init(RING_ENTRIES, &r->u, 0) < 0) {
-		free(r);
-		return NULL;
-	}
-	return r;
+	return r ? r : ring_new();
 }
 
 static void ring_free(struct ring *r)
@@ -58,7 +79,7 @@ static void ring_give(struct ring *r)
 {
 	lock_take(&pool_mu);
 	if (pool_size < RINGS_KEPT) {
-		list_push_back(&pool, &r->link);
+		list_push_front(&pool, &r->link); /* the warmest first */
 		pool_size++;
 		r = NULL;
 	}
@@ -81,49 +102,51 @@ static bool queue(struct ring *r, int fd, struct hio_xfer *x)
 	return true;
 }
 
-int hio_uring_run(int fd, struct hio_xfer *x, unsigned n)
+/* Take what has completed. Interrupted and short transfers keep their .left. */
+static unsigned reap(struct ring *r)
 {
-	unsigned next = 0, flying = 0;
-	struct ring *r;
+	struct io_uring_cqe *cqe;
+	unsigned n = 0;
 
-	if (atomic_load_explicit(&unavailable, memory_order_relaxed))
-		return -ENOSYS;
-	r = ring_take();
-	if (!r) {
-		atomic_store(&unavailable, true); /* forbidden here, or no memory: system calls do as well */
-		return -ENOSYS;
+	while (io_uring_peek_cqe(&r->u, &cqe) == 0) {
+		struct hio_xfer *x = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
+
+		io_uring_cqe_seen(&r->u, cqe);
+		n++;
+		if (res != -EINTR && res != -EAGAIN)
+			hio_xfer_advance(x, res);
 	}
-	while (next < n || flying) {
+	return n;
+}
+
+void hio_uring_run(int fd, struct hio_xfer *x, unsigned n)
+{
+	unsigned next = 0, queued = 0, flying = 0;
+	struct ring *r = ring_take();
+
+	if (!r)
+		return;
+	while (next < n || queued || flying) {
 		struct io_uring_cqe *cqe;
-		int err;
+		int got;
 
-		while (next < n && flying < RING_ENTRIES && queue(r, fd, &x[next])) {
+		while (next < n && queued + flying < RING_ENTRIES && queue(r, fd, &x[next])) {
 			next++;
-			flying++;
+			queued++;
 		}
-		err = io_uring_submit_and_wait(&r->u, 1);
-		if (err < 0 && err != -EINTR && err != -EAGAIN && err != -EBUSY) {
-			/* What is flying may still write to the callers' memory: it must not be left behind. */
-			while (flying && io_uring_wait_cqe(&r->u, &cqe) == 0) {
-				io_uring_cqe_seen(&r->u, cqe);
-				flying--;
-			}
-			for (unsigned i = 0; i < n; i++)
-				if (x[i].left)
-					x[i].req->result = err;
+		got = io_uring_submit_and_wait(&r->u, 1);
+		if (got >= 0) {
+			queued -= (unsigned)got;
+			flying += (unsigned)got;
+		} else if (got != -EINTR) {
+			while (flying)
+				if (io_uring_wait_cqe(&r->u, &cqe) == 0)
+					flying -= reap(r);
 			ring_free(r);
-			return 0;
+			return;
 		}
-		while (io_uring_peek_cqe(&r->u, &cqe) == 0) {
-			struct hio_xfer *done = io_uring_cqe_get_data(cqe);
-			int res = cqe->res;
-
-			io_uring_cqe_seen(&r->u, cqe);
-			flying--;
-			if ((res == -EINTR || res == -EAGAIN || !hio_xfer_advance(done, res)) && queue(r, fd, done))
-				flying++;
-		}
+		flying -= reap(r);
 	}
 	ring_give(r);
-	return 0;
 }
