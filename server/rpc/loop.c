@@ -68,7 +68,7 @@ static void take_handed(struct loop *l)
 	}
 	lock_drop(&l->mu);
 	if (atomic_load(&l->srv->stopping))
-		list_for_each(it, &l->conns)
+		list_for_each (it, &l->conns)
 			conn_update(list_entry(it, struct rpc_conn, link));
 	while (!list_empty(&back)) {
 		struct call *k = list_first(&back, struct call, link);

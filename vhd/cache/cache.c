@@ -306,7 +306,8 @@ static int fill_all(struct cache_dev *d, struct fill *fl, unsigned n, unsigned f
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------ */
 
-static int pin_batch(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned n)
+static int pin_batch(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg,
+		     unsigned n) NO_THREAD_SAFETY
 {
 	struct fill fl[PIN_BATCH];
 	bool missing = false;
@@ -431,7 +432,8 @@ static void source_copy(struct source *src, uint8_t *to, size_t len)
 	}
 }
 
-static int write_frame(struct cache_dev *d, uint64_t no, uint32_t from, uint32_t to, struct source *src, unsigned flags)
+static int write_frame(struct cache_dev *d, uint64_t no, uint32_t from, uint32_t to, struct source *src,
+		       unsigned flags) NO_THREAD_SAFETY
 {
 	struct fill fl = {.mine = 0};
 	uint16_t units = units_of(from, to), claimed;

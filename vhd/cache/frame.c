@@ -115,7 +115,7 @@ static void requeue(struct shard *s, struct frame *f, enum queue q)
 }
 
 /* One frame less in a queue, or none when everything in it is needed. */
-static bool evict_from(struct cache *c, struct shard *s, enum queue q)
+static bool evict_from(struct cache *c, struct shard *s, enum queue q) NO_THREAD_SAFETY
 {
 	struct list *l = q == Q_SMALL ? &s->small : &s->main;
 	uint32_t tries = (q == Q_SMALL ? s->nsmall : s->nmain) * 4;

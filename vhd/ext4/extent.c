@@ -225,7 +225,7 @@ static errcode_t set_indirect(struct ext4_node *n, const struct ext4_ext *run)
 }
 
 /* One entry of the map, in pieces that fit an extent on disk. */
-static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const struct ext4_ext *entry)
+static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const struct ext4_ext *entry) NO_THREAD_SAFETY
 {
 	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
 	uint32_t max = entry->flags & EXT_UNWRITTEN ? RUN_UNINIT : RUN_INIT;
