@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* pseudo.c - see pseudo.h */
+/*
+ * pseudo.c - see pseudo.h
+ *
+ * A node's number is a hash of its path, so that filehandles and cookies mean the same after a restart with other exports.
+ * Nodes stay for as long as the file system; those with no export below are not shown. Siblings are in order of number.
+ */
 #include "server/pseudo.h"
 
 #include <errno.h>
@@ -23,7 +28,6 @@ struct pseudo {
 	struct fs fs;
 	struct rwlock rw;
 	struct pnode root;
-	uint64_t next_ino;
 	struct fs_time born;
 };
 
@@ -75,21 +79,52 @@ static struct pnode *child_of(struct pnode *p, const char *name, size_t len)
 	return NULL;
 }
 
+static struct pnode *find_ino(struct pseudo *ps, uint64_t ino)
+{
+	struct pnode *p = &ps->root;
+
+	while (p && p->n.ino != ino)
+		p = next_node(ps, p);
+	return p;
+}
+
+/* 1 is the root's, 2 means no place in a directory; what some clients still keep in 32 bits stays below 2^31. */
+static uint64_t ino_of(struct pseudo *ps, const struct pnode *parent, const char *name, size_t len)
+{
+	uint64_t h = 14695981039346656037u ^ parent->n.ino;
+
+	for (size_t i = 0; i < len; i++)
+		h = (h ^ (uint8_t)name[i]) * 1099511628211u;
+	h = (h ^ h >> 33) & 0x7fffffff;
+	while (h < 3 || find_ino(ps, h))
+		h = (h + 1) & 0x7fffffff;
+	return h;
+}
+
+/* Another start may have had other exports: changes do not begin anew. */
+static uint64_t first_change(const struct pseudo *ps)
+{
+	return (uint64_t)ps->born.sec * 1000000000u + ps->born.nsec;
+}
+
 static struct pnode *add_child(struct pseudo *ps, struct pnode *p, const char *name, size_t len)
 {
 	struct pnode *c = calloc(1, sizeof *c);
+	struct list *at = p->children.next;
 
 	if (!c || len >= sizeof c->name) {
 		free(c);
 		return NULL;
 	}
-	c->n = (struct fs_node){.fs = &ps->fs, .ino = ps->next_ino++, .gen = 1, .type = FS_DIR};
+	c->n = (struct fs_node){.fs = &ps->fs, .ino = ino_of(ps, p, name, len), .gen = 1, .type = FS_DIR};
 	atomic_init(&c->n.refs, 1);
 	c->parent = p;
-	c->change = 1;
+	c->change = first_change(ps);
 	list_init(&c->children);
 	memcpy(c->name, name, len);
-	list_push_back(&p->children, &c->sibling);
+	while (at != &p->children && list_entry(at, struct pnode, sibling)->n.ino < c->n.ino)
+		at = at->next;
+	list_push_back(at, &c->sibling); /* before `at` */
 	p->change++;
 	return c;
 }
@@ -172,8 +207,7 @@ static int op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, str
 
 	(void)flags;
 	rwlock_read(&ps->rw);
-	for (p = &ps->root; p && p->n.ino != ino; p = next_node(ps, p))
-		;
+	p = find_ino(ps, ino);
 	rwlock_drop(&ps->rw);
 	if (!p || gen != p->n.gen)
 		return -ESTALE;
@@ -237,7 +271,7 @@ static int op_getattr(struct fs_node *n, unsigned flags, struct fs_attr *a)
 	return 0;
 }
 
-/* Children are only ever appended, so a child's inode number is a cookie that stays. */
+/* A child's number is its cookie. */
 static int op_readdir(struct fs_node *dir, uint64_t cookie, unsigned flags, fs_emit_fn *emit, void *arg, bool *eof)
 {
 	struct pseudo *ps = pseudo_of(dir->fs);
@@ -248,7 +282,7 @@ static int op_readdir(struct fs_node *dir, uint64_t cookie, unsigned flags, fs_e
 	list_for_each (it, &pnode_of(dir)->children) {
 		struct pnode *c = list_entry(it, struct pnode, sibling);
 		const struct fs_dirent d = {
-			.cookie = c->n.ino + 2,
+			.cookie = c->n.ino,
 			.ino = c->n.ino,
 			.name = c->name,
 			.len = (uint32_t)strlen(c->name),
@@ -305,9 +339,8 @@ int pseudo_new(struct fs **out)
 	ps->root.n = (struct fs_node){.fs = &ps->fs, .ino = 1, .gen = 1, .type = FS_DIR};
 	atomic_init(&ps->root.n.refs, 1);
 	ps->root.parent = &ps->root;
-	ps->root.change = (uint64_t)t.tv_sec; /* another start may have had other exports */
+	ps->root.change = first_change(ps);
 	list_init(&ps->root.children);
-	ps->next_ino = 2;
 	*out = &ps->fs;
 	return 0;
 }
