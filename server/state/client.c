@@ -137,29 +137,42 @@ void st_client_remove(struct st *s, struct st_client *cl, struct list *files)
 	st_client_put(cl);
 }
 
-/* One record must go so that a new one fits: the longest expired, else the oldest that was never confirmed. */
-static bool make_room(struct st *s, struct list *files) REQUIRES(s->mu)
+/* Who is missed least: the longest silent of those whose lease is over or (@unconfirmed) who were never confirmed. */
+static struct st_client *victim(struct st *s, const struct st_client *spare, bool unconfirmed) REQUIRES(s->mu)
 {
-	struct st_client *victim = NULL;
+	struct st_client *found = NULL;
 
-	if (s->nclients < s->opts.max_clients)
-		return true;
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
 		list_for_each (it, &s->by_id[i]) {
 			struct st_client *cl = list_entry(it, struct st_client, id_link);
 
-			if (cl->confirmed && !st_client_expired(s, cl))
+			if (cl == spare || !(st_client_expired(s, cl) || (unconfirmed && !cl->confirmed)))
 				continue;
-			if (!victim || atomic_load(&cl->renewed_ms) < atomic_load(&victim->renewed_ms))
-				victim = cl;
+			if (!found || atomic_load(&cl->renewed_ms) < atomic_load(&found->renewed_ms))
+				found = cl;
 		}
 	}
-	if (!victim)
+	return found;
+}
+
+static bool evict(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu)
+{
+	if (!cl)
 		return false;
-	if (holds_state(victim))
+	if (holds_state(cl))
 		stat_add(&s->expired, 1);
-	st_client_remove(s, victim, files);
+	st_client_remove(s, cl, files);
 	return true;
+}
+
+bool st_client_evict(struct st *s, const struct st_client *spare, struct list *files)
+{
+	return evict(s, victim(s, spare, false), files);
+}
+
+static bool make_room(struct st *s, struct list *files) REQUIRES(s->mu)
+{
+	return s->nclients < s->opts.max_clients || evict(s, victim(s, NULL, true), files);
 }
 
 static void fill_exchange(const struct st_client *cl, struct st_exchange *x)

@@ -2,9 +2,10 @@
 /*
  * session.c - sessions: creating, finding, destroying; connections for callbacks
  *
- * What a session may cost is settled when it is created: its slots times what a cached reply may be long is reserved of
- * one budget, and a session gets at most an eighth of what is left, so that late comers find some. Memory for replies is
- * taken when the first is cached, and as much as it is long: see slot.c.
+ * What a session may cost is settled when it is created: for each slot, what a cached reply usually takes is reserved of
+ * one budget, and a session gets at most a small part of what is left, so that late comers find some. When nothing is
+ * left, clients whose lease is over go first. Memory for replies is taken when they are cached, as much as they are long;
+ * should they all be long at once, slot.c makes requests wait.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,9 @@ enum {
 	MAX_OPS = 128,
 	MAX_BACK_SLOTS = 16,
 	MAX_SESSIONS = 8192,
-	BUDGET_SHARE = 8,
+	USUAL_REPLY = 512,
+	BUDGET_SHARE = 64,
+	EVICT_TRIES = 8,
 };
 
 static struct session_shard *session_shard(struct st *s, const uint8_t id[16])
@@ -203,7 +206,7 @@ static uint32_t affordable_slots(const struct st *s, const struct st_channel *fo
 
 static struct st_session *session_new(struct st *s, struct st_client *cl, struct st_create *x) REQUIRES(s->mu)
 {
-	size_t per_slot = sizeof(struct st_slot) + x->fore.max_cached, size;
+	size_t per_slot = sizeof(struct st_slot) + min_u32(x->fore.max_cached, USUAL_REPLY), size;
 	uint32_t nslots = affordable_slots(s, &x->fore, per_slot);
 	uint64_t seq;
 	struct st_session *se;
@@ -280,6 +283,8 @@ static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_crea
 	if (!cl->confirmed && (cl->who.flavor != x->who.flavor || cl->who.uid != x->who.uid))
 		return NFS4ERR_CLID_INUSE;
 	se = session_new(s, cl, x);
+	for (int i = 0; !se && i < EVICT_TRIES && st_client_evict(s, cl, files); i++)
+		se = session_new(s, cl, x);
 	if (!se)
 		return NFS4ERR_DELAY;
 	st_client_confirm(s, cl, files);

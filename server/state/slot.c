@@ -29,8 +29,16 @@ static bool slot_take(struct st_slot *sl)
 	return atomic_compare_exchange_strong_explicit(&sl->busy, &free, 1, memory_order_acquire, memory_order_relaxed);
 }
 
+/* All replies that are kept have one limit. Better that a request waits than that its reply cannot be kept. */
+static bool may_cache(struct st *s, const struct st_session *se, const struct st_slot *sl)
+{
+	uint64_t used = atomic_load_explicit(&s->replay_bytes, memory_order_relaxed);
+
+	return used - sl->cap + se->fore.max_cached <= s->opts.replay_bytes;
+}
+
 /* The sequence is the next one: may the request run? */
-static nfsstat4 admit(const struct st_session *se, const struct st_seq *q)
+static nfsstat4 admit(struct st *s, const struct st_session *se, const struct st_slot *sl, const struct st_seq *q)
 {
 	if (q->nops > se->fore.max_ops)
 		return NFS4ERR_TOO_MANY_OPS;
@@ -40,7 +48,7 @@ static nfsstat4 admit(const struct st_session *se, const struct st_seq *q)
 		return NFS4ERR_REP_TOO_BIG;
 	if (q->cache_this && q->reply_min > se->fore.max_cached)
 		return NFS4ERR_REP_TOO_BIG_TO_CACHE;
-	return NFS4_OK;
+	return q->cache_this && !may_cache(s, se, sl) ? NFS4ERR_DELAY : NFS4_OK;
 }
 
 /* The sequence is that of the last request. */
@@ -78,7 +86,7 @@ static nfsstat4 slot_sequence(struct st *s, struct st_session *se, struct st_slo
 		stat_add(&s->misordered, 1);
 		return NFS4ERR_SEQ_MISORDERED;
 	}
-	st = admit(se, q);
+	st = admit(s, se, sl, q);
 	if (st != NFS4_OK)
 		return st;
 	atomic_store_explicit(&sl->seqid, q->seqid, memory_order_relaxed);

@@ -239,6 +239,8 @@ struct st_client *st_client_find(struct st *s, uint64_t id) REQUIRES(s->mu);
 /* Makes the record of a new incarnation the confirmed one; what it replaces goes. Gone states' files onto @files. */
 void st_client_confirm(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
 void st_client_remove(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
+/* Forget the longest silent client whose lease is over, but not @spare. false: there is none. */
+bool st_client_evict(struct st *s, const struct st_client *spare, struct list *files) REQUIRES(s->mu);
 /* Forget @cl when its lease is (still) over: somebody needs what it holds. */
 void st_client_expire(struct st *s, struct st_client *cl);
 void st_clients_tick(struct st *s);

@@ -333,6 +333,74 @@ START_TEST(replay_budget_bounds_what_all_sessions_may_cache)
 }
 END_TEST
 
+START_TEST(clients_whose_lease_is_over_make_room_for_sessions)
+{
+	const struct st_opts o = {.replay_bytes = 16 * 1024};
+	struct st *small = tc_state(&o);
+	struct st_exchange x;
+	struct st_create cs;
+	nfsstat4 st = NFS4_OK;
+	char name[32];
+
+	for (int i = 0; i < 1000 && st == NFS4_OK; i++) {
+		snprintf(name, sizeof name, "c%d", i);
+		x = tc_exchange(name, 1, 0);
+		assert_st(st_exchange_id(small, &x), NFS4_OK);
+		cs = tc_create(x.clientid, 1);
+		st = st_create_session(small, &cs);
+	}
+	assert_st(st, NFS4ERR_DELAY);
+	st_skip_time(small, LEASE + 1);
+	x = tc_exchange("late", 1, 0);
+	assert_st(st_exchange_id(small, &x), NFS4_OK);
+	cs = tc_create(x.clientid, 1);
+	assert_st(st_create_session(small, &cs), NFS4_OK);
+	st_free(small);
+}
+END_TEST
+
+/* Better that a request waits than that its reply is lost. */
+START_TEST(cached_replies_of_all_sessions_stay_within_the_budget)
+{
+	const struct st_opts o = {.replay_bytes = 16 * 1024};
+	struct st *small = tc_state(&o);
+	struct tc t[20] = {{0}};
+	struct st_stats stats;
+	struct st_call call;
+	struct st_seq q;
+	unsigned kept = 0;
+
+	for (int i = 0; i < 20; i++) {
+		struct st_exchange x;
+		struct st_create cs;
+		char name[32];
+
+		snprintf(name, sizeof name, "m%d", i);
+		x = tc_exchange(name, 1, 0);
+		assert_st(st_exchange_id(small, &x), NFS4_OK);
+		cs = tc_create(x.clientid, 1);
+		assert_st(st_create_session(small, &cs), NFS4_OK);
+		t[i].s = small;
+		memcpy(t[i].session, cs.sessionid, 16);
+		if (tc_begin(&t[i], 0, true, 3, &q, &call) == NFS4_OK) {
+			kept++;
+		} else {
+			assert_st(st_slot_begin(small, &q, &call), NFS4ERR_DELAY);
+			assert_st(tc_begin(&t[i], 0, false, 3, &q, &call), NFS4_OK);
+		}
+		tc_finish(small, &call, 1900, 1);
+		st_get_stats(small, &stats);
+		ck_assert_uint_le(stats.replay_bytes, o.replay_bytes);
+	}
+	ck_assert_uint_ge(kept, 5);
+	ck_assert_uint_lt(kept, 20);
+	/* who holds room already goes on */
+	assert_st(tc_begin(&t[0], 0, true, 3, &q, &call), NFS4_OK);
+	tc_finish(small, &call, 1900, 1);
+	st_free(small);
+}
+END_TEST
+
 /* §18.37, §18.50 */
 START_TEST(client_with_a_session_is_busy_until_the_session_is_destroyed)
 {
@@ -806,6 +874,8 @@ int main(void)
 	tcase_add_test(tc, create_session_with_unknown_flags_or_channels_too_small_does_not_use_up_the_sequence);
 	tcase_add_test(tc, channels_are_granted_within_what_was_asked_and_what_there_is);
 	tcase_add_test(tc, replay_budget_bounds_what_all_sessions_may_cache);
+	tcase_add_test(tc, clients_whose_lease_is_over_make_room_for_sessions);
+	tcase_add_test(tc, cached_replies_of_all_sessions_stay_within_the_budget);
 	tcase_add_test(tc, client_with_a_session_is_busy_until_the_session_is_destroyed);
 	tcase_add_test(tc, client_with_an_open_file_is_busy_without_any_session);
 	tcase_add_test(tc, unconfirmed_client_can_be_destroyed);
