@@ -176,6 +176,7 @@ static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
 	struct st_call call;
 	struct st_seq q;
 	stateid4 sid;
+	nfsstat4 st;
 
 	if (st_exchange_id(s, &x) != NFS4_OK)
 		return;
@@ -185,15 +186,11 @@ static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
 	if (st_create_session(s, &cs) != NFS4_OK)
 		return;
 	memcpy(t.session, cs.sessionid, sizeof t.session);
-	switch (tc_begin(&t, 0, true, 3, &q, &call)) {
-	case NFS4_OK:
-		break;
-	case ST_REPLAY: /* two threads are one client: CREATE_SESSION was a retry, and so is this */
+	st = tc_begin(&t, 0, true, 3, &q, &call);
+	if (st == ST_REPLAY) /* two threads are one client: CREATE_SESSION was a retry, and so is this */
 		st_slot_replayed(s, &call);
+	if (st != NFS4_OK)
 		return;
-	default:
-		return;
-	}
 	t.cl = call.client;
 	for (int i = 0; i < 4; i++) {
 		uint64_t ino = (uint64_t)rand_r(seed) % 8;
