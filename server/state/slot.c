@@ -142,10 +142,9 @@ nfsstat4 st_slot_begin(struct st *s, struct st_seq *q, struct st_call *call)
 			}
 			slot_free(sl);
 		} else {
-			/* The next request may meet the replay of the last one, which holds the slot for a moment. */
-			uint32_t ahead = q->seqid - atomic_load_explicit(&sl->seqid, memory_order_relaxed);
-
-			st = ahead <= 1 ? NFS4ERR_DELAY : NFS4ERR_SEQ_MISORDERED;
+			st = q->seqid == atomic_load_explicit(&sl->seqid, memory_order_relaxed)
+				     ? NFS4ERR_DELAY
+				     : NFS4ERR_SEQ_MISORDERED;
 		}
 	}
 	st_session_put(s, se);

@@ -227,6 +227,8 @@ int ext4_table_init(struct ext4_fs *fs);
 int ext4_table_fini(struct ext4_fs *fs);
 /* Pending extents, then the inode, to the cache. Data is not touched. */
 int ext4_node_store(struct ext4_node *n) REQUIRES(n->rw);
+/* Unlinked files whose last reference went are freed now, not soon; takes fs->mu. False: there were none. */
+bool ext4_reap_now(struct ext4_fs *fs);
 int ext4_store_all(struct ext4_fs *fs); /* every dirty node, groups, superblock; takes fs->mu */
 int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out);
 void ext4_op_put(struct fs_node *n);

@@ -278,6 +278,34 @@ int ext4_op_unmount(struct fs *f) NO_THREAD_SAFETY
 	return err ? err : err2;
 }
 
+/* ---- no space: what waits to be freed is freed first --------------------------------------------------------------------- */
+
+static int create(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c, struct fs_node **out,
+		  struct fs_cinfo *ci)
+{
+	int err = ext4_op_create(dir, name, len, c, out, ci);
+
+	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(dir->fs)) ? ext4_op_create(dir, name, len, c, out, ci) : err;
+}
+
+static int write_data(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags)
+{
+	int err = ext4_op_write(n, off, iov, niov, len, flags);
+
+	if (err != -ENOSPC)
+		return err;
+	if (flags & FS_NOWAIT)
+		return -EAGAIN;
+	return ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_write(n, off, iov, niov, len, flags) : err;
+}
+
+static int reserve(struct fs_node *n, uint64_t off, uint64_t len)
+{
+	int err = ext4_op_alloc(n, off, len);
+
+	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_alloc(n, off, len) : err;
+}
+
 static const struct fs_ops ops = {
 	.name = "ext4",
 	.get = ext4_op_get,
@@ -286,17 +314,17 @@ static const struct fs_ops ops = {
 	.parent = ext4_op_parent,
 	.getattr = ext4_op_getattr,
 	.setattr = ext4_op_setattr,
-	.create = ext4_op_create,
+	.create = create,
 	.link = ext4_op_link,
 	.unlink = ext4_op_unlink,
 	.rename = ext4_op_rename,
 	.readdir = ext4_op_readdir,
 	.readlink = ext4_op_readlink,
 	.read = ext4_op_read,
-	.write = ext4_op_write,
+	.write = write_data,
 	.commit = ext4_op_commit,
 	.seek = ext4_op_seek,
-	.alloc = ext4_op_alloc,
+	.alloc = reserve,
 	.punch = ext4_op_punch,
 	.sync = ext4_op_sync,
 	.statfs = ext4_op_statfs,

@@ -715,6 +715,28 @@ static void reap_one(struct ext4_fs *fs) NO_THREAD_SAFETY
 		node_free(n);
 }
 
+/* Free what is on the reap list now: somebody needs the space. False when there was nothing to free. */
+bool ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	bool any = false, more;
+
+	do {
+		lock_take(&fs->table_mu);
+		more = !list_empty(&fs->reap);
+		lock_drop(&fs->table_mu);
+		if (more)
+			reap_one(fs);
+		any |= more;
+	} while (more);
+	/* The housekeeper may have one in hand. */
+	lock_take(&fs->table_mu);
+	any |= fs->reaping;
+	lock_drop(&fs->table_mu);
+	lock_take(&fs->mu);
+	lock_drop(&fs->mu);
+	return any;
+}
+
 /* ---- the housekeeper --------------------------------------------------------------------------------------------------------------- */
 
 static void evict_idle(struct ext4_fs *fs, uint32_t keep) REQUIRES(fs->table_mu) NO_THREAD_SAFETY

@@ -173,6 +173,7 @@ static int check_places(struct vhd *v, uint64_t *end, struct why *why)
 {
 	uint64_t whole = (uint64_t)v->bitmap_bytes + v->block_size, limit = tail_place(v);
 	AUTO(freep) struct place *p = NULL;
+	uint32_t prev = 0; /* the block that ends at *end */
 	size_t used = 0, n;
 
 	for (uint32_t i = 0; i < v->entries; i++)
@@ -197,9 +198,9 @@ static int check_places(struct vhd *v, uint64_t *end, struct why *why)
 				v, why,
 				"truncated? block %u: BAT entry points at sector %u, outside the file (%llu sectors)",
 				p[i].block, p[i].sector, (ull)(v->file_size / VHD_SECTOR));
-		if (i && (uint64_t)p[i - 1].sector * VHD_SECTOR + whole > at)
-			return vhd_bad(v, why, "blocks %u and %u overlap, at sector %u", p[i - 1].block, p[i].block,
-				       p[i].sector);
+		if (at < *end)
+			return vhd_bad(v, why, "blocks %u and %u overlap, at sector %u", prev, p[i].block, p[i].sector);
+		prev = p[i].block;
 		*end = at + whole;
 	}
 	return 0;
