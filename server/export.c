@@ -162,7 +162,7 @@ static int insert(struct exports *x, struct entry *en, struct why *why)
 		err = why_set(why, -EEXIST, "%s: a file system with the same UUID is exported at %s", en->e.path,
 			      find_locked(x, en->e.id)->e.path);
 	if (!err && (err = pseudo_mount(x->pseudo_fs, en->e.path, &en->e)) < 0)
-		why_set(why, err, "%s: something is exported there, or above", en->e.path);
+		why_set(why, err, "%s: something is exported there, above or below", en->e.path);
 	if (!err) {
 		while (at < x->n && strcmp(x->list[at]->e.path, en->e.path) < 0)
 			at++;

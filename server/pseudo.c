@@ -161,7 +161,7 @@ int pseudo_mount(struct fs *fs, const char *path, struct export *e)
 	p = walk(ps, path, strlen(path), e != NULL);
 	if (!p)
 		err = e ? -ENOMEM : -ENOENT;
-	else if (e && (p->mounted || p == &ps->root))
+	else if (e && (visible(ps, p) || p == &ps->root))
 		err = -EEXIST;
 	for (struct pnode *q = p; !err && e && q != &ps->root; q = q->parent)
 		if (q->parent->mounted)
