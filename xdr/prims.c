@@ -91,7 +91,8 @@ static bool put(XDR *x, const void *p, uint32_t len)
 		from += here;
 		len -= (uint32_t)here;
 	}
-	memcpy(x->x_data, zeros, pad); /* chunks are multiples of 4: there is room */
+	if (pad)
+		memcpy(x->x_data, zeros, pad); /* chunks are multiples of 4: there is room */
 	x->x_data += pad;
 	return true;
 }

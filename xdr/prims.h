@@ -12,6 +12,7 @@
 #define VHDNFS_XDR_PRIMS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "xdr/ntirpc.h"
@@ -23,19 +24,19 @@ bool xa_word_slow(XDR *x, uint32_t *v);
 
 static inline bool_t xa_uint32(XDR *x, uint32_t *v)
 {
-	uint8_t *next = x->x_data + sizeof *v;
 	uint32_t w;
 
-	if (x->x_op == XDR_DECODE && next <= x->x_v.vio_tail) {
+	/* A stream without a chunk yet has null pointers: differences of them are 0. */
+	if (x->x_op == XDR_DECODE && x->x_v.vio_tail - x->x_data >= (ptrdiff_t)sizeof w) {
 		__builtin_memcpy(&w, x->x_data, sizeof w);
 		*v = __builtin_bswap32(w);
-	} else if (x->x_op == XDR_ENCODE && next <= x->x_v.vio_wrap) {
+	} else if (x->x_op == XDR_ENCODE && x->x_v.vio_wrap - x->x_data >= (ptrdiff_t)sizeof w) {
 		w = __builtin_bswap32(*v);
 		__builtin_memcpy(x->x_data, &w, sizeof w);
 	} else {
 		return xa_word_slow(x, v);
 	}
-	x->x_data = next;
+	x->x_data += sizeof w;
 	return true;
 }
 
