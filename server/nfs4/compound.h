@@ -152,7 +152,8 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 	X(bind_conn_to_session)                                                                                        \
 	X(backchannel_ctl)                                                                                             \
 	X(reclaim_complete)                                                                                            \
-	X(open) X(open_downgrade) X(close) X(lock) X(lockt) X(locku) X(test_stateid) X(free_stateid) X(delegreturn)    \
+	X(open)                                                                                                        \
+	X(open_downgrade) X(close) X(lock) X(lockt) X(locku) X(test_stateid) X(free_stateid) X(delegreturn)            \
 		X(delegpurge) X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */             \
 		X(putfh) X(putpubfh) X(putrootfh) X(getfh) X(savefh) X(restorefh) X(lookup) X(lookupp) X(access)       \
 			X(getattr) X(setattr) X(verify) X(nverify) X(readdir) X(readlink) X(create) X(remove)          \
