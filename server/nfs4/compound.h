@@ -142,27 +142,18 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 
-#define OP_LIST(X)                                                                                                     \
-	/* op_session.c, op_open.c, op_lock.c, op_stateid.c */                                                         \
-	X(exchange_id)                                                                                                 \
-	X(create_session)                                                                                              \
-	X(destroy_session)                                                                                             \
-	X(destroy_clientid)                                                                                            \
-	X(sequence)                                                                                                    \
-	X(bind_conn_to_session)                                                                                        \
-	X(backchannel_ctl)                                                                                             \
-	X(reclaim_complete)                                                                                            \
-	X(open)                                                                                                        \
-	X(open_downgrade) X(close) X(lock) X(lockt) X(locku) X(test_stateid) X(free_stateid) X(delegreturn)            \
-		X(delegpurge) X(set_ssv) /* op_fh.c, op_attr.c, op_dir.c, op_name.c, op_io.c, op_misc.c */             \
-		X(putfh) X(putpubfh) X(putrootfh) X(getfh) X(savefh) X(restorefh) X(lookup) X(lookupp) X(access)       \
-			X(getattr) X(setattr) X(verify) X(nverify) X(readdir) X(readlink) X(create) X(remove)          \
-				X(rename) X(link) X(read) X(write) X(commit) X(seek) X(allocate) X(deallocate)         \
-					X(io_advise) X(secinfo) X(secinfo_no_name) X(get_dir_delegation)
-
-#define OP_DECLARE(name) op_fn op_##name;
-OP_LIST(OP_DECLARE)
-#undef OP_DECLARE
+/* op_session.c */
+op_fn op_exchange_id, op_create_session, op_destroy_session, op_destroy_clientid, op_sequence, op_bind_conn_to_session,
+	op_backchannel_ctl, op_reclaim_complete, op_set_ssv;
+/* op_open.c, op_lock.c, op_stateid.c */
+op_fn op_open, op_open_downgrade, op_close, op_lock, op_lockt, op_locku, op_test_stateid, op_free_stateid,
+	op_delegreturn, op_delegpurge;
+/* op_name.c, op_dir.c, op_io.c, attr.c */
+op_fn op_putfh, op_putpubfh, op_putrootfh, op_getfh, op_savefh, op_restorefh, op_lookup, op_lookupp, op_access,
+	op_secinfo, op_secinfo_no_name, op_get_dir_delegation;
+op_fn op_readdir, op_readlink, op_create, op_remove, op_rename, op_link;
+op_fn op_read, op_write, op_commit, op_seek, op_allocate, op_deallocate, op_io_advise;
+op_fn op_getattr, op_setattr, op_verify, op_nverify;
 
 /* The service's entry points for rpc.h. */
 enum rpc_verdict nfs4_call(void *srv, struct rpc_call *call);
