@@ -46,6 +46,8 @@ enum cache_flags {
 /* @limit: bytes for frames, at least CACHE_MIN_LIMIT; what the cache allocates besides (index, lists) is below 1 %. */
 int cache_new(struct cache **out, size_t limit);
 void cache_free(struct cache *c); /* all devices must be detached; NULL is accepted */
+/* How old dirty data may become before it is written back; 5000 ms unless set. */
+void cache_set_age(struct cache *c, uint32_t age_ms);
 
 /* Attach [start, start + len) of an image. start is a multiple of 512; when it is not a multiple of 4 KiB, frames are
  * still relative to it. The image stays the caller's and must outlive the device. */

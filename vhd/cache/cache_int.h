@@ -1,144 +1,429 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * cache_int.h - frames, shards, devices
+ * cache_int.h - what the cache's files share
  *
- * A frame belongs to one shard for ever; its key says which (hash of device and frame number). A shard is a mutex, a hash
- * table and the queues of S3-FIFO over its own frames, so that threads meet only when they want the same shard.
+ *     cache.c      caches, devices, counters         batch.c      runs of units <-> transfers of the image
+ *     frame.c      lookup, pins, memory, discard     writeback.c  dirty units, the writeback thread, throttling
+ *     evict.c      S3-FIFO                           prefetch.c   reading ahead in the background
+ *     pin.c        reading, filling                  write.c      writing
  *
- * Per unit of 4 KiB a frame has four bits, all guarded by the shard's mutex:
+ * A unit (4 KiB) of a frame is in one of these states, given by a bit in each of four masks:
  *
- *     valid     the bytes are those of the device, or newer
- *     dirty     newer than the device
- *     claimed   somebody is putting bytes in (a fill, or a write over a unit that is not valid): others wait
- *     writing   being written back; a write meanwhile sets dirty again
+ *                          claim                     done
+ *     absent (none) ---------------------> busy ------------------> clean (valid)
+ *        ^  ^                                \  written by a writer      |   ^
+ *        |  +-- failed ----------------------/\                          |   | done
+ *        |                                     +----> dirty <--- write --+   |
+ *        |                                       (valid, dirty) --take--> writing (valid, writing)
+ *        +------------- discard ------------------------/  <---- write ---- also dirty again: (valid, dirty, writing)
  *
- *     (none) --claim--> claimed --done--> valid --write--> valid+dirty --writeback--> valid+writing --> valid
+ *     busy     exactly one owner makes it valid: a filler (transfer from the image) or a writer that covers it wholly
+ *     valid    its bytes are what a reader must see
+ *     dirty    its bytes are newer than the image's; never without valid
+ *     writing  exactly one owner writes it to the image; a discard may take valid away meanwhile
  *
- * Locks, outermost first: shard.mu; then nothing (dirty_mu, prefetch_mu are leaves). No lock is held across I/O: a frame
- * under I/O is kept by a pin and by its claimed or writing bits.
+ * Rules:
+ *  1. busy and valid exclude each other: so a fill can never overwrite bytes that somebody wrote.
+ *  2. A unit that is writing is neither taken for writing again (old bytes could land after new ones) nor claimed.
+ *  3. A writer copies first and sets dirty then: whatever a transfer that was under way has missed is written again.
+ *  4. Who holds claims, or has taken units for writing and not yet submitted them, does not wait for anything: this is
+ *     why there is no deadlock among fills, writes and writebacks of overlapping ranges.
+ *  5. Who waits for memory holds no pin: so memory comes free when everybody waits.
+ *  6. The masks change only under the frame's shard lock; who has seen a frame there and wants to keep it, pins it.
+ *     Only clean frames without a pin leave the cache (evict.c).
+ *  7. A unit that was discarded while the frame was pinned is `stale`: a reader may still be sending its old bytes, so
+ *     nothing new may be put there. Who claims it, and finds pins of others, first moves the frame's other units to a
+ *     fresh frame (frame_replace()). The old one is GONE: out of the index, freed by the last unpin.
  *
- * Room is left for the journal: a unit that is held back until its transaction has committed is one more bit here, left
- * out by writeback and eviction like `claimed`.
+ * A hit takes no lock: walk the chain, pin, look at the key again, look at `valid`. Frame structures are never freed
+ * while the cache lives, so a walk that is overtaken reads a frame, if maybe another one, and the look after the pin tells.
+ * The count in `pins` may therefore be too high for a moment on any frame, dead ones included.
+ *
+ * A journal that must hold units back until its transaction has committed adds a fifth mask and takes it out in
+ * frame_take_dirty(), the only place where units leave `dirty` for the image. A policy for a frame is what evict.c keeps
+ * in `cls`.
+ *
+ * Locks, outermost first: shard.mu, then at most one of policy.mu, cache_dev.dirty_mu, pool.mu, wb.mu. cache.mu,
+ * prefetch.mu and wb.mu are never held while another is taken. No lock is held across I/O.
  */
 #ifndef VHDNFS_CACHE_CACHE_INT_H
 #define VHDNFS_CACHE_CACHE_INT_H
 
+#include <assert.h>
 #include <stdatomic.h>
 
+#include "vhd/base/checked.h"
 #include "vhd/base/list.h"
 #include "vhd/base/lock.h"
 #include "vhd/cache/cache.h"
 
+#define FRAME_SHIFT 16
+#define UNIT_SHIFT 12
 #define UNITS (CACHE_FRAME / CACHE_UNIT)
-#define ALL_UNITS 0xffffu
-#define SHARDS_MAX 64u
+#define ALL_UNITS ((uint16_t)0xffff)
 
-enum queue { Q_NONE, Q_SMALL, Q_MAIN };
+#define PIN_DEAD 0x80000000u /* on the free list or about to be: the key means nothing */
+#define PIN_GONE 0x40000000u /* out of the index; the last unpin frees it */
+#define PIN_COUNT 0x3fffffffu
+
+#define SHARDS 64u
+#define STRIPES 16u
+#define LINE 64
+
+enum frame_queue { Q_NONE, Q_SMALL, Q_MAIN };
+enum frame_class { CLS_DATA, CLS_META };
 
 struct frame {
-	struct cache_dev *dev; /* NULL: free */
-	uint64_t no;
-	struct frame *hash_next;
-	uint8_t *data;
+	/* The first line is what a hit touches. */
+	_Atomic uint64_t key; /* device id << 32 | frame number */
+	struct frame *_Atomic next;
 	atomic_uint pins;
-	uint16_t valid, dirty, claimed, writing;
-	uint8_t queue, hits;    /* hits: 0 … 3, seen since it last moved */
-	uint32_t dirty_since;   /* seconds, of the oldest dirty byte */
-	struct list q;          /* small or main queue, or the free list */
-	struct list dirty_link; /* of the shard, oldest first */
-};
+	_Atomic uint16_t valid;
+	_Atomic uint16_t touched; /* units that were read or written since the frame came in; evict.c */
+	_Atomic uint8_t freq;     /* times that units were touched again, at most FREQ_MAX */
+	_Atomic uint8_t cls;      /* enum frame_class */
+	uint8_t queue;            /* enum frame_queue; policy.mu */
+	uint8_t *base;            /* constant once made */
+	struct cache *c;          /* constant once made */
+	struct list q;            /* policy.mu: on small or main; pool.mu: on the free list */
 
-#define GHOSTS 64u /* keys of frames that left the small queue lately; a power of two */
+	/* Shard lock. */
+	_Atomic uint16_t dirty; /* also read without the lock, as a guess */
+	uint16_t writing, busy, stale;
+	uint32_t writers;    /* copies into valid units under way */
+	uint32_t dirtied_ms; /* dirty_mu: when the oldest dirty unit became so */
+	struct list dl;      /* dirty_mu: on cache_dev.dirty while dirty | writing */
+};
+static_assert(sizeof(struct frame) <= 128, "a frame's overhead is part of the promised 1 %");
 
 struct shard {
-	struct lock mu;
-	struct cond changed; /* claimed or writing bits went, a frame may have become free */
-	struct frame **bucket;
-	uint32_t bucket_mask;
-	struct list free, small, main, dirty;
-	uint32_t nsmall, nmain, nframes;
-	uint32_t waiters;
-	uint64_t ghost[GHOSTS];
-	uint32_t ghost_next;
-	uint64_t hits, misses, evictions;
-	_Alignas(64) char pad[1];
+	_Alignas(LINE) struct lock mu;
+	struct cond cond; /* units of some frame have left busy or writing, or a frame is gone */
+	unsigned waiters GUARDED_BY(mu);
 };
 
-struct prefetch {
-	struct list link;
-	struct cache_dev *dev;
+struct pool {
+	struct lock mu;
+	struct list free GUARDED_BY(mu);
+	uint32_t nfree GUARDED_BY(mu);
+	uint32_t made GUARDED_BY(mu); /* frames whose memory can be touched; they are frames[0 … made) */
+	uint8_t *arena;               /* address space for all frames; slabs are made accessible as they are needed */
+};
+
+struct policy {
+	struct lock mu;
+	struct list small GUARDED_BY(mu), main GUARDED_BY(mu); /* young ends first */
+	uint32_t nsmall GUARDED_BY(mu), nmain GUARDED_BY(mu);
+	uint64_t *ghost; /* mu; fingerprint << 32 | clock, sets of GHOST_WAYS */
+	uint32_t ghost_mask;
+	uint32_t clock GUARDED_BY(mu); /* frames that went into the ghost queue */
+	bool try_other GUARDED_BY(mu);
+};
+
+struct writeback {
+	struct lock mu;
+	struct cond kick; /* the thread has something to do */
+	struct cond done; /* some units were written, or an attempt failed */
+	bool stop GUARDED_BY(mu), urgent GUARDED_BY(mu), kicked GUARDED_BY(mu);
+	atomic_bool kick_seen; /* kicked, readable without the lock */
+	uint32_t *scratch;     /* frame numbers; the thread's own */
+	pthread_t thread;
+};
+
+#define PREFETCH_THREADS 4
+#define PREFETCH_QUEUE 128u
+struct prefetch_req {
+	struct cache_dev *d;
 	uint64_t off, len;
+};
+struct prefetch {
+	struct lock mu;
+	struct cond work, idle;
+	struct prefetch_req q[PREFETCH_QUEUE] GUARDED_BY(mu);
+	unsigned head GUARDED_BY(mu), n GUARDED_BY(mu);
+	bool stop GUARDED_BY(mu);
+	unsigned nthreads;
+	pthread_t thread[PREFETCH_THREADS];
+};
+
+struct stripe {
+	_Alignas(LINE) _Atomic uint64_t hits;
+	_Atomic uint64_t misses;
 };
 
 struct cache {
-	size_t limit;
-	uint8_t *memory;
-	size_t memory_len;
+	/* Constant after cache_new(). */
+	uint32_t nframes;
+	uint32_t bucket_mask;
+	uint32_t dirty_bg;   /* dirty frames from which on writeback does not wait for age */
+	uint32_t dirty_hard; /* dirty frames from which on writers wait */
 	struct frame *frames;
-	uint32_t nframes, nshards;
-	struct shard *shard;
-	atomic_ulong dirty_units, used_frames;
-	atomic_ulong writebacks, throttled, bytes_read, bytes_written;
+	struct frame *_Atomic *buckets;
+	size_t limit;
 
-	struct lock flush_mu;
-	struct cond flush_cond; /* there is something to write back */
-	struct cond drained;    /* dirty units went down */
-	bool stopping GUARDED_BY(flush_mu);
-	atomic_bool urgent; /* write back everything, not only what is old */
-	struct list devs GUARDED_BY(flush_mu);
-	pthread_t flusher;
+	_Alignas(LINE) _Atomic uint32_t dirty_frames;
+	_Atomic uint64_t dirty_units;
+	_Atomic uint64_t evictions, writebacks, throttled, bytes_read, bytes_written;
+	_Atomic uint32_t age_ms;
 
-	struct lock prefetch_mu;
-	struct cond prefetch_cond, prefetch_done;
-	struct list prefetch_queue GUARDED_BY(prefetch_mu);
-	uint32_t prefetch_len GUARDED_BY(prefetch_mu);
-	bool prefetch_stop GUARDED_BY(prefetch_mu);
-	unsigned nprefetchers;
-	pthread_t prefetcher[2];
+	struct lock mu;
+	struct cond dev_idle;            /* users of some device went to 0 */
+	struct list devs GUARDED_BY(mu); /* struct cache_dev.link */
+	uint32_t next_id GUARDED_BY(mu); /* 0 is no device's */
+	uint64_t rounds GUARDED_BY(mu);  /* of the writeback thread */
+
+	struct policy policy;
+	struct pool pool;
+	struct writeback wb;
+	struct prefetch prefetch;
+	struct stripe stripe[STRIPES];
+	struct shard shard[SHARDS];
 };
 
 struct cache_dev {
-	struct cache *cache;
-	struct vhd *vhd;
+	struct cache *c;
+	struct vhd *v;
 	uint64_t start, len;
-	uint64_t salt; /* for the hash: devices never meet by their address alone */
-	struct list link;
-	atomic_int error; /* since the last cache_dev_error() */
-	atomic_bool complained;
-	unsigned users GUARDED_BY(cache->flush_mu); /* the flusher works on it */
-	unsigned prefetching GUARDED_BY(cache->prefetch_mu);
+	uint32_t id;
+	bool writable;
+
+	struct list link;  /* cache.mu */
+	unsigned users;    /* cache.mu: the writeback thread works on it */
+	uint64_t round;    /* cache.mu: the last one that it took part in */
+	unsigned fetching; /* prefetch.mu: requests that are being read */
+
+	struct lock dirty_mu;
+	struct list dirty GUARDED_BY(dirty_mu); /* frames with units dirty or writing, the oldest first */
+	_Atomic uint32_t ndirty;                /* their number; changed under dirty_mu */
+
+	atomic_int err;     /* first error of background writeback not yet reported */
+	atomic_int failing; /* the last attempt to write failed: its errno; 0 when it went well */
+	/* The writeback thread's own: when to try a failing device again. */
+	uint32_t retry_at_ms, backoff_ms;
 };
 
-/* ---- frame.c ---- */
-struct shard *shard_of(const struct cache_dev *d, uint64_t no);
-struct frame *frame_find(struct shard *s, const struct cache_dev *d, uint64_t no) REQUIRES(s->mu);
-/* Find or make; pinned. The shard's mutex is held on return when 0. -EAGAIN, -ENOMEM. */
-int frame_get_locked(struct cache_dev *d, uint64_t no, unsigned flags, struct shard **s, struct frame **out);
-static inline void frame_put(struct frame *f)
+/* ---- arithmetic ------------------------------------------------------------------------------------------------- */
+
+/* Units [first, end) of a frame. */
+static inline uint16_t units_range(unsigned first, unsigned end)
 {
-	atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);
+	return first >= end ? 0 : (uint16_t)((1u << end) - (1u << first));
 }
-void frame_set_dirty(struct cache *c, struct shard *s, struct frame *f, uint16_t units) REQUIRES(s->mu);
-void frame_clear_dirty(struct cache *c, struct frame *f, uint16_t units);
-void frame_drop(struct cache *c, struct shard *s, struct frame *f) REQUIRES(s->mu);
-static inline void shard_wake(struct shard *s)
+
+/* Units that [from, from + len) of a frame touches; len > 0. */
+static inline uint16_t units_touched(uint32_t from, uint32_t len)
+{
+	return units_range(from >> UNIT_SHIFT, ((from + len - 1) >> UNIT_SHIFT) + 1);
+}
+
+/* Units of which [from, from + len) leaves out no byte of the frame's first @bytes. */
+static inline uint16_t units_covered(uint32_t from, uint32_t len, uint32_t bytes)
+{
+	uint32_t end = from + len;
+
+	return units_range((from + CACHE_UNIT - 1) >> UNIT_SHIFT,
+			   (end >= bytes ? bytes + CACHE_UNIT - 1 : end) >> UNIT_SHIFT);
+}
+
+/* Bytes of frame @no that the device has. */
+static inline uint32_t frame_bytes(const struct cache_dev *d, uint32_t no)
+{
+	return (uint32_t)min_u64(CACHE_FRAME, d->len - ((uint64_t)no << FRAME_SHIFT));
+}
+
+static inline uint64_t frame_key(const struct cache_dev *d, uint32_t no)
+{
+	return (uint64_t)d->id << 32 | no;
+}
+
+static inline uint32_t frame_no(struct frame *f)
+{
+	return (uint32_t)atomic_load_explicit(&f->key, memory_order_relaxed);
+}
+
+static inline uint64_t key_hash(uint64_t key)
+{
+	key *= UINT64_C(0x9e3779b97f4a7c15);
+	return key ^ key >> 32;
+}
+
+static inline uint32_t key_bucket(const struct cache *c, uint64_t key)
+{
+	return (uint32_t)key_hash(key) & c->bucket_mask;
+}
+
+/* Every bucket belongs to one shard. */
+static inline struct shard *key_shard(struct cache *c, uint64_t key)
+{
+	return &c->shard[key_hash(key) % SHARDS];
+}
+
+/* Of a frame that cannot change its key: pinned, dirty, or taken from the free list. */
+static inline struct shard *frame_shard(struct frame *f)
+{
+	return key_shard(f->c, atomic_load_explicit(&f->key, memory_order_relaxed));
+}
+
+static inline bool frame_is_gone(struct frame *f)
+{
+	return atomic_load_explicit(&f->pins, memory_order_relaxed) & PIN_GONE;
+}
+
+uint32_t now_ms(void); /* monotonic, wraps: compare by difference */
+
+static inline void shard_wait(struct shard *s) REQUIRES(s->mu)
+{
+	s->waiters++;
+	cond_wait(&s->cond, &s->mu);
+	s->waiters--;
+}
+
+static inline void shard_wake(struct shard *s) REQUIRES(s->mu)
 {
 	if (s->waiters)
-		cond_broadcast(&s->changed);
+		cond_broadcast(&s->cond);
 }
-void shard_wait(struct shard *s) REQUIRES(s->mu);
 
-/* ---- writeback.c ---- */
-int writeback_start(struct cache *c);
-void writeback_stop(struct cache *c);
-/* Writers: is there too much that is dirty? Waits, or -EAGAIN. */
-int writeback_throttle(struct cache *c, unsigned flags);
-void writeback_kick(struct cache *c);
-uint32_t now_seconds(void);
+/* ---- frame.c ---------------------------------------------------------------------------------------------------- */
 
-/* ---- prefetch.c ---- */
+void frame_bury(struct frame *f);
+
+static inline void frame_pin(struct frame *f)
+{
+	atomic_fetch_add_explicit(&f->pins, 1, memory_order_seq_cst);
+}
+
+static inline void frame_unpin(struct frame *f)
+{
+	unsigned was = atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);
+
+	if (__builtin_expect(was == (PIN_GONE | 1), 0))
+		frame_bury(f);
+}
+
+/* The frame of a key if it is in memory, pinned; NULL when not (or, rarely, when it was overtaken). Takes no lock. */
+static inline struct frame *frame_lookup(struct cache *c, uint64_t key)
+{
+	struct frame *f = atomic_load_explicit(&c->buckets[key_bucket(c, key)], memory_order_acquire);
+
+	/* An overtaken walk may end up in other chains: bounded. */
+	for (int steps = 0; f && steps < 32; steps++) {
+		if (atomic_load_explicit(&f->key, memory_order_relaxed) == key) {
+			/* seq_cst: against frame_stale_free(), which clears valid and then looks at the pins. */
+			unsigned was = atomic_fetch_add_explicit(&f->pins, 1, memory_order_seq_cst);
+
+			if (!(was & (PIN_DEAD | PIN_GONE)) &&
+			    atomic_load_explicit(&f->key, memory_order_relaxed) == key)
+				return f;
+			frame_unpin(f);
+			return NULL;
+		}
+		f = atomic_load_explicit(&f->next, memory_order_acquire);
+	}
+	return NULL;
+}
+
+enum { EVICT_QUICK = 128 }; /* frames looked at on a thread that must not wait */
+
+/* The frame of a number, made when it is not there, pinned. -EAGAIN: no memory without waiting. */
+int frame_get(struct cache_dev *d, uint32_t no, unsigned evict_steps, struct frame **out);
+/* The frame of a number, pinned, or NULL; never overtaken. */
+struct frame *frame_find(struct cache_dev *d, uint32_t no);
+/* Take a frame out of the index and the queues; it is freed when its pins are gone. It has no dirty, writing or busy
+ * unit and no writer. */
+void frame_drop(struct shard *s, struct frame *f) REQUIRES(s->mu);
+/* Rule 7: may @units be claimed? The caller holds one pin. */
+bool frame_stale_free(struct shard *s, struct frame *f, uint16_t units) REQUIRES(s->mu);
+/* Rule 7: move what is valid to a fresh frame; the caller's pin of @f stays, it looks the number up again. 0, -EAGAIN. */
+int frame_replace(struct cache_dev *d, struct frame *f, unsigned evict_steps);
+/* Everything of the device leaves the cache, dirty or not; the number of dirty units that were lost. */
+uint64_t frame_drop_all(struct cache_dev *d);
+struct frame *frame_alloc(struct cache *c, unsigned evict_steps);
+void frame_free(struct frame *f);
+void hash_del(struct cache *c, struct frame *f);
+
+/* ---- evict.c ---------------------------------------------------------------------------------------------------- */
+
+#define FREQ_MAX 3
+
+int policy_init(struct policy *p, uint32_t nframes);
+void policy_fini(struct policy *p);
+void policy_insert(struct cache *c, struct frame *f); /* a new frame */
+void policy_move(struct cache *c, struct frame *from, struct frame *to);
+void policy_remove(struct cache *c, struct frame *f);
+/* A frame nobody needs, out of the index and the queues (dead); NULL when @steps looks found none. */
+struct frame *policy_evict(struct cache *c, unsigned steps);
+
+/* Units of a frame are used. A first use says nothing about a second: a scan in small steps must look like one in large
+ * ones. So only units that were used before count. */
+static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
+{
+	uint16_t t = atomic_load_explicit(&f->touched, memory_order_relaxed);
+
+	if ((t & units) != units) {
+		atomic_store_explicit(&f->touched, t | units, memory_order_relaxed);
+	} else {
+		uint8_t n = atomic_load_explicit(&f->freq, memory_order_relaxed);
+
+		if (n < FREQ_MAX)
+			atomic_store_explicit(&f->freq, (uint8_t)(n + 1), memory_order_relaxed);
+	}
+	if (__builtin_expect(flags & CACHE_META, 0) && atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_META)
+		atomic_store_explicit(&f->cls, CLS_META, memory_order_relaxed);
+}
+
+/* ---- batch.c ---------------------------------------------------------------------------------------------------- */
+
+#define BATCH_IOS 64
+#define BATCH_RUNS 128
+
+/* Runs of units that go to or come from the image together; neighbours on the device share a transfer. */
+struct batch {
+	struct cache_dev *d;
+	unsigned nio, nrun;
+	uint64_t end; /* where the last transfer ends */
+	struct vhd_io io[BATCH_IOS];
+	struct iovec iov[BATCH_RUNS];
+	struct batch_run {
+		struct frame *f;
+		uint16_t units, io;
+	} run[BATCH_RUNS];
+};
+
+void batch_init(struct batch *b, struct cache_dev *d);
+bool batch_has_room(const struct batch *b); /* for any frame */
+void batch_add(struct batch *b, struct frame *f, uint16_t units);
+/* Transfers, one .io[run.io].result for each; 0 or the first error. The batch keeps its runs until batch_init(). */
+int batch_read(struct batch *b);
+int batch_write(struct batch *b);
+
+/* ---- pin.c ------------------------------------------------------------------------------------------------------ */
+
+/* Make [off, off + len) valid without waiting for memory; for prefetching. */
+void pin_prefetch(struct cache_dev *d, uint64_t off, uint32_t len);
+/* Read @units of one pinned frame, which the caller has claimed. */
+int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units);
+/* Wait for memory to come free, holding no pin. -ENOMEM when that takes too long. @tries: 0 at first. */
+int memory_wait(struct cache *c, unsigned *tries);
+void count_lookups(struct cache *c, unsigned hits, unsigned misses);
+
+/* ---- writeback.c ------------------------------------------------------------------------------------------------ */
+
+int wb_start(struct cache *c);
+void wb_stop(struct cache *c);
+void wb_kick(struct cache *c, bool urgent);
+/* Room for more dirty data? 0, -EAGAIN (CACHE_NOWAIT), or the error of a device that cannot be written. */
+int wb_throttle(struct cache_dev *d, unsigned flags);
+void frame_set_dirty(struct cache_dev *d, struct frame *f, uint16_t units);
+/* Units leave `dirty` without being written. */
+void frame_forget_dirty(struct cache_dev *d, struct frame *f, uint16_t units);
+/* The dirty list's entry goes over to the frame that replaces @from. */
+void frame_move_dirty(struct cache_dev *d, struct frame *from, struct frame *to);
+
+/* ---- prefetch.c ------------------------------------------------------------------------------------------------- */
+
 int prefetch_start(struct cache *c);
 void prefetch_stop(struct cache *c);
-void prefetch_forget(struct cache_dev *d);
+void prefetch_purge(struct cache_dev *d); /* forget its requests, wait for those under way */
 
 #endif

@@ -1,249 +1,314 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * frame.c - finding frames, and making room for new ones
+ * frame.c - frames: the index, memory on demand, replacement and discard
  *
- * Eviction is S3-FIFO: new frames enter a small queue; those that were used again by the time they reach its end move to
- * the main queue, the others leave, and are remembered for a while as ghosts: who comes back as a ghost enters the main
- * queue directly. A scan passes through the small queue and leaves the main queue alone.
+ * Index: buckets of singly linked chains; changed under the shard's lock, walked without. Memory: address space for all
+ * frames is reserved at the start and made accessible slab by slab, so a small working set stays small; freed frames are
+ * used again before new ones, the last freed first.
+ *
+ *     made, on the free list --frame_get--> in the index, on a queue --policy_evict / frame_drop--> free list
+ *                 DEAD                        pins >= 0             \--frame_drop while pinned--> GONE --unpin--> free list
  */
-#include <errno.h>
-#include <time.h>
-
 #include "vhd/cache/cache_int.h"
 
-#define WAIT_MS 100
-#define WAIT_TRIES 600 /* a minute: the disk hangs, or everything is pinned */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 
-static uint64_t hash(const struct cache_dev *d, uint64_t no)
+#define SLAB_FRAMES 32u /* 2 MiB */
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+static bool pool_grow(struct cache *c) REQUIRES(c->pool.mu)
 {
-	uint64_t h = (no ^ d->salt) * UINT64_C(0x9e3779b97f4a7c15);
+	struct pool *p = &c->pool;
+	uint32_t n = (uint32_t)min_u64(SLAB_FRAMES, c->nframes - p->made);
+	uint8_t *slab = p->arena + ((size_t)p->made << FRAME_SHIFT);
 
-	h ^= h >> 29;
-	h *= UINT64_C(0xbf58476d1ce4e5b9);
-	return h ^ h >> 32;
+	if (!n || mprotect(slab, (size_t)n << FRAME_SHIFT, PROT_READ | PROT_WRITE) < 0)
+		return false;
+	/* In reverse, so that the lowest is used first. */
+	for (uint32_t i = n; i-- > 0;) {
+		struct frame *f = &c->frames[p->made + i];
+
+		f->c = c;
+		f->base = slab + ((size_t)i << FRAME_SHIFT);
+		list_init(&f->dl);
+		atomic_init(&f->pins, PIN_DEAD);
+		list_push_front(&p->free, &f->q);
+	}
+	p->nfree += n;
+	p->made += n;
+	return true;
 }
 
-struct shard *shard_of(const struct cache_dev *d, uint64_t no)
+/* A dead frame, or NULL when none comes free within @evict_steps looks at the queues. */
+struct frame *frame_alloc(struct cache *c, unsigned evict_steps)
 {
-	return &d->cache->shard[hash(d, no) % d->cache->nshards];
+	struct pool *p = &c->pool;
+	struct frame *f = NULL;
+
+	lock_take(&p->mu);
+	if (!list_empty(&p->free) || pool_grow(c)) {
+		f = list_first(&p->free, struct frame, q);
+		list_del(&f->q);
+		p->nfree--;
+	}
+	lock_drop(&p->mu);
+	return f ? f : policy_evict(c, evict_steps);
 }
 
-static struct frame **bucket_of(struct shard *s, const struct cache_dev *d, uint64_t no)
+void frame_free(struct frame *f)
 {
-	return &s->bucket[(hash(d, no) >> 16) & s->bucket_mask];
+	struct pool *p = &f->c->pool;
+
+	lock_take(&p->mu);
+	list_push_front(&p->free, &f->q);
+	p->nfree++;
+	lock_drop(&p->mu);
 }
 
-struct frame *frame_find(struct shard *s, const struct cache_dev *d, uint64_t no)
+/* The last pin of a frame that is gone was dropped. Others may pin and unpin it at this moment, having found it in an old
+ * chain: whoever makes it dead frees it. */
+void frame_bury(struct frame *f)
 {
-	struct frame *f = *bucket_of(s, d, no);
+	unsigned none = PIN_GONE;
 
-	while (f && (f->no != no || f->dev != d))
-		f = f->hash_next;
+	if (atomic_compare_exchange_strong_explicit(&f->pins, &none, PIN_DEAD, memory_order_acquire,
+						    memory_order_relaxed))
+		frame_free(f);
+}
+
+/* ---- index ------------------------------------------------------------------------------------------------------ */
+
+static struct frame *hash_find(struct cache *c, uint64_t key)
+{
+	struct frame *f = atomic_load_explicit(&c->buckets[key_bucket(c, key)], memory_order_relaxed);
+
+	while (f && atomic_load_explicit(&f->key, memory_order_relaxed) != key)
+		f = atomic_load_explicit(&f->next, memory_order_relaxed);
 	return f;
 }
 
-/* ---- ghosts ------------------------------------------------------------------------------------------------------------ */
-
-static bool ghost_take(struct shard *s, uint64_t key)
+static void hash_add(struct cache *c, struct frame *f)
 {
-	for (uint32_t i = 0; i < GHOSTS; i++)
-		if (s->ghost[i] == key) {
-			s->ghost[i] = 0;
-			return true;
-		}
-	return false;
+	struct frame *_Atomic *head = &c->buckets[key_bucket(c, atomic_load_explicit(&f->key, memory_order_relaxed))];
+
+	atomic_store_explicit(&f->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_release);
+	atomic_store_explicit(head, f, memory_order_release);
 }
 
-static void ghost_add(struct shard *s, uint64_t key)
+/* The shard's lock is held. The frame keeps its own link: somebody may stand on it. */
+void hash_del(struct cache *c, struct frame *f)
 {
-	s->ghost[s->ghost_next++ % GHOSTS] = key;
-}
+	struct frame *_Atomic *at = &c->buckets[key_bucket(c, atomic_load_explicit(&f->key, memory_order_relaxed))];
+	struct frame *e = atomic_load_explicit(at, memory_order_relaxed);
 
-/* ---- leaving ------------------------------------------------------------------------------------------------------------ */
-
-static void unhash(struct shard *s, struct frame *f)
-{
-	struct frame **p = bucket_of(s, f->dev, f->no);
-
-	while (*p != f)
-		p = &(*p)->hash_next;
-	*p = f->hash_next;
-}
-
-void frame_drop(struct cache *c, struct shard *s, struct frame *f)
-{
-	frame_clear_dirty(c, f, ALL_UNITS);
-	unhash(s, f);
-	if (f->queue == Q_SMALL)
-		s->nsmall--;
-	else if (f->queue == Q_MAIN)
-		s->nmain--;
-	list_del(&f->q);
-	f->queue = Q_NONE;
-	f->dev = NULL;
-	f->valid = 0;
-	list_push_front(&s->free, &f->q);
-	atomic_fetch_sub_explicit(&c->used_frames, 1, memory_order_relaxed);
-}
-
-static bool evictable(const struct frame *f)
-{
-	return !f->dirty && !f->claimed && !f->writing && atomic_load_explicit(&f->pins, memory_order_acquire) == 0;
-}
-
-static void enqueue(struct shard *s, struct frame *f, enum queue q)
-{
-	f->queue = (uint8_t)q;
-	f->hits = 0;
-	if (q == Q_SMALL) {
-		list_push_back(&s->small, &f->q);
-		s->nsmall++;
-	} else {
-		list_push_back(&s->main, &f->q);
-		s->nmain++;
+	while (e && e != f) {
+		at = &e->next;
+		e = atomic_load_explicit(at, memory_order_relaxed);
 	}
+	if (e)
+		atomic_store_explicit(at, atomic_load_explicit(&f->next, memory_order_relaxed), memory_order_release);
 }
 
-static void requeue(struct shard *s, struct frame *f, enum queue q)
+/* A dead frame becomes the empty frame of a key, with one pin. */
+static void frame_reset(struct frame *f, uint64_t key)
 {
-	if (f->queue == Q_SMALL)
-		s->nsmall--;
-	else
-		s->nmain--;
-	list_del(&f->q);
-	enqueue(s, f, q);
+	atomic_store_explicit(&f->key, key, memory_order_relaxed);
+	atomic_store_explicit(&f->valid, 0, memory_order_relaxed);
+	atomic_store_explicit(&f->touched, 0, memory_order_relaxed);
+	atomic_store_explicit(&f->freq, 0, memory_order_relaxed);
+	atomic_store_explicit(&f->cls, CLS_DATA, memory_order_relaxed);
+	atomic_store_explicit(&f->dirty, 0, memory_order_relaxed);
+	f->writing = f->busy = f->stale = 0;
+	f->writers = 0;
+	/* Not a store: pins that came by mistake are about to go. */
+	atomic_fetch_sub_explicit(&f->pins, PIN_DEAD - 1, memory_order_release);
 }
 
-/* One frame less in a queue, or none when everything in it is needed. */
-static bool evict_from(struct cache *c, struct shard *s, enum queue q) NO_THREAD_SAFETY
+struct frame *frame_find(struct cache_dev *d, uint32_t no)
 {
-	struct list *l = q == Q_SMALL ? &s->small : &s->main;
-	uint32_t tries = (q == Q_SMALL ? s->nsmall : s->nmain) * 4;
+	uint64_t key = frame_key(d, no);
+	struct shard *s = key_shard(d->c, key);
+	struct frame *f = frame_lookup(d->c, key);
 
-	while (tries-- && !list_empty(l)) {
-		struct frame *f = list_first(l, struct frame, q);
-
-		if (f->hits && q == Q_SMALL) {
-			requeue(s, f, Q_MAIN);
-		} else if (f->hits) {
-			uint8_t left = (uint8_t)(f->hits - 1);
-
-			requeue(s, f, Q_MAIN);
-			f->hits = left;
-		} else if (!evictable(f)) {
-			requeue(s, f, q);
-		} else {
-			if (q == Q_SMALL)
-				ghost_add(s, hash(f->dev, f->no));
-			frame_drop(c, s, f);
-			s->evictions++;
-			return true;
-		}
-	}
-	return false;
-}
-
-static bool evict(struct cache *c, struct shard *s)
-{
-	bool small_first = s->nsmall * 10 >= s->nframes;
-
-	return evict_from(c, s, small_first ? Q_SMALL : Q_MAIN) || evict_from(c, s, small_first ? Q_MAIN : Q_SMALL);
-}
-
-/* ---- coming ------------------------------------------------------------------------------------------------------------- */
-
-void shard_wait(struct shard *s)
-{
-	s->waiters++;
-	cond_wait_ms(&s->changed, &s->mu, WAIT_MS);
-	s->waiters--;
-}
-
-static struct frame *enter(struct shard *s, struct cache_dev *d, uint64_t no)
-{
-	struct frame *f = list_first(&s->free, struct frame, q);
-	struct frame **b = bucket_of(s, d, no);
-
-	list_del(&f->q);
-	f->dev = d;
-	f->no = no;
-	f->valid = f->dirty = f->claimed = f->writing = 0;
-	f->hash_next = *b;
-	*b = f;
-	enqueue(s, f, ghost_take(s, hash(d, no)) ? Q_MAIN : Q_SMALL);
-	atomic_fetch_add_explicit(&d->cache->used_frames, 1, memory_order_relaxed);
-	return f;
-}
-
-int frame_get_locked(struct cache_dev *d, uint64_t no, unsigned flags, struct shard **sp,
-		     struct frame **out) NO_THREAD_SAFETY
-{
-	struct shard *s = shard_of(d, no);
-	struct frame *f;
-
+	if (f)
+		return f;
 	lock_take(&s->mu);
-	for (unsigned tries = 0;; tries++) {
-		f = frame_find(s, d, no);
-		if (f) {
-			s->hits++;
-			if (f->hits < 3)
-				f->hits++;
-			break;
-		}
-		if (!list_empty(&s->free) || evict(d->cache, s)) {
-			s->misses++;
-			f = enter(s, d, no);
-			break;
-		}
-		if (flags & CACHE_NOWAIT || tries >= WAIT_TRIES) {
-			lock_drop(&s->mu);
-			writeback_kick(d->cache);
-			return flags & CACHE_NOWAIT ? -EAGAIN : -ENOMEM;
-		}
-		/* Dirty frames fill this shard: their writeback makes room. */
-		lock_drop(&s->mu);
-		writeback_kick(d->cache);
-		lock_take(&s->mu);
-		shard_wait(s);
+	f = hash_find(d->c, key);
+	if (f)
+		frame_pin(f);
+	lock_drop(&s->mu);
+	return f;
+}
+
+int frame_get(struct cache_dev *d, uint32_t no, unsigned evict_steps, struct frame **out)
+{
+	struct cache *c = d->c;
+	uint64_t key = frame_key(d, no);
+	struct shard *s = key_shard(c, key);
+	struct frame *fresh, *f = frame_find(d, no);
+
+	if (f) {
+		*out = f;
+		return 0;
 	}
-	atomic_fetch_add_explicit(&f->pins, 1, memory_order_relaxed);
-	*sp = s;
+	fresh = frame_alloc(c, evict_steps);
+	if (!fresh)
+		return -EAGAIN;
+	lock_take(&s->mu);
+	f = hash_find(c, key);
+	if (f) {
+		frame_pin(f);
+	} else {
+		f = TAKE(fresh);
+		frame_reset(f, key);
+		hash_add(c, f);
+		policy_insert(c, f);
+	}
+	lock_drop(&s->mu);
+	if (fresh)
+		frame_free(fresh);
 	*out = f;
 	return 0;
 }
 
-/* ---- dirty -------------------------------------------------------------------------------------------------------------- */
+/* ---- leaving ---------------------------------------------------------------------------------------------------- */
 
-uint32_t now_seconds(void)
+void frame_drop(struct shard *s, struct frame *f)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	return (uint32_t)t.tv_sec;
+	(void)s;
+	assert(!f->busy && !f->writing && !f->writers && !atomic_load(&f->dirty));
+	hash_del(f->c, f);
+	policy_remove(f->c, f);
+	if (!(atomic_fetch_or_explicit(&f->pins, PIN_GONE, memory_order_acq_rel) & PIN_COUNT))
+		frame_bury(f);
+	shard_wake(s);
 }
 
-void frame_set_dirty(struct cache *c, struct shard *s, struct frame *f, uint16_t units)
+bool frame_stale_free(struct shard *s, struct frame *f, uint16_t units)
 {
-	uint16_t fresh = (uint16_t)(units & ~f->dirty);
+	(void)s;
+	if (!(f->stale & units))
+		return true;
+	/* New pins cover no stale unit, since those are not valid: when ours is the only one, no reader is left. */
+	if ((atomic_load_explicit(&f->pins, memory_order_seq_cst) & PIN_COUNT) > 1)
+		return false;
+	f->stale = 0;
+	return true;
+}
 
-	if (!fresh)
-		return;
-	if (!f->dirty) {
-		f->dirty_since = now_seconds();
-		list_push_back(&s->dirty, &f->dirty_link);
+int frame_replace(struct cache_dev *d, struct frame *f, unsigned evict_steps)
+{
+	struct cache *c = d->c;
+	struct shard *s = frame_shard(f);
+	struct frame *to = frame_alloc(c, evict_steps);
+
+	if (!to)
+		return -EAGAIN;
+	lock_take(&s->mu);
+	/* What is under way ends without us (rule 4). */
+	while (!frame_is_gone(f) && (f->busy || f->writing || f->writers))
+		shard_wait(s);
+	if (frame_is_gone(f) || frame_stale_free(s, f, f->stale)) {
+		lock_drop(&s->mu);
+		frame_free(to);
+		return 0;
 	}
-	f->dirty |= fresh;
-	atomic_fetch_add_explicit(&c->dirty_units, (unsigned long)__builtin_popcount(fresh), memory_order_relaxed);
+	frame_reset(to, atomic_load_explicit(&f->key, memory_order_relaxed));
+	/* Under the lock: 64 KiB, and only when freed blocks are used again while a reply with their old bytes is
+	 * being sent. */
+	memcpy(to->base, f->base, CACHE_FRAME);
+	atomic_store_explicit(&to->valid, atomic_load_explicit(&f->valid, memory_order_relaxed), memory_order_release);
+	atomic_store_explicit(&to->touched, atomic_load_explicit(&f->touched, memory_order_relaxed),
+			      memory_order_relaxed);
+	atomic_store_explicit(&to->freq, atomic_load_explicit(&f->freq, memory_order_relaxed), memory_order_relaxed);
+	atomic_store_explicit(&to->cls, atomic_load_explicit(&f->cls, memory_order_relaxed), memory_order_relaxed);
+	frame_move_dirty(d, f, to);
+	hash_del(c, f);
+	hash_add(c, to);
+	policy_move(c, f, to);
+	/* Our own pin is still there, so this is not the last one. */
+	atomic_fetch_or_explicit(&f->pins, PIN_GONE, memory_order_acq_rel);
+	shard_wake(s);
+	lock_drop(&s->mu);
+	frame_unpin(to);
+	return 0;
 }
 
-void frame_clear_dirty(struct cache *c, struct frame *f, uint16_t units)
-{
-	uint16_t gone = f->dirty & units;
+/* ---- discard ---------------------------------------------------------------------------------------------------- */
 
-	if (!gone)
+static void discard_units(struct cache_dev *d, uint32_t no, uint16_t units)
+{
+	uint64_t key = frame_key(d, no);
+	struct shard *s = key_shard(d->c, key);
+	struct frame *f;
+	uint16_t was;
+
+	lock_take(&s->mu);
+	f = hash_find(d->c, key);
+	if (f) {
+		was = atomic_fetch_and_explicit(&f->valid, (uint16_t)~units, memory_order_seq_cst);
+		f->stale |= was & units;
+		frame_forget_dirty(d, f, units);
+		/* busy: the bytes that come are the image's, or a writer's who came after us. */
+		if (!(was & ~units) && !f->busy && !f->writing && !f->writers)
+			frame_drop(s, f);
+	}
+	lock_drop(&s->mu);
+}
+
+void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	uint64_t end, first, last;
+
+	if (!len || !range_ok(off, len, d->len))
 		return;
-	f->dirty = (uint16_t)(f->dirty & ~gone);
-	if (!f->dirty)
-		list_del(&f->dirty_link);
-	atomic_fetch_sub_explicit(&c->dirty_units, (unsigned long)__builtin_popcount(gone), memory_order_relaxed);
+	end = off + len;
+	first = off >> FRAME_SHIFT;
+	last = (end - 1) >> FRAME_SHIFT;
+	if (last - first >= 2 * (uint64_t)d->c->nframes) {
+		/* More numbers than frames: look at the frames instead. The ends may be partial. */
+		for (uint32_t i = 0; i < d->c->nframes; i++) {
+			uint64_t key = atomic_load_explicit(&d->c->frames[i].key, memory_order_relaxed);
+
+			if (key >> 32 == d->id && (uint32_t)key > first && (uint32_t)key < last)
+				discard_units(d, (uint32_t)key, ALL_UNITS);
+		}
+	} else {
+		for (uint64_t no = first + 1; no < last; no++)
+			discard_units(d, (uint32_t)no, ALL_UNITS);
+	}
+	for (uint64_t no = first; no <= last; no = no == last ? last + 1 : last) {
+		uint64_t base = no << FRAME_SHIFT, from = max_u64(off, base), to = min_u64(end, base + CACHE_FRAME);
+		uint16_t units = units_covered((uint32_t)(from - base), (uint32_t)(to - from),
+					       frame_bytes(d, (uint32_t)no));
+
+		if (units)
+			discard_units(d, (uint32_t)no, units);
+	}
+}
+
+uint64_t frame_drop_all(struct cache_dev *d)
+{
+	struct cache *c = d->c;
+	uint64_t lost = 0;
+
+	for (uint32_t i = 0; i < c->nframes; i++) {
+		struct frame *f = &c->frames[i];
+		uint64_t key = atomic_load_explicit(&f->key, memory_order_relaxed);
+		struct shard *s = key_shard(c, key);
+
+		if (key >> 32 != d->id)
+			continue;
+		lock_take(&s->mu);
+		if (hash_find(c, key) == f) {
+			lost += (unsigned)__builtin_popcount(atomic_load_explicit(&f->dirty, memory_order_relaxed));
+			frame_forget_dirty(d, f, ALL_UNITS);
+			frame_drop(s, f);
+		}
+		lock_drop(&s->mu);
+	}
+	return lost;
 }

@@ -1,117 +1,151 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* prefetch.c - reads in the background: a bounded queue and two threads that pin and unpin */
-#include <errno.h>
-#include <stdlib.h>
-
-#include "vhd/base/checked.h"
+/*
+ * prefetch.c - reading ahead in the background
+ *
+ * A ring of requests, neighbours merged as they come in, and a few threads that read them in pieces of at most 1 MiB. A
+ * full ring drops the request, a lack of memory the rest of it: nobody waits for either, the reader just comes later.
+ */
 #include "vhd/cache/cache_int.h"
 
-#define QUEUE_MAX 256u
-#define PIECE (1u << 20)
+#include <errno.h>
 
-static void read_range(const struct prefetch *p)
+#define PIECE_FRAMES 16u /* at most */
+
+static bool already_there(struct cache_dev *d, uint64_t off, uint64_t len)
 {
-	struct cache_seg seg[PIECE / CACHE_FRAME + 2];
-	uint64_t off = p->off, left = p->len;
+	uint64_t end = off + len;
 
-	while (left) {
-		uint32_t n = (uint32_t)min_u64(left, PIECE);
-		int k = cache_pin(p->dev, off, n, 0, seg, PIECE / CACHE_FRAME + 2);
+	for (uint64_t no = off >> FRAME_SHIFT; no << FRAME_SHIFT < end; no++) {
+		uint64_t base = no << FRAME_SHIFT, from = max_u64(off, base), to = min_u64(end, base + CACHE_FRAME);
+		uint16_t want = units_touched((uint32_t)(from - base), (uint32_t)(to - from));
+		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no));
+		bool there = f && (atomic_load_explicit(&f->valid, memory_order_acquire) & want) == want;
 
-		if (k < 0)
-			return;
-		cache_unpin(seg, (unsigned)k);
-		off += n;
-		left -= n;
+		if (f)
+			frame_unpin(f);
+		if (!there)
+			return false;
 	}
-}
-
-static void *prefetcher(void *arg)
-{
-	struct cache *c = arg;
-
-	lock_take(&c->prefetch_mu);
-	for (;;) {
-		struct prefetch *p;
-
-		while (list_empty(&c->prefetch_queue) && !c->prefetch_stop)
-			cond_wait(&c->prefetch_cond, &c->prefetch_mu);
-		if (c->prefetch_stop)
-			break;
-		p = list_first(&c->prefetch_queue, struct prefetch, link);
-		list_del(&p->link);
-		c->prefetch_len--;
-		p->dev->prefetching++;
-		lock_drop(&c->prefetch_mu);
-		read_range(p);
-		lock_take(&c->prefetch_mu);
-		p->dev->prefetching--;
-		cond_broadcast(&c->prefetch_done);
-		free(p);
-	}
-	lock_drop(&c->prefetch_mu);
-	return NULL;
+	return true;
 }
 
 void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len)
 {
-	struct cache *c = d->cache;
-	struct prefetch *p;
+	struct prefetch *p = &d->c->prefetch;
+	struct prefetch_req *last;
 
-	if (off >= d->len || len == 0)
+	if (off >= d->len || !len)
 		return;
 	len = min_u64(len, d->len - off);
-	p = malloc(sizeof *p);
-	if (!p)
+	/* More than a part of the cache would only push itself out. */
+	len = min_u64(len, d->c->limit / 4);
+	if (already_there(d, off, len))
 		return;
-	*p = (struct prefetch){.dev = d, .off = off, .len = len};
-	lock_take(&c->prefetch_mu);
-	if (c->prefetch_len < QUEUE_MAX) {
-		list_push_back(&c->prefetch_queue, &p->link);
-		c->prefetch_len++;
-		cond_signal(&c->prefetch_cond);
-		p = NULL;
+	lock_take(&p->mu);
+	last = p->n ? &p->q[(p->head + p->n - 1) % PREFETCH_QUEUE] : NULL;
+	if (last && last->d == d && last->off + last->len == off && last->len + len <= d->c->limit / 4) {
+		last->len += len;
+	} else if (p->n < PREFETCH_QUEUE) {
+		p->q[(p->head + p->n++) % PREFETCH_QUEUE] = (struct prefetch_req){d, off, len};
+		cond_signal(&p->work);
 	}
-	lock_drop(&c->prefetch_mu);
-	free(p);
+	lock_drop(&p->mu);
 }
 
-void prefetch_forget(struct cache_dev *d)
+/* Takes one piece off the first request, so that several threads work on a long one. */
+static struct prefetch_req next_piece(struct cache *c, struct prefetch *p) REQUIRES(p->mu)
 {
-	struct cache *c = d->cache;
+	struct prefetch_req *first = &p->q[p->head], r = *first;
+	uint64_t piece = min_u64(PIECE_FRAMES, max_u64(1, c->nframes / 8 - 1)) << FRAME_SHIFT;
 
-	lock_take(&c->prefetch_mu);
-	list_for_each_safe (it, tmp, &c->prefetch_queue) {
-		struct prefetch *p = list_entry(it, struct prefetch, link);
-
-		if (p->dev == d) {
-			list_del(&p->link);
-			c->prefetch_len--;
-			free(p);
-		}
+	/* Pieces end on the boundary of a piece. */
+	r.len = min_u64(r.len, piece - r.off % piece);
+	first->off += r.len;
+	first->len -= r.len;
+	if (!first->len) {
+		p->head = (p->head + 1) % PREFETCH_QUEUE;
+		p->n--;
 	}
-	while (d->prefetching)
-		cond_wait(&c->prefetch_done, &c->prefetch_mu);
-	lock_drop(&c->prefetch_mu);
+	r.d->fetching++;
+	return r;
+}
+
+static void *prefetch_main(void *arg)
+{
+	struct cache *c = arg;
+	struct prefetch *p = &c->prefetch;
+
+	lock_take(&p->mu);
+	for (;;) {
+		struct prefetch_req r;
+
+		while (!p->n && !p->stop)
+			cond_wait(&p->work, &p->mu);
+		if (p->stop)
+			break;
+		r = next_piece(c, p);
+		if (p->n)
+			cond_signal(&p->work);
+		lock_drop(&p->mu);
+		pin_prefetch(r.d, r.off, (uint32_t)r.len);
+		lock_take(&p->mu);
+		if (--r.d->fetching == 0)
+			cond_broadcast(&p->idle);
+	}
+	lock_drop(&p->mu);
+	return NULL;
+}
+
+void prefetch_purge(struct cache_dev *d)
+{
+	struct prefetch *p = &d->c->prefetch;
+	unsigned kept = 0;
+
+	lock_take(&p->mu);
+	for (unsigned i = 0; i < p->n; i++) {
+		struct prefetch_req r = p->q[(p->head + i) % PREFETCH_QUEUE];
+
+		if (r.d != d)
+			p->q[(p->head + kept++) % PREFETCH_QUEUE] = r;
+	}
+	p->n = kept;
+	while (d->fetching)
+		cond_wait(&p->idle, &p->mu);
+	lock_drop(&p->mu);
 }
 
 int prefetch_start(struct cache *c)
 {
-	for (; c->nprefetchers < 2; c->nprefetchers++)
-		if (pthread_create(&c->prefetcher[c->nprefetchers], NULL, prefetcher, c)) {
-			prefetch_stop(c);
-			return -EAGAIN;
-		}
-	return 0;
+	struct prefetch *p = &c->prefetch;
+
+	lock_init(&p->mu);
+	cond_init(&p->work);
+	cond_init(&p->idle);
+	for (; p->nthreads < PREFETCH_THREADS; p->nthreads++)
+		if (pthread_create(&p->thread[p->nthreads], NULL, prefetch_main, c))
+			break;
+	/* One is enough to keep the promise. */
+	if (p->nthreads)
+		return 0;
+	cond_fini(&p->idle);
+	cond_fini(&p->work);
+	lock_fini(&p->mu);
+	return -ENOMEM;
 }
 
 void prefetch_stop(struct cache *c)
 {
-	lock_take(&c->prefetch_mu);
-	c->prefetch_stop = true;
-	cond_broadcast(&c->prefetch_cond);
-	lock_drop(&c->prefetch_mu);
-	for (unsigned i = 0; i < c->nprefetchers; i++)
-		pthread_join(c->prefetcher[i], NULL);
-	c->nprefetchers = 0;
+	struct prefetch *p = &c->prefetch;
+
+	if (!p->nthreads)
+		return;
+	lock_take(&p->mu);
+	p->stop = true;
+	cond_broadcast(&p->work);
+	lock_drop(&p->mu);
+	while (p->nthreads)
+		pthread_join(p->thread[--p->nthreads], NULL);
+	cond_fini(&p->idle);
+	cond_fini(&p->work);
+	lock_fini(&p->mu);
 }

@@ -1,414 +1,587 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * writeback.c - dirty units on their way to the image
+ * writeback.c - dirty units reach the image
  *
- * A pass collects dirty frames from all shards, sorts them by place, and writes neighbours in one transfer, many transfers
- * in one batch. The flusher thread does so for what is older than AGE seconds, and for everything once a quarter of the cache
- * is dirty; writers are held up when half of it is.
+ *     frame on cache_dev.dirty  <=>  some unit of it is dirty or writing
  *
- * A failed write leaves its units dirty: nothing is dropped, the flusher tries again, and the error is kept for COMMIT.
+ * The list is in the order in which frames became dirty. The cache's thread takes from its head what is older than age_ms
+ * or, when more than dirty_bg frames are dirty, as many as are too many; sorts them by number, so that neighbours become
+ * one transfer, and writes them in batches of up to 8 MiB. From dirty_hard frames on writers wait for it. It counts in
+ * frames, not bytes: a frame with one dirty unit cannot be evicted either.
+ *
+ * cache_writeback() and cache_flush() write on the caller's thread what is dirty in their ranges and wait for what others
+ * are writing there; so does nothing that was dirty when they began stay behind.
+ *
+ * When a transfer fails its units are dirty again, nothing is dropped. The device counts as failing until a transfer
+ * succeeds: it is tried again ever more rarely (1 s … 30 s), and its writers get the error as soon as it holds dirty_bg
+ * frames, so that other devices keep room.
  */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "vhd/base/checked.h"
-#include "vhd/base/cleanup.h"
-#include "vhd/base/log.h"
 #include "vhd/cache/cache_int.h"
 
-#define AGE 3u         /* seconds that data may stay dirty */
-#define PASS_MAX 8192u /* frames of one pass */
-#define BATCH_IO 64u   /* transfers of one batch */
-#define BATCH_IOV 512u
-#define TRANSFER (4u << 20) /* bytes of one transfer, about */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
-struct item {
-	struct shard *s;
-	struct frame *f;
-	uint64_t no;
-	uint16_t units;
-	int result;
-};
+#include "vhd/base/log.h"
 
-struct pass {
-	struct cache_dev *d;
-	uint64_t first, last; /* frame numbers */
-	uint32_t older;       /* dirty since then or before */
-	struct item *item;
-	uint32_t n;
-};
+#define TICK_MS 250
+#define BACKOFF_MIN_MS 1000u
+#define BACKOFF_MAX_MS 30000u
+#define PENDING 32
 
-static unsigned long background_limit(const struct cache *c)
+uint32_t now_ms(void)
 {
-	return (unsigned long)c->nframes * UNITS / 4;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint32_t)t.tv_sec * 1000u + (uint32_t)(t.tv_nsec / 1000000);
 }
 
-static unsigned long hard_limit(const struct cache *c)
+/* ---- what is dirty; under the frame's shard lock ---------------------------------------------------------------- */
+
+static uint16_t unclean(struct frame *f)
 {
-	return (unsigned long)c->nframes * UNITS / 2;
+	return atomic_load_explicit(&f->dirty, memory_order_relaxed) | f->writing;
 }
 
-/* ---- collecting ---------------------------------------------------------------------------------------------------------- */
-
-static void take(struct pass *p, struct shard *s, struct frame *f) REQUIRES(s->mu)
+/* The frame's dirty or writing units were @was: bring counters and list up to date. */
+static void account(struct cache_dev *d, struct frame *f, uint16_t was)
 {
-	struct item *it = &p->item[p->n++];
+	struct cache *c = d->c;
+	uint16_t is = unclean(f);
+	int diff = __builtin_popcount(is) - __builtin_popcount(was);
 
-	*it = (struct item){.s = s, .f = f, .no = f->no, .units = f->dirty};
-	atomic_fetch_add_explicit(&f->pins, 1, memory_order_relaxed);
-	f->writing |= f->dirty;
-	frame_clear_dirty(p->d->cache, f, ALL_UNITS);
-}
-
-static void collect(struct pass *p)
-{
-	struct cache *c = p->d->cache;
-
-	for (uint32_t i = 0; i < c->nshards && p->n < PASS_MAX; i++) {
-		struct shard *s = &c->shard[i];
-
-		lock_take(&s->mu);
-		list_for_each_safe (it, tmp, &s->dirty) {
-			struct frame *f = list_entry(it, struct frame, dirty_link);
-
-			if (f->dev == p->d && !f->writing && f->no >= p->first && f->no <= p->last &&
-			    (int32_t)(p->older - f->dirty_since) >= 0 && p->n < PASS_MAX)
-				take(p, s, f);
-		}
-		lock_drop(&s->mu);
-	}
-}
-
-/* A short range: look its frames up instead of walking every dirty frame there is. */
-static void collect_range(struct pass *p)
-{
-	for (uint64_t no = p->first; no <= p->last && p->n < PASS_MAX; no++) {
-		struct shard *s = shard_of(p->d, no);
-		struct frame *f;
-
-		lock_take(&s->mu);
-		f = frame_find(s, p->d, no);
-		if (f && f->dirty && !f->writing)
-			take(p, s, f);
-		lock_drop(&s->mu);
-	}
-}
-
-static int by_place(const void *a, const void *b)
-{
-	const struct item *x = a, *y = b;
-
-	return x->no < y->no ? -1 : x->no > y->no;
-}
-
-/* ---- writing ------------------------------------------------------------------------------------------------------------- */
-
-struct batch {
-	struct cache_dev *d;
-	struct vhd_io io[BATCH_IO];
-	uint64_t len[BATCH_IO];
-	struct iovec iov[BATCH_IOV];
-	struct item *of[BATCH_IOV]; /* whose units the iovec carries */
-	unsigned nio, niov;
-	uint64_t bytes;
-};
-
-static void batch_send(struct batch *b)
-{
-	unsigned v = 0;
-
-	if (!b->nio)
+	if (diff)
+		atomic_fetch_add_explicit(&c->dirty_units, (uint64_t)(int64_t)diff, memory_order_relaxed);
+	if (!was == !is)
 		return;
-	vhd_writev(b->d->vhd, b->io, b->nio);
-	for (unsigned i = 0; i < b->nio; i++)
-		for (int k = 0; k < b->io[i].niov; k++, v++)
-			if (b->io[i].result)
-				b->of[v]->result = b->io[i].result;
-	atomic_fetch_add_explicit(&b->d->cache->bytes_written, b->bytes, memory_order_relaxed);
-	b->nio = b->niov = 0;
-	b->bytes = 0;
-}
-
-static void batch_add(struct batch *b, struct item *it, uint64_t off, uint8_t *data, uint64_t len)
-{
-	struct vhd_io *last = b->nio ? &b->io[b->nio - 1] : NULL;
-
-	if (b->niov == BATCH_IOV || (b->nio == BATCH_IO && last->off + b->len[b->nio - 1] != off)) {
-		batch_send(b);
-		last = NULL;
-	}
-	b->iov[b->niov] = (struct iovec){data, len};
-	b->of[b->niov] = it;
-	if (last && last->off + b->len[b->nio - 1] == off && b->len[b->nio - 1] < TRANSFER) {
-		last->niov++;
-		b->len[b->nio - 1] += len;
+	lock_take(&d->dirty_mu);
+	if (is) {
+		f->dirtied_ms = now_ms();
+		list_push_back(&d->dirty, &f->dl);
 	} else {
-		if (b->nio == BATCH_IO) {
-			struct iovec keep = b->iov[b->niov];
-
-			batch_send(b);
-			b->iov[0] = keep;
-			b->of[0] = it;
-		}
-		b->io[b->nio] = (struct vhd_io){.off = off, .iov = &b->iov[b->niov], .niov = 1};
-		b->len[b->nio++] = len;
+		list_del(&f->dl);
 	}
-	b->niov++;
-	b->bytes += len;
+	atomic_fetch_add_explicit(&d->ndirty, is ? 1u : -1u, memory_order_relaxed);
+	lock_drop(&d->dirty_mu);
+	if (atomic_fetch_add_explicit(&c->dirty_frames, is ? 1u : -1u, memory_order_relaxed) >= c->dirty_bg && is)
+		wb_kick(c, false);
 }
 
-static void write_items(struct pass *p)
+void frame_set_dirty(struct cache_dev *d, struct frame *f, uint16_t units)
 {
-	struct batch b = {.d = p->d};
+	uint16_t was = unclean(f);
 
-	qsort(p->item, p->n, sizeof *p->item, by_place);
-	for (uint32_t i = 0; i < p->n; i++) {
-		struct item *it = &p->item[i];
-		uint64_t base = it->no * CACHE_FRAME;
-
-		for (unsigned u = 0; u < UNITS; u++) {
-			unsigned from = u;
-			uint64_t off;
-
-			while (u < UNITS && it->units & 1u << u)
-				u++;
-			if (u == from)
-				continue;
-			off = base + (uint64_t)from * CACHE_UNIT;
-			batch_add(&b, it, p->d->start + off, it->f->data + from * CACHE_UNIT,
-				  min_u64((uint64_t)(u - from) * CACHE_UNIT, p->d->len - off));
-		}
-	}
-	batch_send(&b);
+	atomic_fetch_or_explicit(&f->dirty, units, memory_order_relaxed);
+	account(d, f, was);
 }
 
-static int finish(struct pass *p)
+void frame_forget_dirty(struct cache_dev *d, struct frame *f, uint16_t units)
 {
-	struct cache *c = p->d->cache;
-	int err = 0;
+	uint16_t was = unclean(f);
 
-	for (uint32_t i = 0; i < p->n; i++) {
-		struct item *it = &p->item[i];
-
-		lock_take(&it->s->mu);
-		it->f->writing = (uint16_t)(it->f->writing & ~it->units);
-		if (it->result) {
-			frame_set_dirty(c, it->s, it->f, it->units);
-			err = it->result;
-		}
-		shard_wake(it->s);
-		lock_drop(&it->s->mu);
-		frame_put(it->f);
-	}
-	if (err) {
-		atomic_store(&p->d->error, err);
-		if (!atomic_exchange(&p->d->complained, true))
-			log_error("%s: writing back: %s; the data is kept in memory and tried again",
-				  vhd_path(p->d->vhd), strerror(-err));
-	}
-	atomic_fetch_add_explicit(&c->writebacks, p->n, memory_order_relaxed);
-	lock_take(&c->flush_mu);
-	cond_broadcast(&c->drained);
-	lock_drop(&c->flush_mu);
-	return err;
+	atomic_fetch_and_explicit(&f->dirty, (uint16_t)~units, memory_order_relaxed);
+	account(d, f, was);
 }
 
-/* One pass; how many frames were written, or the error. */
-static int run_pass(struct cache_dev *d, uint64_t first, uint64_t last, uint32_t older)
+void frame_move_dirty(struct cache_dev *d, struct frame *from, struct frame *to)
 {
-	bool range = last - first < 256;
-	struct pass p = {.d = d, .first = first, .last = last, .older = older};
-	struct item few[256];
-	AUTO(freep) struct item *many = NULL;
+	uint16_t dirty = atomic_exchange_explicit(&from->dirty, 0, memory_order_relaxed);
+
+	assert(!from->writing);
+	if (!dirty)
+		return;
+	atomic_store_explicit(&to->dirty, dirty, memory_order_relaxed);
+	lock_take(&d->dirty_mu);
+	to->dirtied_ms = from->dirtied_ms;
+	list_insert_between(&to->dl, &from->dl, from->dl.next);
+	list_del(&from->dl);
+	lock_drop(&d->dirty_mu);
+}
+
+/* Dirty units of @want go to the image now; the caller has to write them. */
+static uint16_t frame_take_dirty(struct frame *f, uint16_t want)
+{
+	uint16_t units = want & atomic_load_explicit(&f->dirty, memory_order_relaxed) & (uint16_t)~f->writing;
+
+	f->writing |= units;
+	atomic_fetch_and_explicit(&f->dirty, (uint16_t)~units, memory_order_relaxed);
+	return units;
+}
+
+static void frame_written(struct cache_dev *d, struct frame *f, uint16_t units, bool ok)
+{
+	struct shard *s = frame_shard(f);
+	uint16_t was;
+
+	lock_take(&s->mu);
+	was = unclean(f);
+	f->writing &= (uint16_t)~units;
+	if (!ok) /* but not what was discarded meanwhile */
+		atomic_fetch_or_explicit(&f->dirty, units & atomic_load_explicit(&f->valid, memory_order_relaxed),
+					 memory_order_relaxed);
+	account(d, f, was);
+	if (unclean(f)) {
+		/* Written again meanwhile, or not written: young again. */
+		lock_take(&d->dirty_mu);
+		f->dirtied_ms = now_ms();
+		list_del(&f->dl);
+		list_push_back(&d->dirty, &f->dl);
+		lock_drop(&d->dirty_mu);
+	}
+	shard_wake(s);
+	lock_drop(&s->mu);
+}
+
+/* ---- batches ---------------------------------------------------------------------------------------------------- */
+
+/* A writeback under way. Frames in the batch hold one pin for each run. */
+struct writer {
+	struct cache_dev *d;
+	bool background; /* leaves alone what others are writing */
+	int err;
+	unsigned npend;
+	struct {
+		uint32_t no;
+		uint16_t units;
+	} pend[PENDING]; /* others were writing some of these units */
+	struct batch b;
+};
+
+/* Remember how it went, and say so once. */
+static void device_result(struct cache_dev *d, int err, uint64_t off)
+{
+	int was = atomic_load_explicit(&d->failing, memory_order_relaxed);
+
+	if (!was == !err)
+		return;
+	was = atomic_exchange(&d->failing, err);
+	if (err && !was)
+		log_error("%s: cannot write back at byte %llu: %s; the data is kept and will be tried again",
+			  vhd_path(d->v), (unsigned long long)off, strerror(-err));
+	else if (!err && was)
+		log_info("%s: writing back works again", vhd_path(d->v));
+}
+
+static void writer_submit(struct writer *w)
+{
+	struct cache *c = w->d->c;
+	struct batch *b = &w->b;
+	unsigned bad = 0;
 	int err;
 
-	if (range) {
-		p.item = few;
-		collect_range(&p);
-	} else {
-		p.item = many = malloc(PASS_MAX * sizeof *many);
-		if (!many)
-			return -ENOMEM;
-		collect(&p);
+	if (!b->nrun)
+		return;
+	err = batch_write(b);
+	for (unsigned i = 0; i < b->nrun; i++) {
+		struct batch_run *r = &b->run[i];
+		bool ok = !b->io[r->io].result;
+
+		frame_written(w->d, r->f, r->units, ok);
+		frame_unpin(r->f);
+		if (!ok)
+			bad = r->io;
 	}
-	if (!p.n)
-		return 0;
-	write_items(&p);
-	err = finish(&p);
-	return err ? err : (int)p.n;
+	device_result(w->d, err, b->io[bad].off);
+	atomic_fetch_add_explicit(&c->writebacks, 1, memory_order_relaxed);
+	w->err = w->err ? w->err : err;
+	batch_init(b, w->d);
+	lock_take(&c->wb.mu);
+	cond_broadcast(&c->wb.done);
+	lock_drop(&c->wb.mu);
 }
 
-/* ---- on demand ------------------------------------------------------------------------------------------------------------ */
-
-/* Wait until nothing of the range is on its way. */
-static void wait_writing(struct cache_dev *d, uint64_t first, uint64_t last)
+/* Take what is dirty of @want of a frame into the batch. When others are writing some of it, and that matters, nothing is
+ * taken and the frame is returned, pinned, to be waited for. */
+static struct frame *writer_try(struct writer *w, uint32_t no, uint16_t want)
 {
-	struct cache *c = d->cache;
-	bool range = last - first < 256;
+	unsigned before;
+	struct frame *f;
+	struct shard *s;
+	uint16_t units;
+	bool conflict;
 
-	for (uint64_t i = range ? first : 0; i <= (range ? last : c->nframes - 1); i++) {
-		struct frame *f = range ? NULL : &c->frames[i];
-		struct shard *s = range ? shard_of(d, i) : &c->shard[i % c->nshards];
-
+	if (!batch_has_room(&w->b))
+		writer_submit(w);
+	for (;;) {
+		f = frame_find(w->d, no);
+		if (!f)
+			return NULL;
+		s = frame_shard(f);
 		lock_take(&s->mu);
-		if (range)
-			f = frame_find(s, d, i);
-		while (f && f->dev == d && f->no >= first && f->no <= last && f->writing) {
-			uint64_t no = f->no;
-
-			shard_wait(s);
-			f = frame_find(s, d, no);
-		}
+		if (!frame_is_gone(f))
+			break;
+		/* Replaced: its dirty units have moved on. */
 		lock_drop(&s->mu);
+		frame_unpin(f);
 	}
+	conflict = !w->background && (f->writing & want);
+	units = conflict ? 0 : frame_take_dirty(f, want);
+	lock_drop(&s->mu);
+	if (conflict)
+		return f;
+	before = w->b.nrun;
+	batch_add(&w->b, f, units);
+	while (++before < w->b.nrun)
+		frame_pin(f);
+	if (!units)
+		frame_unpin(f);
+	return NULL;
 }
 
-/* What is dirty now is either taken by us or was taken by another pass already. Twice, because a frame that was on its way
- * when we came may have been dirtied again before. */
-static int writeback_frames(struct cache_dev *d, uint64_t first, uint64_t last)
+static void writer_drain(struct writer *w)
 {
-	for (int round = 0; round < 2; round++) {
-		uint32_t older = now_seconds();
-		int n;
+	writer_submit(w);
+	for (unsigned i = 0; i < w->npend; i++) {
+		uint16_t want = w->pend[i].units;
+		struct frame *f;
 
-		do {
-			n = run_pass(d, first, last, older);
-			if (n < 0)
-				return n;
-		} while (n == (int)PASS_MAX);
-		wait_writing(d, first, last);
+		while ((f = writer_try(w, w->pend[i].no, want))) {
+			struct shard *s = frame_shard(f);
+
+			/* Somebody may wait for what we hold (rule 4). */
+			writer_submit(w);
+			lock_take(&s->mu);
+			while (f->writing & want)
+				shard_wait(s);
+			lock_drop(&s->mu);
+			frame_unpin(f);
+		}
 	}
-	return 0;
+	w->npend = 0;
+	writer_submit(w);
 }
 
-int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len)
+static void writer_frame(struct writer *w, uint32_t no, uint16_t want)
 {
-	uint64_t end;
+	struct frame *f = writer_try(w, no, want);
 
-	if (!vhd_writable(d->vhd) || len == 0 || off >= d->len)
-		return 0;
-	if (!add_ok(off, len, &end) || end > d->len)
-		end = d->len;
-	return writeback_frames(d, off / CACHE_FRAME, (end - 1) / CACHE_FRAME);
+	if (!f)
+		return;
+	frame_unpin(f);
+	if (w->npend == PENDING)
+		writer_drain(w);
+	w->pend[w->npend].no = no;
+	w->pend[w->npend++].units = want;
+}
+
+static void writer_init(struct writer *w, struct cache_dev *d, bool background)
+{
+	w->d = d;
+	w->background = background;
+	w->err = 0;
+	w->npend = 0;
+	batch_init(&w->b, d);
+}
+
+static int cmp_u32(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* ---- on the caller's thread ------------------------------------------------------------------------------------- */
+
+static void writer_range(struct writer *w, uint64_t off, uint64_t len, uint64_t no)
+{
+	uint64_t base = no << FRAME_SHIFT, from = max_u64(off, base), to = min_u64(off + len, base + CACHE_FRAME);
+
+	if (from < to)
+		writer_frame(w, (uint32_t)no, units_touched((uint32_t)(from - base), (uint32_t)(to - from)));
+}
+
+/* Numbers of the frames now on the dirty list, sorted. -ENOMEM. */
+static int dirty_snapshot(struct cache_dev *d, uint32_t **out, uint32_t *n)
+{
+	uint32_t room = atomic_load_explicit(&d->ndirty, memory_order_relaxed);
+
+	for (;;) {
+		uint32_t *no = malloc(((size_t)room + 64) * sizeof *no), want = room + 64;
+
+		if (!no)
+			return -ENOMEM;
+		*n = 0;
+		lock_take(&d->dirty_mu);
+		room = atomic_load_explicit(&d->ndirty, memory_order_relaxed);
+		if (room <= want)
+			list_for_each (it, &d->dirty)
+				no[(*n)++] = frame_no(list_entry(it, struct frame, dl));
+		lock_drop(&d->dirty_mu);
+		if (room <= want) {
+			qsort(no, *n, sizeof *no, cmp_u32);
+			*out = no;
+			return 0;
+		}
+		free(no);
+	}
 }
 
 int cache_writeback_ranges(struct cache_dev *d, const struct cache_range *r, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++) {
-		int err = cache_writeback(d, r[i].off, r[i].len);
+	AUTO(freep) uint32_t *no = NULL;
+	uint64_t frames = 0;
+	struct writer w;
+	uint32_t nno = 0;
+	int err;
 
-		if (err)
-			return err;
+	for (unsigned i = 0; i < n; i++) {
+		if (!range_ok(r[i].off, r[i].len, d->len))
+			return -EINVAL;
+		frames += (r[i].len >> FRAME_SHIFT) + 2;
 	}
-	return 0;
+	if (!atomic_load_explicit(&d->ndirty, memory_order_acquire))
+		return 0;
+	/* Large ranges: look at what is dirty rather than at every number. */
+	if (frames > 64 && frames / 4 > atomic_load_explicit(&d->ndirty, memory_order_relaxed) &&
+	    (err = dirty_snapshot(d, &no, &nno)) < 0)
+		return err;
+	writer_init(&w, d, false);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t first = r[i].off >> FRAME_SHIFT, end = (r[i].off + r[i].len + CACHE_FRAME - 1) >> FRAME_SHIFT;
+
+		if (!r[i].len)
+			continue;
+		if (no) {
+			for (uint32_t k = 0; k < nno; k++)
+				if (no[k] >= first && no[k] < end)
+					writer_range(&w, r[i].off, r[i].len, no[k]);
+		} else {
+			for (uint64_t k = first; k < end; k++)
+				writer_range(&w, r[i].off, r[i].len, k);
+		}
+	}
+	writer_drain(&w);
+	return w.err;
+}
+
+int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	struct cache_range r = {off, len};
+
+	return cache_writeback_ranges(d, &r, 1);
 }
 
 int cache_flush(struct cache_dev *d)
 {
-	int err = cache_writeback(d, 0, d->len);
+	int err;
 
-	return err ? err : vhd_flush(d->vhd);
-}
-
-int cache_flush_device(struct cache_dev *d)
-{
-	return vhd_flush(d->vhd);
-}
-
-/* ---- the flusher ---------------------------------------------------------------------------------------------------------- */
-
-void writeback_kick(struct cache *c)
-{
-	lock_take(&c->flush_mu);
-	c->urgent = true;
-	cond_signal(&c->flush_cond);
-	lock_drop(&c->flush_mu);
-}
-
-int writeback_throttle(struct cache *c, unsigned flags)
-{
-	unsigned long dirty = atomic_load_explicit(&c->dirty_units, memory_order_relaxed);
-
-	if (dirty < background_limit(c))
+	if (!d->writable)
 		return 0;
-	if (!c->urgent) /* a stale read only costs a kick */
-		writeback_kick(c);
-	if (dirty < hard_limit(c))
-		return 0;
-	if (flags & CACHE_NOWAIT)
-		return -EAGAIN;
-	atomic_fetch_add_explicit(&c->throttled, 1, memory_order_relaxed);
-	lock_take(&c->flush_mu);
-	/* A disk that fails keeps its data dirty: do not wait for it without end. */
-	for (int tries = 0; tries < 300 && atomic_load(&c->dirty_units) >= hard_limit(c) && !c->stopping; tries++) {
-		c->urgent = true;
-		cond_signal(&c->flush_cond);
-		cond_wait_ms(&c->drained, &c->flush_mu, 100);
+	err = cache_writeback(d, 0, d->len);
+	return err ? err : vhd_flush(d->v);
+}
+
+int cache_dev_error(struct cache_dev *d)
+{
+	return atomic_load_explicit(&d->err, memory_order_relaxed) ? atomic_exchange(&d->err, 0) : 0;
+}
+
+/* ---- throttling ------------------------------------------------------------------------------------------------- */
+
+/* Frames that the failing devices keep dirty. */
+static uint32_t failing_frames(struct cache *c)
+{
+	uint32_t n = 0;
+
+	lock_take(&c->mu);
+	list_for_each (it, &c->devs) {
+		struct cache_dev *d = list_entry(it, struct cache_dev, link);
+
+		if (atomic_load_explicit(&d->failing, memory_order_relaxed))
+			n += atomic_load_explicit(&d->ndirty, memory_order_relaxed);
 	}
-	lock_drop(&c->flush_mu);
-	return atomic_load(&c->dirty_units) >= (unsigned long)c->nframes * UNITS * 9 / 10 ? -EIO : 0;
+	lock_drop(&c->mu);
+	return n;
 }
 
-/* Every device in turn; the list may change while one is worked on, a device stays while it has users. */
-static bool flush_devices(struct cache *c, uint32_t older) REQUIRES(c->flush_mu)
+static bool too_dirty(struct cache *c)
 {
-	bool failed = false;
-	struct list *at = c->devs.next;
+	uint32_t dirty = atomic_load_explicit(&c->dirty_frames, memory_order_relaxed), failed, room;
 
-	while (at != &c->devs) {
-		struct cache_dev *d = list_entry(at, struct cache_dev, link);
-		bool gone;
+	if (dirty < c->dirty_hard)
+		return false;
+	failed = failing_frames(c);
+	/* What cannot be written takes no more than its share of the room; the others keep a little. */
+	room = c->dirty_hard > failed ? c->dirty_hard - failed : 0;
+	return dirty >= failed + max_u64(room, c->nframes / 16);
+}
 
-		if (vhd_writable(d->vhd)) {
-			d->users++;
-			lock_drop(&c->flush_mu);
-			failed |= run_pass(d, 0, UINT64_MAX, older) < 0;
-			lock_take(&c->flush_mu);
-			d->users--;
-			cond_broadcast(&c->drained);
-		}
-		gone = list_empty(&d->link); /* being detached: its link leads nowhere */
-		at = gone ? c->devs.next : at->next;
-		if (gone)
+int wb_throttle(struct cache_dev *d, unsigned flags)
+{
+	struct cache *c = d->c;
+	bool counted = false;
+	int err;
+
+	for (;;) {
+		err = atomic_load_explicit(&d->failing, memory_order_relaxed);
+		if (__builtin_expect(err, 0) && atomic_load_explicit(&d->ndirty, memory_order_relaxed) >= c->dirty_bg)
+			return err;
+		if (__builtin_expect(!too_dirty(c), 1))
+			return 0;
+		wb_kick(c, false);
+		if (!counted)
+			atomic_fetch_add_explicit(&c->throttled, 1, memory_order_relaxed);
+		counted = true;
+		if (flags & CACHE_NOWAIT)
+			return -EAGAIN;
+		lock_take(&c->wb.mu);
+		cond_wait_ms(&c->wb.done, &c->wb.mu, 100);
+		lock_drop(&c->wb.mu);
+	}
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------------------- */
+
+void wb_kick(struct cache *c, bool urgent)
+{
+	struct writeback *wb = &c->wb;
+
+	if (!urgent && atomic_load_explicit(&wb->kick_seen, memory_order_relaxed))
+		return;
+	lock_take(&wb->mu);
+	wb->kicked = true;
+	wb->urgent |= urgent;
+	atomic_store_explicit(&wb->kick_seen, true, memory_order_relaxed);
+	cond_signal(&wb->kick);
+	lock_drop(&wb->mu);
+}
+
+/* Frames of the device whose time has come: the aged ones, and @surplus of the oldest. */
+static uint32_t collect(struct cache_dev *d, uint32_t surplus, uint32_t *no)
+{
+	uint32_t age = atomic_load_explicit(&d->c->age_ms, memory_order_relaxed), now = now_ms(), n = 0;
+
+	lock_take(&d->dirty_mu);
+	list_for_each (it, &d->dirty) {
+		struct frame *f = list_entry(it, struct frame, dl);
+
+		if (n >= surplus && (int32_t)(now - f->dirtied_ms) < (int32_t)age)
+			break;
+		no[n++] = frame_no(f);
+		if (n == d->c->nframes)
 			break;
 	}
-	return failed;
+	lock_drop(&d->dirty_mu);
+	return n;
 }
 
-static void *flusher(void *arg)
+static void wb_device(struct cache_dev *d, struct writer *w, bool urgent)
+{
+	struct cache *c = d->c;
+	uint32_t dirty = atomic_load_explicit(&c->dirty_frames, memory_order_relaxed), surplus = 0, n, now = now_ms();
+
+	if (atomic_load_explicit(&d->failing, memory_order_relaxed)) {
+		if (!d->backoff_ms) {
+			d->backoff_ms = BACKOFF_MIN_MS;
+			d->retry_at_ms = now + d->backoff_ms;
+		}
+		if ((int32_t)(now - d->retry_at_ms) < 0)
+			return;
+	} else {
+		d->backoff_ms = 0;
+	}
+	if (urgent)
+		surplus = UINT32_MAX;
+	else if (dirty >= c->dirty_bg)
+		surplus = dirty - c->dirty_bg / 2;
+	n = collect(d, surplus, c->wb.scratch);
+	qsort(c->wb.scratch, n, sizeof *c->wb.scratch, cmp_u32);
+	writer_init(w, d, true);
+	for (uint32_t i = 0; i < n && !w->err; i++)
+		writer_frame(w, c->wb.scratch[i], ALL_UNITS);
+	writer_submit(w);
+	if (w->err) {
+		int none = 0;
+
+		atomic_compare_exchange_strong(&d->err, &none, w->err);
+		d->backoff_ms = (uint32_t)min_u64(d->backoff_ms ? d->backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+		d->retry_at_ms = now + d->backoff_ms;
+	}
+}
+
+/* A device that has not had its turn in this round, kept from being freed; NULL when all have. */
+static struct cache_dev *next_device(struct cache *c, struct cache_dev *last)
+{
+	struct cache_dev *found = NULL;
+
+	lock_take(&c->mu);
+	if (last && --last->users == 0)
+		cond_broadcast(&c->dev_idle);
+	if (!last)
+		c->rounds++;
+	list_for_each (it, &c->devs) {
+		struct cache_dev *d = list_entry(it, struct cache_dev, link);
+
+		if (d->round != c->rounds && !found) {
+			d->round = c->rounds;
+			d->users++;
+			found = d;
+		}
+	}
+	lock_drop(&c->mu);
+	return found;
+}
+
+static void *wb_main(void *arg)
 {
 	struct cache *c = arg;
+	struct writeback *wb = &c->wb;
+	struct writer w;
+	bool stop, urgent;
 
-	lock_take(&c->flush_mu);
-	while (!c->stopping) {
-		bool all, failed;
-
-		if (!c->urgent)
-			cond_wait_ms(&c->flush_cond, &c->flush_mu, 1000);
-		if (c->stopping)
-			break;
-		all = c->urgent;
-		c->urgent = false;
-		failed = flush_devices(c, all ? now_seconds() : now_seconds() - AGE);
-		if (failed)
-			cond_wait_ms(&c->flush_cond, &c->flush_mu, 1000);
-	}
-	lock_drop(&c->flush_mu);
+	do {
+		lock_take(&wb->mu);
+		if (!wb->stop && !wb->kicked)
+			cond_wait_ms(&wb->kick, &wb->mu, TICK_MS);
+		stop = wb->stop;
+		urgent = wb->urgent;
+		wb->urgent = wb->kicked = false;
+		atomic_store_explicit(&wb->kick_seen, false, memory_order_relaxed);
+		lock_drop(&wb->mu);
+		for (struct cache_dev *d = next_device(c, NULL); d; d = next_device(c, d))
+			wb_device(d, &w, urgent);
+		lock_take(&wb->mu);
+		cond_broadcast(&wb->done);
+		lock_drop(&wb->mu);
+	} while (!stop);
 	return NULL;
 }
 
-int writeback_start(struct cache *c)
+int wb_start(struct cache *c)
 {
-	return -pthread_create(&c->flusher, NULL, flusher, c);
+	struct writeback *wb = &c->wb;
+
+	wb->scratch = malloc((size_t)c->nframes * sizeof *wb->scratch);
+	if (!wb->scratch)
+		return -ENOMEM;
+	lock_init(&wb->mu);
+	cond_init(&wb->kick);
+	cond_init(&wb->done);
+	if (!pthread_create(&wb->thread, NULL, wb_main, c))
+		return 0;
+	cond_fini(&wb->done);
+	cond_fini(&wb->kick);
+	lock_fini(&wb->mu);
+	free(TAKE(wb->scratch));
+	return -ENOMEM;
 }
 
-void writeback_stop(struct cache *c)
+void wb_stop(struct cache *c)
 {
-	lock_take(&c->flush_mu);
-	c->stopping = true;
-	cond_broadcast(&c->flush_cond);
-	cond_broadcast(&c->drained);
-	lock_drop(&c->flush_mu);
-	pthread_join(c->flusher, NULL);
+	struct writeback *wb = &c->wb;
+
+	if (!wb->scratch)
+		return;
+	lock_take(&wb->mu);
+	wb->stop = true;
+	cond_signal(&wb->kick);
+	lock_drop(&wb->mu);
+	pthread_join(wb->thread, NULL);
+	cond_fini(&wb->done);
+	cond_fini(&wb->kick);
+	lock_fini(&wb->mu);
+	free(TAKE(wb->scratch));
 }

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * pin.c - making ranges readable: hits without a lock, fills together
+ *
+ * A range that is in memory is pinned by cache_pin() itself. Anything else goes through pin_slow():
+ *
+ *     get every frame -> [ claim what nobody has claimed -> read it in one batch -> set it valid ]
+ *                        [ wait for what others have claimed, look again ]  until all is valid
+ *
+ * Claims are never held while waiting (rules 4 and 5 of cache_int.h), so two readers of overlapping ranges each read their
+ * part, and each unit is read once.
+ */
+#include "vhd/cache/cache_int.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define MEMORY_WAIT_MS 10
+#define MEMORY_TRIES 500
+#define READ_SEGS 17u /* cache_read() copies by the MiB */
+
+void count_lookups(struct cache *c, unsigned hits, unsigned misses)
+{
+	static atomic_uint next;
+	static _Thread_local unsigned mine;
+
+	if (__builtin_expect(!mine, 0))
+		mine = 1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % STRIPES;
+	if (hits)
+		atomic_fetch_add_explicit(&c->stripe[mine - 1].hits, hits, memory_order_relaxed);
+	if (misses)
+		atomic_fetch_add_explicit(&c->stripe[mine - 1].misses, misses, memory_order_relaxed);
+}
+
+int memory_wait(struct cache *c, unsigned *tries)
+{
+	if (++*tries > MEMORY_TRIES)
+		return -ENOMEM;
+	wb_kick(c, true);
+	lock_take(&c->wb.mu);
+	/* A pin that goes wakes nobody: hence the short time. */
+	cond_wait_ms(&c->wb.done, &c->wb.mu, MEMORY_WAIT_MS);
+	lock_drop(&c->wb.mu);
+	return 0;
+}
+
+/* ---- filling ---------------------------------------------------------------------------------------------------- */
+
+/* What a filler claimed becomes valid, or absent again. */
+static void fill_done(struct frame *f, uint16_t units, bool ok)
+{
+	struct shard *s = frame_shard(f);
+
+	lock_take(&s->mu);
+	f->busy &= (uint16_t)~units;
+	if (ok)
+		atomic_fetch_or_explicit(&f->valid, units, memory_order_release);
+	shard_wake(s);
+	lock_drop(&s->mu);
+}
+
+static int batch_fill(struct batch *b)
+{
+	int err = b->nio ? batch_read(b) : 0;
+
+	for (unsigned i = 0; i < b->nrun; i++)
+		fill_done(b->run[i].f, b->run[i].units, !b->io[b->run[i].io].result);
+	return err;
+}
+
+int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units)
+{
+	struct batch b;
+
+	batch_init(&b, d);
+	batch_add(&b, f, units);
+	return batch_fill(&b);
+}
+
+enum claim { CLAIM_OK, CLAIM_WAIT, CLAIM_GONE, CLAIM_STALE };
+
+/* Claim what is absent of @want. *claimed may be less than what is missing when the answer is CLAIM_WAIT. */
+static enum claim claim_missing(struct frame *f, uint16_t want, uint16_t *claimed)
+{
+	struct shard *s = frame_shard(f);
+	uint16_t missing, can = 0;
+	enum claim r = CLAIM_OK;
+
+	lock_take(&s->mu);
+	missing = want & (uint16_t)~atomic_load_explicit(&f->valid, memory_order_relaxed);
+	if (frame_is_gone(f)) {
+		r = CLAIM_GONE;
+	} else if (missing) {
+		can = missing & (uint16_t) ~(f->busy | f->writing);
+		if (!frame_stale_free(s, f, can)) {
+			can = 0;
+			r = CLAIM_STALE;
+		} else if (can != missing) {
+			r = CLAIM_WAIT;
+		}
+		f->busy |= can;
+	}
+	lock_drop(&s->mu);
+	*claimed = can;
+	return r;
+}
+
+/* Sleep while somebody else is at work on what is missing of @want. */
+static void wait_missing(struct frame *f, uint16_t want)
+{
+	struct shard *s = frame_shard(f);
+
+	lock_take(&s->mu);
+	while (!frame_is_gone(f) &&
+	       (want & (uint16_t)~atomic_load_explicit(&f->valid, memory_order_relaxed) & (f->busy | f->writing)))
+		shard_wait(s);
+	lock_drop(&s->mu);
+}
+
+/* ---- pinning ---------------------------------------------------------------------------------------------------- */
+
+/* The part of a request that falls into its i-th frame. */
+static inline uint32_t piece(uint64_t off, uint64_t len, unsigned i, uint32_t *from)
+{
+	uint32_t first = (uint32_t)off & (CACHE_FRAME - 1);
+	uint64_t start = i ? ((uint64_t)i << FRAME_SHIFT) - first : 0;
+
+	*from = i ? 0 : first;
+	return (uint32_t)min_u64(len - start, CACHE_FRAME - *from);
+}
+
+static inline void seg_set(struct cache_seg *seg, struct frame *f, uint32_t from, uint32_t len)
+{
+	*seg = (struct cache_seg){.base = f->base + from, .len = len, .pin = f};
+}
+
+void cache_unpin(struct cache_seg *seg, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (seg[i].pin)
+			frame_unpin(seg[i].pin);
+		seg[i].pin = NULL;
+	}
+}
+
+/* How far one attempt of pin_slow() came. */
+enum attempt { TRY_DONE, TRY_AGAIN, TRY_MEMORY };
+
+struct pinning {
+	struct cache_dev *d;
+	uint64_t off;
+	uint32_t len;
+	unsigned flags;
+	struct cache_seg *seg;
+	unsigned n;      /* frames */
+	unsigned missed; /* of them not wholly in memory, at the first look */
+	bool prefetch;
+	int err;
+};
+
+static enum attempt pin_frames(struct pinning *p, unsigned *got)
+{
+	uint32_t no = (uint32_t)(p->off >> FRAME_SHIFT), from;
+
+	for (*got = 0; *got < p->n; (*got)++) {
+		struct frame *f;
+		uint32_t len = piece(p->off, p->len, *got, &from);
+
+		if (frame_get(p->d, no + *got, p->d->c->nframes * 4, &f) < 0)
+			return TRY_MEMORY;
+		seg_set(&p->seg[*got], f, from, len);
+	}
+	return TRY_DONE;
+}
+
+/* One round over all frames: claim, read, set valid. *blocked: a frame that others are at work on, or n. */
+static enum attempt fill_frames(struct pinning *p, unsigned *blocked)
+{
+	enum attempt r = TRY_DONE;
+	unsigned missed = 0;
+	struct batch b;
+
+	*blocked = p->n;
+	batch_init(&b, p->d);
+	for (unsigned i = 0; i < p->n && r == TRY_DONE && !p->err; i++) {
+		struct frame *f = p->seg[i].pin;
+		uint32_t from;
+		uint32_t len = piece(p->off, p->len, i, &from);
+		uint16_t want = units_touched(from, len), claimed = 0;
+
+		if ((atomic_load_explicit(&f->valid, memory_order_acquire) & want) == want)
+			continue;
+		missed++;
+		switch (claim_missing(f, want, &claimed)) {
+		case CLAIM_OK:
+			break;
+		case CLAIM_WAIT:
+			*blocked = i;
+			break;
+		case CLAIM_GONE:
+			r = TRY_AGAIN;
+			break;
+		case CLAIM_STALE:
+			*blocked = i;
+			r = TRY_AGAIN;
+			break;
+		}
+		if (claimed)
+			batch_add(&b, f, claimed);
+		if (!batch_has_room(&b)) {
+			p->err = batch_fill(&b);
+			batch_init(&b, p->d);
+		}
+	}
+	if (b.nio) {
+		int err = batch_fill(&b);
+
+		p->err = p->err ? p->err : err;
+	}
+	if (!p->missed)
+		p->missed = missed;
+	return r;
+}
+
+/* With all frames pinned: until everything is valid. */
+static enum attempt fill_all(struct pinning *p)
+{
+	for (;;) {
+		unsigned blocked;
+		enum attempt r = fill_frames(p, &blocked);
+
+		if (p->err || (r == TRY_DONE && blocked == p->n))
+			return TRY_DONE;
+		if (p->prefetch)
+			return TRY_DONE; /* whoever is at work on the rest needs no help */
+		if (r == TRY_AGAIN && blocked < p->n)
+			return frame_replace(p->d, p->seg[blocked].pin, p->d->c->nframes * 4) < 0 ? TRY_MEMORY
+												  : TRY_AGAIN;
+		if (r != TRY_DONE)
+			return r;
+		uint32_t from;
+		uint32_t len = piece(p->off, p->len, blocked, &from);
+
+		wait_missing(p->seg[blocked].pin, units_touched(from, len));
+	}
+}
+
+static int pin_slow(struct pinning *p)
+{
+	unsigned tries = 0;
+
+	for (;;) {
+		unsigned got;
+		enum attempt r = pin_frames(p, &got);
+
+		if (r == TRY_DONE)
+			r = fill_all(p);
+		if (r == TRY_DONE && !p->err)
+			return 0;
+		cache_unpin(p->seg, got);
+		if (p->err)
+			return p->err;
+		if (r == TRY_MEMORY) {
+			int err = p->prefetch ? -EAGAIN : memory_wait(p->d->c, &tries);
+
+			if (err < 0)
+				return err;
+		}
+	}
+}
+
+int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max)
+{
+	uint64_t no = off >> FRAME_SHIFT;
+	struct pinning p;
+	unsigned n, i;
+
+	if (!len || !range_ok(off, len, d->len))
+		return -EINVAL;
+	n = (unsigned)(((off + len - 1) >> FRAME_SHIFT) - no + 1);
+	if (n > max)
+		return -EINVAL;
+	for (i = 0; i < n; i++) {
+		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no + i));
+		uint32_t from;
+		uint32_t part = piece(off, len, i, &from);
+		uint16_t want = units_touched(from, part);
+
+		if (!f)
+			break;
+		if ((atomic_load_explicit(&f->valid, memory_order_seq_cst) & want) != want) {
+			frame_unpin(f);
+			break;
+		}
+		frame_touch(f, want, flags);
+		seg_set(&seg[i], f, from, part);
+	}
+	if (i == n) {
+		count_lookups(d->c, n, 0);
+		return (int)n;
+	}
+	cache_unpin(seg, i);
+	if (flags & CACHE_NOWAIT)
+		return -EAGAIN;
+	if (n > d->c->nframes / 2)
+		return -ENOMEM;
+	p = (struct pinning){.d = d, .off = off, .len = len, .flags = flags, .seg = seg, .n = n};
+	int err = pin_slow(&p);
+
+	if (err < 0)
+		return err;
+	for (i = 0; i < n; i++) {
+		uint32_t from;
+		uint32_t part = piece(off, len, i, &from);
+
+		frame_touch(seg[i].pin, units_touched(from, part), flags);
+	}
+	count_lookups(d->c, n - p.missed, p.missed);
+	return (int)n;
+}
+
+void pin_prefetch(struct cache_dev *d, uint64_t off, uint32_t len)
+{
+	struct cache_seg seg[READ_SEGS];
+	struct pinning p = {.d = d, .off = off, .len = len, .seg = seg, .prefetch = true};
+
+	p.n = (unsigned)(((off + len - 1) >> FRAME_SHIFT) - (off >> FRAME_SHIFT) + 1);
+	if (p.n > READ_SEGS || p.n > d->c->nframes / 8)
+		return;
+	if (!pin_slow(&p))
+		cache_unpin(seg, p.n);
+}
+
+int cache_read(struct cache_dev *d, void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	uint8_t *to = buf;
+
+	if (!range_ok(off, len, d->len))
+		return -EINVAL;
+	while (len) {
+		struct cache_seg seg[READ_SEGS];
+		uint32_t part = (uint32_t)min_u64(len, (READ_SEGS - 1) * CACHE_FRAME);
+		int n;
+
+		/* A large read must not ask for more than a small cache can hold at once. */
+		part = (uint32_t)min_u64(part, (uint64_t)(d->c->nframes / 4) << FRAME_SHIFT);
+		n = cache_pin(d, off, part, flags, seg, READ_SEGS);
+		if (n < 0)
+			return n;
+		for (int i = 0; i < n; i++) {
+			memcpy(to, seg[i].base, seg[i].len);
+			to += seg[i].len;
+		}
+		cache_unpin(seg, (unsigned)n);
+		off += part;
+		len -= part;
+	}
+	return 0;
+}
