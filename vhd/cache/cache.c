@@ -67,8 +67,9 @@ int cache_new(struct cache **out, size_t limit)
 	struct cache *c;
 	int err;
 
-	if (limit < CACHE_MIN_LIMIT || limit >> FRAME_SHIFT > INT32_MAX)
+	if (limit >> FRAME_SHIFT > INT32_MAX)
 		return -EINVAL;
+	limit = (size_t)max_u64(limit, CACHE_MIN_LIMIT);
 	c = aligned_alloc(LINE, round_up_u64(sizeof *c, LINE));
 	if (!c)
 		return -ENOMEM;
@@ -127,8 +128,8 @@ int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, s
 {
 	struct cache_dev *d;
 
-	if (!len || start % 512 || len % 512 || !range_ok(start, len, vhd_size(v)) ||
-	    (len - 1) >> FRAME_SHIFT > UINT32_MAX)
+	len = round_down_u64(len, 512);
+	if (!len || start % 512 || !range_ok(start, len, vhd_size(v)) || (len - 1) >> FRAME_SHIFT > UINT32_MAX)
 		return -EINVAL;
 	d = calloc(1, sizeof *d);
 	if (!d)

@@ -43,14 +43,15 @@ enum cache_flags {
 	CACHE_META = 1 << 1,   /* file-system metadata: counted apart, kept a little longer */
 };
 
-/* @limit: bytes for frames, at least CACHE_MIN_LIMIT; what the cache allocates besides (index, lists) is below 1 %. */
+/* @limit: bytes for frames, CACHE_MIN_LIMIT when it is less; what the cache allocates besides (index, lists) is below 1 %. */
 int cache_new(struct cache **out, size_t limit);
 void cache_free(struct cache *c); /* all devices must be detached; NULL is accepted */
 /* How old dirty data may become before it is written back; 5000 ms unless set. */
 void cache_set_age(struct cache *c, uint32_t age_ms);
 
-/* Attach [start, start + len) of an image. start is a multiple of 512; when it is not a multiple of 4 KiB, frames are
- * still relative to it. The image stays the caller's and must outlive the device. */
+/* Attach [start, start + len) of an image. start is a multiple of 512 (-EINVAL), of @len the part that fills whole sectors
+ * counts; when start is not a multiple of 4 KiB, frames are still relative to it. The image stays the caller's and must
+ * outlive the device. */
 int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, struct cache_dev **out);
 /* Writes back, flushes, drops every frame. No pins may be left. 0 or the first error (the device is gone either way). */
 int cache_detach(struct cache_dev *d);

@@ -19,9 +19,8 @@
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
-static bool pool_grow(struct cache *c) REQUIRES(c->pool.mu)
+static bool pool_grow(struct cache *c, struct pool *p) REQUIRES(p->mu)
 {
-	struct pool *p = &c->pool;
 	uint32_t n = (uint32_t)min_u64(SLAB_FRAMES, c->nframes - p->made);
 	uint8_t *slab = p->arena + ((size_t)p->made << FRAME_SHIFT);
 
@@ -49,7 +48,7 @@ struct frame *frame_alloc(struct cache *c, unsigned evict_steps)
 	struct frame *f = NULL;
 
 	lock_take(&p->mu);
-	if (!list_empty(&p->free) || pool_grow(c)) {
+	if (!list_empty(&p->free) || pool_grow(c, p)) {
 		f = list_first(&p->free, struct frame, q);
 		list_del(&f->q);
 		p->nfree--;

@@ -371,7 +371,12 @@ int cache_flush(struct cache_dev *d)
 	if (!d->writable)
 		return 0;
 	err = cache_writeback(d, 0, d->len);
-	return err ? err : vhd_flush(d->v);
+	return err ? err : cache_flush_device(d);
+}
+
+int cache_flush_device(struct cache_dev *d)
+{
+	return d->writable ? vhd_flush(d->v) : 0;
 }
 
 int cache_dev_error(struct cache_dev *d)
