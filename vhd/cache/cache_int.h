@@ -207,7 +207,7 @@ struct cache_dev {
 /* Units [first, end) of a frame. */
 static inline uint16_t units_range(unsigned first, unsigned end)
 {
-	return first >= end ? 0 : (uint16_t)((1u << end) - (1u << first));
+	return (uint16_t)(first < end ? (1u << end) - (1u << first) : 0);
 }
 
 /* Units that [from, from + len) of a frame touches; len > 0. */
