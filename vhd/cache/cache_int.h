@@ -123,7 +123,7 @@ struct policy {
 struct writeback {
 	struct lock mu;
 	struct cond kick; /* the thread has something to do */
-	struct cond done; /* some units were written, or an attempt failed */
+	struct cond done; /* a batch was written, or failed */
 	bool stop GUARDED_BY(mu), urgent GUARDED_BY(mu), kicked GUARDED_BY(mu);
 	atomic_bool kick_seen; /* kicked, readable without the lock */
 	uint32_t *scratch;     /* frame numbers; the thread's own */
@@ -403,8 +403,8 @@ int batch_write(struct batch *b);
 void pin_prefetch(struct cache_dev *d, uint64_t off, uint32_t len);
 /* Read @units of one pinned frame, which the caller has claimed. */
 int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units);
-/* Wait for memory to come free, holding no pin. -ENOMEM when that takes too long. @tries: 0 at first. */
-int memory_wait(struct cache *c, unsigned *tries);
+/* Wait for memory to come free, holding no pin. -ENOMEM when that takes too long. @since: 0 at first. */
+int memory_wait(struct cache *c, uint32_t *since);
 void count_lookups(struct cache *c, unsigned hits, unsigned misses);
 
 /* ---- writeback.c ------------------------------------------------------------------------------------------------ */

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define MEMORY_WAIT_MS 10
-#define MEMORY_TRIES 500
+#define MEMORY_GIVE_UP_MS 5000u
 #define READ_SEGS 17u /* cache_read() copies by the MiB */
 
 void count_lookups(struct cache *c, unsigned hits, unsigned misses)
@@ -32,9 +32,13 @@ void count_lookups(struct cache *c, unsigned hits, unsigned misses)
 		atomic_fetch_add_explicit(&c->stripe[mine - 1].misses, misses, memory_order_relaxed);
 }
 
-int memory_wait(struct cache *c, unsigned *tries)
+int memory_wait(struct cache *c, uint32_t *since)
 {
-	if (++*tries > MEMORY_TRIES)
+	uint32_t now = now_ms() | 1;
+
+	if (!*since)
+		*since = now;
+	if (now - *since > MEMORY_GIVE_UP_MS)
 		return -ENOMEM;
 	wb_kick(c, true);
 	lock_take(&c->wb.mu);
@@ -247,7 +251,7 @@ static enum attempt fill_all(struct pinning *p)
 
 static int pin_slow(struct pinning *p)
 {
-	unsigned tries = 0;
+	uint32_t since = 0;
 
 	for (;;) {
 		unsigned got;
@@ -261,7 +265,7 @@ static int pin_slow(struct pinning *p)
 		if (p->err)
 			return p->err;
 		if (r == TRY_MEMORY) {
-			int err = p->prefetch ? -EAGAIN : memory_wait(p->d->c, &tries);
+			int err = p->prefetch ? -EAGAIN : memory_wait(p->d->c, &since);
 
 			if (err < 0)
 				return err;

@@ -206,12 +206,12 @@ static int write_nowait(struct cache_dev *d, uint64_t off, uint64_t len, struct 
 /* Get as far as BEGIN_OK, waiting for whatever it takes. */
 static int part_begin_wait(struct cache_dev *d, struct part *w, uint32_t no, unsigned *misses)
 {
-	unsigned tries = 0;
+	uint32_t since = 0;
 	int err;
 
 	for (;;) {
 		if (!w->f && frame_get(d, no, d->c->nframes * 4, &w->f) < 0) {
-			if ((err = memory_wait(d->c, &tries)) < 0)
+			if ((err = memory_wait(d->c, &since)) < 0)
 				return err;
 			continue;
 		}
@@ -231,7 +231,7 @@ static int part_begin_wait(struct cache_dev *d, struct part *w, uint32_t no, uns
 		case BEGIN_STALE:
 			err = frame_replace(d, w->f, d->c->nframes * 4);
 			frame_unpin(TAKE(w->f));
-			if (err < 0 && (err = memory_wait(d->c, &tries)) < 0)
+			if (err < 0 && (err = memory_wait(d->c, &since)) < 0)
 				return err;
 			continue;
 		case BEGIN_GONE:

@@ -64,7 +64,8 @@ static void account(struct cache_dev *d, struct frame *f, uint16_t was)
 	} else {
 		list_del(&f->dl);
 	}
-	atomic_fetch_add_explicit(&d->ndirty, is ? 1u : -1u, memory_order_relaxed);
+	/* release: who finds nothing dirty any more may look at the image. */
+	atomic_fetch_add_explicit(&d->ndirty, is ? 1u : -1u, memory_order_release);
 	lock_drop(&d->dirty_mu);
 	if (atomic_fetch_add_explicit(&c->dirty_frames, is ? 1u : -1u, memory_order_relaxed) >= c->dirty_bg && is)
 		wb_kick(c, false);
@@ -548,9 +549,6 @@ static void *wb_main(void *arg)
 		lock_drop(&wb->mu);
 		for (struct cache_dev *d = next_device(c, NULL); d; d = next_device(c, d))
 			wb_device(d, &w, urgent);
-		lock_take(&wb->mu);
-		cond_broadcast(&wb->done);
-		lock_drop(&wb->mu);
 	} while (!stop);
 	return NULL;
 }
