@@ -19,14 +19,25 @@ enum {
 
 static void slot_free(struct st_slot *sl)
 {
-	atomic_store_explicit(&sl->busy, 0, memory_order_release);
+	atomic_store_explicit(&sl->busy, SLOT_FREE, memory_order_release);
 }
 
 static bool slot_take(struct st_slot *sl)
 {
-	uint32_t free = 0;
+	uint32_t was = SLOT_FREE;
 
-	return atomic_compare_exchange_strong_explicit(&sl->busy, &free, 1, memory_order_acquire, memory_order_relaxed);
+	return atomic_compare_exchange_strong_explicit(&sl->busy, &was, SLOT_HELD, memory_order_acquire,
+						       memory_order_relaxed);
+}
+
+/* Somebody else has the slot. While a request runs, its retry waits and all else is out of order. A slot that is only
+ * looked at, or whose last reply is being repeated, will be free in a moment: the next request may have met that. */
+static nfsstat4 slot_taken(const struct st_slot *sl, uint32_t seqid)
+{
+	bool running = atomic_load_explicit(&sl->busy, memory_order_acquire) == SLOT_RUNNING;
+	uint32_t ahead = seqid - atomic_load_explicit(&sl->seqid, memory_order_relaxed);
+
+	return ahead == 0 || (ahead == 1 && !running) ? NFS4ERR_DELAY : NFS4ERR_SEQ_MISORDERED;
 }
 
 /* All replies that are kept have one limit. Better that a request waits than that its reply cannot be kept. */
@@ -90,6 +101,7 @@ static nfsstat4 slot_sequence(struct st *s, struct st_session *se, struct st_slo
 	if (st != NFS4_OK)
 		return st;
 	atomic_store_explicit(&sl->seqid, q->seqid, memory_order_relaxed);
+	atomic_store_explicit(&sl->busy, SLOT_RUNNING, memory_order_release);
 	sl->nops = q->nops;
 	sl->fingerprint = q->fingerprint;
 	return NFS4_OK;
@@ -142,9 +154,7 @@ nfsstat4 st_slot_begin(struct st *s, struct st_seq *q, struct st_call *call)
 			}
 			slot_free(sl);
 		} else {
-			st = q->seqid == atomic_load_explicit(&sl->seqid, memory_order_relaxed)
-				     ? NFS4ERR_DELAY
-				     : NFS4ERR_SEQ_MISORDERED;
+			st = slot_taken(sl, q->seqid);
 		}
 	}
 	st_session_put(s, se);

@@ -90,7 +90,9 @@ struct st_owner {
 
 enum slot_reply { REPLY_NONE, REPLY_UNCACHED, REPLY_SOLO, REPLY_CACHED };
 
-/* One thread at a time: who turned busy from 0 to 1. A cache line, so that slots do not disturb one another. */
+enum { SLOT_FREE, SLOT_HELD, SLOT_RUNNING };
+
+/* One thread at a time: who took busy from SLOT_FREE. A cache line, so that slots do not disturb one another. */
 struct st_slot {
 	_Alignas(CACHE_LINE) atomic_uint busy;
 	atomic_uint seqid; /* written while busy, may be read any time */

@@ -29,7 +29,7 @@ server=
 kernels=
 cleanup() {
 	trap - EXIT
-	for k in $kernels; do kill -KILL "$k" 2>/dev/null; done
+	for k in $kernels; do kill -KILL -- "-$k" "$k" 2>/dev/null; done # each leads a group
 	[ -z "$server" ] || kill -TERM "$server" 2>/dev/null
 	wait 2>/dev/null
 	rm -rf "$dir"

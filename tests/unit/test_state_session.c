@@ -605,6 +605,27 @@ START_TEST(retry_of_a_running_request_is_told_to_wait)
 }
 END_TEST
 
+/* a client that got the reply after all may go on while its retry is still being answered */
+START_TEST(next_request_that_meets_the_replay_of_the_last_is_told_to_wait)
+{
+	struct tc t = tc_client(s, "a");
+	struct st_call call, other;
+	struct st_seq q;
+
+	assert_st(tc_begin(&t, 0, true, 3, &q, &call), NFS4_OK);
+	tc_finish(s, &call, 100, 7);
+	assert_st(st_slot_begin(s, &q, &call), ST_REPLAY);
+	q.seqid++;
+	assert_st(st_slot_begin(s, &q, &other), NFS4ERR_DELAY);
+	q.seqid++;
+	assert_st(st_slot_begin(s, &q, &other), NFS4ERR_SEQ_MISORDERED);
+	st_slot_replayed(s, &call);
+	q.seqid--;
+	assert_st(st_slot_begin(s, &q, &call), NFS4_OK);
+	tc_finish(s, &call, 100, 7);
+}
+END_TEST
+
 START_TEST(slots_beyond_the_table_and_unknown_sessions_are_refused)
 {
 	struct tc t = tc_client(s, "a");
@@ -889,6 +910,7 @@ int main(void)
 	tcase_add_test(tc, sequence_that_is_neither_next_nor_last_is_misordered_and_changes_nothing);
 	tcase_add_test(tc, first_request_of_a_slot_has_sequence_1_and_0_is_misordered);
 	tcase_add_test(tc, retry_of_a_running_request_is_told_to_wait);
+	tcase_add_test(tc, next_request_that_meets_the_replay_of_the_last_is_told_to_wait);
 	tcase_add_test(tc, slots_beyond_the_table_and_unknown_sessions_are_refused);
 	tcase_add_test(tc, limits_of_the_channel_are_kept_and_leave_the_slot_as_it_was);
 	tcase_add_test(tc, sequence_reports_the_slots_and_limits_of_its_session);
