@@ -15,6 +15,9 @@
 #define CHUNK_FIRST 1024u /* most replies are smaller */
 #define CHUNK_NEXT 16384u
 
+/* Where an output without an open chunk stands: a place without room that one can add to. */
+static uint8_t full[4];
+
 /* ---- input ---------------------------------------------------------------------------------------------------------- */
 
 void xa_in_init(XDR *x, struct arena *a, const void *buf, size_t len)
@@ -50,6 +53,7 @@ void xa_out_init(struct xa_out *o, struct arena *a, size_t limit)
 	o->x.x_op = XDR_ENCODE;
 	o->x.x_public = a;
 	o->x.x_private = o;
+	o->x.x_data = o->x.x_v.vio_wrap = full;
 	o->arena = a;
 	o->limit = limit;
 }
@@ -95,7 +99,7 @@ static void finish(struct xa_out *o)
 		o->last->closed = true;
 		o->len += o->last->len;
 	}
-	o->x.x_data = o->x.x_v.vio_wrap = NULL;
+	o->x.x_data = o->x.x_v.vio_wrap = full;
 }
 
 static void append(struct xa_out *o, struct xa_chunk *c)
@@ -174,7 +178,7 @@ void xa_out_cut(struct xa_out *o, struct xa_mark m)
 	o->last = m.chunk;
 	o->pieces = m.pieces;
 	o->len = m.len;
-	o->x.x_data = o->x.x_v.vio_wrap = NULL;
+	o->x.x_data = o->x.x_v.vio_wrap = full;
 	if (!m.chunk) {
 		o->first = NULL;
 		return;
