@@ -249,6 +249,7 @@ void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
 	lock_take(&fs->table_mu);
 	if (atomic_fetch_sub(&fn->refs, 1) == 1) {
 		if (n->unlinked && !n->dead && !fs->fs.read_only) {
+			list_del(&n->idle_link); /* it may wait there already: found by its filehandle meanwhile */
 			list_push_back(&fs->reap, &n->idle_link);
 			cond_broadcast(&fs->table_cond);
 		} else {
