@@ -297,7 +297,7 @@ static void written(struct vhd *v, const struct saved *s)
 
 	lock_take(&v->maps_mu);
 	m = find(v, s->block);
-	if (m) {
+	if (m && m->sets != m->sets_disk) {
 		m->sets_disk = s->sets;
 		if (m->sets == m->sets_disk) {
 			list_del(&m->link);

@@ -13,7 +13,7 @@
 #define DEFAULT_BLOCK (2u << 20)
 #define TABLE_AT 1536u
 
-static int check_opts(const char *path, const struct vhd_create_opts *o, uint64_t *size, struct why *why)
+static int check_opts(const char *path, const struct vhd_create_opts *o, struct why *why)
 {
 	uint32_t bs = o->block_size ? o->block_size : DEFAULT_BLOCK;
 
@@ -25,12 +25,12 @@ static int check_opts(const char *path, const struct vhd_create_opts *o, uint64_
 	if (o->size == 0 || o->size > VHD_MAX_SIZE)
 		return why_set(why, -EINVAL, "%s: size %llu: expected 1 byte to 2040 GiB", path,
 			       (unsigned long long)o->size);
-	*size = o->exact ? round_up_u64(o->size, VHD_SECTOR) : vhd_round_size(o->size);
 	return 0;
 }
 
-static void build_footer(struct vhd_footer *f, enum vhd_type type, uint64_t size)
+static uint64_t build_footer(struct vhd_footer *f, const struct vhd_create_opts *o)
 {
+	uint64_t size = round_up_u64(o->size, VHD_SECTOR);
 	uuid_t id;
 	uint16_t c;
 	uint8_t h, s;
@@ -39,20 +39,24 @@ static void build_footer(struct vhd_footer *f, enum vhd_type type, uint64_t size
 	memcpy(f->cookie, "conectix", 8);
 	f->features = be32_of(2);
 	f->version = be32_of(0x00010000);
-	f->data_offset = be64_of(type == VHD_FIXED ? UINT64_MAX : sizeof *f);
+	f->data_offset = be64_of(o->type == VHD_FIXED ? UINT64_MAX : sizeof *f);
 	f->timestamp = be32_of((uint32_t)(time(NULL) - VHD_EPOCH));
 	memcpy(f->creator, VHD_CREATOR, 4);
 	f->creator_version = be32_of(0x00010000);
 	memcpy(f->creator_os, "Wi2k", 4);
+	if (o->exact)
+		vhd_geometry(size / VHD_SECTOR, &c, &h, &s);
+	else
+		size = vhd_round_geometry(size, &c, &h, &s);
 	f->original_size = f->current_size = be64_of(size);
-	vhd_geometry(size / VHD_SECTOR, &c, &h, &s);
 	f->cylinders = be16_of(c);
 	f->heads = h;
 	f->sectors = s;
-	f->type = be32_of(type);
+	f->type = be32_of(o->type);
 	uuid_generate(id);
 	memcpy(f->uuid, id, sizeof f->uuid);
 	vhd_footer_seal(f);
+	return size;
 }
 
 static int write_dynamic(struct hio *h, const struct vhd_footer *f, uint64_t size, uint32_t bs)
@@ -79,12 +83,12 @@ static int write_dynamic(struct hio *h, const struct vhd_footer *f, uint64_t siz
 	return hio_write(h, buf, whole, 0);
 }
 
-static int write_image(struct hio *h, const struct vhd_create_opts *o, uint64_t size)
+static int write_image(struct hio *h, const struct vhd_create_opts *o)
 {
 	struct vhd_footer f;
+	uint64_t size = build_footer(&f, o);
 	int err;
 
-	build_footer(&f, o->type, size);
 	if (o->type == VHD_FIXED)
 		err = hio_write(h, &f, sizeof f, size);
 	else
@@ -96,10 +100,9 @@ int vhd_create(const char *path, const struct vhd_create_opts *o, struct why *wh
 {
 	AUTO(freep) char *tmp = NULL;
 	struct hio *h = NULL;
-	uint64_t size = 0;
 	int err;
 
-	if ((err = check_opts(path, o, &size, why)) < 0)
+	if ((err = check_opts(path, o, why)) < 0)
 		return err;
 	if (access(path, F_OK) == 0)
 		return why_set(why, -EEXIST, "%s: exists already; it is not replaced", path);
@@ -109,7 +112,7 @@ int vhd_create(const char *path, const struct vhd_create_opts *o, struct why *wh
 	}
 	if ((err = hio_open(&h, tmp, HIO_WRITE | HIO_CREATE | HIO_CACHED, why)) < 0)
 		return err;
-	err = write_image(h, o, size);
+	err = write_image(h, o);
 	hio_close(h);
 	err = err ? why_set(why, err, "%s: %s", path, strerror(-err)) : hio_publish(tmp, path, why);
 	if (err)

@@ -70,27 +70,30 @@ void vhd_geometry(uint64_t sectors, uint16_t *c, uint8_t *h, uint8_t *s)
 	*s = (uint8_t)spt;
 }
 
-uint64_t vhd_round_size(uint64_t size)
+uint64_t vhd_round_geometry(uint64_t size, uint16_t *c, uint8_t *h, uint8_t *s)
 {
 	uint64_t sectors = (size + VHD_SECTOR - 1) / VHD_SECTOR;
-	uint16_t c;
-	uint8_t h, s;
 
-	if (sectors == 0 || sectors >= CHS_MAX_SECTORS)
-		return sectors * VHD_SECTOR;
 	/* Geometry is rounded down: the first size at or above whose geometry holds the request is at most a cylinder away,
-	 * 4,080 sectors. */
-	for (uint64_t try = sectors; try <= CHS_MAX_SECTORS; try++) {
+	 * 4,080 sectors. The largest geometry means "see current size", so there is no need to round there. */
+	for (uint64_t try = sectors;; try++) {
 		uint64_t chs;
 
-		vhd_geometry(try, &c, &h, &s);
-		chs = (uint64_t)c * h * s;
-		if (chs == CHS_MAX_SECTORS) /* means "see current size": no need to round */
-			break;
+		vhd_geometry(try, c, h, s);
+		chs = (uint64_t)*c * *h * *s;
+		if (chs == CHS_MAX_SECTORS)
+			return sectors * VHD_SECTOR;
 		if (chs >= sectors)
 			return chs * VHD_SECTOR;
 	}
-	return sectors * VHD_SECTOR;
+}
+
+uint64_t vhd_round_size(uint64_t size)
+{
+	uint16_t c;
+	uint8_t h, s;
+
+	return vhd_round_geometry(size, &c, &h, &s);
 }
 
 uint64_t vhd_chs_size(const struct vhd_footer *f)

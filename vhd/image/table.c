@@ -38,6 +38,12 @@ static uint64_t tail_place(const struct vhd *v)
 	return v->file_size - (v->file_size % VHD_SECTOR == 511 ? 511 : VHD_SECTOR);
 }
 
+/* Where everything else has to end. */
+static uint64_t content_limit(const struct vhd *v)
+{
+	return v->tail_ok ? tail_place(v) : v->file_size;
+}
+
 static int check_header(struct vhd *v, struct why *why)
 {
 	const struct vhd_dynamic *d = &v->header;
@@ -70,7 +76,7 @@ static int check_table(struct vhd *v, struct why *why)
 	if (at % VHD_SECTOR || at < VHD_SECTOR)
 		return vhd_bad(v, why, "BAT at byte %llu: expected a multiple of 512 behind the footer's copy",
 			       (ull)at);
-	if (!add_ok(at, len, &end) || end > tail_place(v))
+	if (!add_ok(at, len, &end) || end > content_limit(v))
 		return vhd_bad(v, why, "truncated: BAT of %u entries at byte %llu, the file has %llu bytes", entries,
 			       (ull)at, (ull)v->file_size);
 	if (entries > ENTRIES_MAX)
@@ -78,11 +84,11 @@ static int check_table(struct vhd *v, struct why *why)
 	if (at < v->data_off + sizeof v->header && end > v->data_off)
 		return vhd_bad(v, why, "BAT at byte %llu overlaps the dynamic header", (ull)at);
 	/* Entries are written by whole sectors; the padding belongs to the table unless something else begins there. */
-	if (round_up_u64(end, VHD_SECTOR) <= tail_place(v)) {
+	v->entries = v->padded = entries;
+	if (round_up_u64(end, VHD_SECTOR) <= content_limit(v)) {
 		len = round_up_u64(len, VHD_SECTOR);
-		entries = (uint32_t)(len / 4);
+		v->padded = (uint32_t)(len / 4);
 	}
-	v->entries = entries;
 	v->table_off = at;
 	v->table_bytes = len;
 	v->meta_end = max_u64(round_up_u64(at + len, VHD_SECTOR), v->data_off + sizeof v->header);
@@ -94,16 +100,17 @@ static int read_table(struct vhd *v, struct why *why)
 	be32 *raw;
 	int err;
 
-	v->bat = malloc(v->entries * sizeof *v->bat);
-	v->state = calloc(v->entries, sizeof *v->state);
+	v->bat = malloc(v->padded * sizeof *v->bat);
+	v->state = calloc(v->padded, sizeof *v->state);
 	if (!v->bat || !v->state)
 		return why_set(why, -ENOMEM, "%s: no memory for a BAT of %u entries", hio_path(v->io), v->entries);
 	static_assert(sizeof *v->bat == sizeof *raw, "the table is converted where it lies");
 	raw = (be32 *)(void *)v->bat;
-	err = hio_read(v->io, raw, v->entries * sizeof *raw, v->table_off);
+	err = hio_read(v->io, raw, v->padded * sizeof *raw, v->table_off);
 	if (err)
 		return why_set(why, err, "%s: reading the BAT: %s", hio_path(v->io), strerror(-err));
-	for (uint32_t i = 0; i < v->entries; i++) {
+	/* The padding may hold anything (0xff by Microsoft, 0 by Xen): it is written back as it was, and means nothing. */
+	for (uint32_t i = 0; i < v->padded; i++) {
 		uint32_t e = be32_get(raw[i]);
 
 		atomic_init(&v->bat[i], e);
@@ -159,7 +166,7 @@ static size_t list_places(struct vhd *v, struct place *p, uint64_t whole)
 	for (uint32_t i = 0; i < v->entries; i++) {
 		uint32_t e = bat_get(v, i);
 
-		if (e == VHD_UNUSED || (i >= v->blocks && !range_ok((uint64_t)e * VHD_SECTOR, whole, tail_place(v))))
+		if (e == VHD_UNUSED || (i >= v->blocks && !range_ok((uint64_t)e * VHD_SECTOR, whole, content_limit(v))))
 			continue;
 		sorted = sorted && (n == 0 || p[n - 1].sector < e);
 		p[n++] = (struct place){e, i};
@@ -171,7 +178,7 @@ static size_t list_places(struct vhd *v, struct place *p, uint64_t whole)
 
 static int check_places(struct vhd *v, uint64_t *end, struct why *why)
 {
-	uint64_t whole = (uint64_t)v->bitmap_bytes + v->block_size, limit = tail_place(v);
+	uint64_t whole = (uint64_t)v->bitmap_bytes + v->block_size, limit = content_limit(v);
 	AUTO(freep) struct place *p = NULL;
 	uint32_t prev = 0; /* the block that ends at *end */
 	size_t used = 0, n;

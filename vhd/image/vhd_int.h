@@ -59,7 +59,8 @@ struct vhd {
 	uint64_t table_off;
 	uint64_t table_bytes; /* that may be written: whole sectors where they are the table's own */
 	uint64_t meta_end;    /* headers, table, locators, batmap are below */
-	uint32_t entries;     /* of the table, the padding of its last sector included */
+	uint32_t entries;     /* of the table */
+	uint32_t padded;      /* with the padding of its last sector, which is kept as it is */
 	uint32_t blocks;      /* that the disk needs: entries in use at most */
 	uint32_t block_size, block_shift;
 	uint32_t bitmap_bytes; /* on disk: whole sectors */
@@ -68,8 +69,8 @@ struct vhd {
 	struct vhd_parent_path *parents; /* of a child */
 	unsigned nparents;
 
-	_Atomic(uint32_t) *bat;  /* [entries] sector of each block's bitmap, or VHD_UNUSED */
-	_Atomic(uint8_t) *state; /* [entries] enum block_state */
+	_Atomic(uint32_t) *bat;  /* [padded] sector of each block's bitmap, or VHD_UNUSED */
+	_Atomic(uint8_t) *state; /* [padded] enum block_state */
 	struct lock latch[LATCHES];
 
 	struct lock mu;
@@ -111,6 +112,8 @@ uint32_t vhd_checksum(const void *p, size_t len, size_t field); /* of len bytes,
 bool vhd_footer_ok(const struct vhd_footer *f);
 void vhd_footer_seal(struct vhd_footer *f); /* sets the checksum */
 void vhd_geometry(uint64_t sectors, uint16_t *c, uint8_t *h, uint8_t *s);
+/* The first size, and its geometry, that holds @size bytes: every reader agrees on it. */
+uint64_t vhd_round_geometry(uint64_t size, uint16_t *c, uint8_t *h, uint8_t *s);
 uint64_t vhd_chs_size(const struct vhd_footer *f);
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used);
 
