@@ -24,6 +24,13 @@ static struct hio *file(unsigned flags)
 	return h;
 }
 
+static bool all_are(const uint8_t *b, size_t from, size_t to, uint8_t value)
+{
+	while (from < to && b[from] == value)
+		from++;
+	return from == to;
+}
+
 /* What the rounds of a loop test differ in. */
 static const struct {
 	unsigned flags;
@@ -52,7 +59,7 @@ START_TEST(batches_of_any_alignment_keep_what_is_written)
 	uint64_t end = 0;
 
 	ck_assert(shadow && mem);
-	for (int round = 0; round < 60; round++) {
+	for (int round = 0; round < 30; round++) {
 		struct hio_req req[N];
 		struct iovec iov[N][2];
 		uint64_t slot = SIZE / N, at = 0;
@@ -104,8 +111,7 @@ START_TEST(past_the_end_there_are_zeros)
 	ck_assert_int_eq(hio_size(h), 1005);
 	ck_assert_int_eq(hio_read(h, b, sizeof b, 996), 0);
 	ck_assert_mem_eq(b, "\0\0\0\0hello\0\0", 11);
-	for (size_t i = 9; i < sizeof b; i++)
-		ck_assert_uint_eq(b[i], 0);
+	ck_assert(all_are(b, 9, sizeof b, 0));
 	ck_assert_int_eq(hio_read(h, b, sizeof b, 1 << 30), 0);
 	hio_close(h);
 }
@@ -163,8 +169,7 @@ START_TEST(writers_at_the_end_do_not_cut_each_other_off)
 	ck_assert_int_eq(hio_size(h), 400 * 700);
 	for (uint64_t i = 0; i < 400; i++) {
 		ck_assert_int_eq(hio_read(h, b, sizeof b, i * sizeof b), 0);
-		for (size_t k = 0; k < sizeof b; k++)
-			ck_assert_uint_eq(b[k], (uint8_t)(i + 1));
+		ck_assert(all_are(b, 0, sizeof b, (uint8_t)(i + 1)));
 	}
 	hio_close(h);
 }
@@ -182,8 +187,7 @@ START_TEST(a_punched_range_reads_as_zeros_and_is_no_data)
 	ck_assert_int_eq(hio_punch(h, 65536, 500000), 0);
 	ck_assert_int_eq(hio_size(h), 1 << 20);
 	ck_assert_int_eq(hio_read(h, b, 1 << 20, 0), 0);
-	for (uint64_t i = 0; i < 1 << 20; i++)
-		ck_assert_uint_eq(b[i], i >= 65536 && i < 565536 ? 0 : 7);
+	ck_assert(all_are(b, 0, 65536, 7) && all_are(b, 65536, 565536, 0) && all_are(b, 565536, 1 << 20, 7));
 	ck_assert_int_eq(hio_next_data(h, 0, &data, &end), 0);
 	ck_assert_uint_eq(data, 0);
 	ck_assert_uint_ge(end, 65536);

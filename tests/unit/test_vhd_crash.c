@@ -23,7 +23,11 @@
 #define SECTORS (DISK / 512)
 #define BLOCK (512u << 10)
 #define FILE_ROOM (160 * MIB)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define OPS 12
+#else
 #define OPS 32
+#endif
 
 /* ---- recording ----------------------------------------------------------------------------------------------------------- */
 
@@ -233,15 +237,11 @@ static void partial_image(uint32_t *first)
 		ck_assert_int_eq(vhd_write(v, b, 512, s * 512), 0);
 	}
 	fx_close(v);
-	memset(bits, 0, sizeof bits);
-	for (unsigned s = 0; s < BLOCK / 512; s++)
-		bits[s / 8] |= 0x80 >> s % 8;
 	for (uint32_t i = 0; i < SECTORS / 2 / (BLOCK / 512); i++) {
+		memset(bits, 0, sizeof bits);
 		for (unsigned s = 0; s < BLOCK / 512; s++)
-			if ((i * (BLOCK / 512) + s) % 3 == 0)
-				bits[s / 8] &= (uint8_t) ~(0x80 >> s % 8);
-			else
-				bits[s / 8] |= 0x80 >> s % 8;
+			if ((i * (BLOCK / 512) + s) % 3)
+				bits[s / 8] = (uint8_t)(bits[s / 8] | 0x80 >> s % 8);
 		fx_peek(1536 + 4 * i, at.b, 4);
 		fx_poke((uint64_t)be32_get(at) * 512, bits, 512);
 	}
