@@ -102,6 +102,13 @@ $(GEN)/xdr/%_xdr.c: xdr/%.x $(GEN)/xdr/%.h
 	$(Q)mkdir -p $(@D) && cd xdr && $(RPCGEN) -C -i 0 -c $*.x | sed 's|#include "$*.h"|#include "xdr/$*.h"|' >../$@.tmp \
 		&& mv ../$@.tmp ../$@
 
+# X(routine, type) for every type of the wire: the round-trip test and the fuzzer go through all of them.
+$(GEN)/xdr/types.h: $(GEN_H)
+	$(call say,GEN,$@)
+	$(Q)sed -n 's/^extern *bool_t xdr_\([A-Za-z0-9_]*\) *(XDR \*, *\([A-Za-z0-9_ ]*\)\**);/X(\1, \2)/p' $^ >$@.tmp && mv $@.tmp $@
+
+$(O)/obj/tests/unit/test_xdr.o: | $(GEN)/xdr/types.h
+
 # rpcgen's style is not ours: its output is compiled without our warnings.
 GEN_WARN := -w
 

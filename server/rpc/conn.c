@@ -168,6 +168,7 @@ void conn_maybe_gone(struct rpc_conn *c)
 	list_del(&c->pause_link);
 	list_del(&c->flush_link);
 	lock_take(&c->loop->mu);
+	c->gone = true;
 	list_del(&c->asked_link);
 	while (!list_empty(&c->raw)) {
 		struct raw_record *r = list_first(&c->raw, struct raw_record, link);
@@ -323,7 +324,7 @@ static bool over_budget(struct rpc_conn *c)
 	if (atomic_load_explicit(&l->srv->memory, memory_order_relaxed) < l->srv->o.max_memory)
 		return false;
 	/* A connection that holds a part of a record goes on: it is the one that can give memory back. */
-	if (c->buf && c->cap > MARK)
+	if ((c->buf && c->cap > MARK) || c->frag)
 		return false;
 	if (list_empty(&c->pause_link))
 		list_push_back(&l->paused, &c->pause_link);
@@ -377,6 +378,8 @@ void conn_queue_reply(struct rpc_conn *c, struct call *k)
 		call_finish(k);
 		return;
 	}
+	if (list_empty(&c->out))
+		c->moved = c->loop->now;
 	list_push_back(&c->out, &k->link);
 	c->out_bytes += xa_out_len(&k->pub.out);
 	k->charged += k->pub.arena.used;
@@ -435,8 +438,10 @@ static bool send_raw(struct rpc_conn *c)
 		lock_take(&c->loop->mu);
 		if (!list_empty(&c->raw))
 			r = list_first(&c->raw, struct raw_record, link);
-		if (r)
+		if (r) {
 			list_del(&r->link);
+			c->raw_bytes -= r->len;
+		}
 		lock_drop(&c->loop->mu);
 		if (!r)
 			return true;
@@ -448,7 +453,10 @@ static bool send_raw(struct rpc_conn *c)
 		if (n < 0 && errno == EAGAIN) {
 			lock_take(&c->loop->mu);
 			list_push_front(&c->raw, &r->link);
+			c->raw_bytes += r->len;
 			lock_drop(&c->loop->mu);
+			if (!c->watch_out)
+				c->moved = c->loop->now;
 			c->want_out = true;
 			return true;
 		}
@@ -481,6 +489,7 @@ void conn_flush(struct rpc_conn *c)
 			break;
 		}
 		atomic_fetch_add_explicit(&c->loop->srv->bytes_out, (unsigned long)n, memory_order_relaxed);
+		c->moved = c->loop->now;
 		sent(c, (size_t)n);
 	}
 	if (!c->closing && !send_raw(c))
@@ -493,7 +502,7 @@ void conn_flush(struct rpc_conn *c)
 
 static void ask(struct rpc_conn *c) REQUIRES(c->loop->mu)
 {
-	if (list_empty(&c->asked_link))
+	if (!c->gone && list_empty(&c->asked_link))
 		list_push_back(&c->loop->asked, &c->asked_link);
 }
 
@@ -508,20 +517,31 @@ void rpc_conn_close(struct rpc_conn *c)
 
 int rpc_conn_send(struct rpc_conn *c, const void *record, size_t len)
 {
-	struct raw_record *r = malloc(sizeof *r + MARK + len);
 	uint32_t mark = __builtin_bswap32(LAST | (uint32_t)len);
+	struct raw_record *r;
+	int err = 0;
 
-	if (!r)
+	if (len > RAW_HIGH - MARK || !(r = malloc(sizeof *r + MARK + len)))
 		return -ENOBUFS;
 	r->len = MARK + len;
 	memcpy(r->data, &mark, MARK);
 	memcpy(r->data + MARK, record, len);
 	lock_take(&c->loop->mu);
-	list_push_back(&c->raw, &r->link);
-	ask(c);
+	if (c->gone || c->close_asked)
+		err = -ENOTCONN;
+	else if (r->len > RAW_HIGH - c->raw_bytes)
+		err = -ENOBUFS;
+	if (!err) {
+		list_push_back(&c->raw, &r->link);
+		c->raw_bytes += r->len;
+		ask(c);
+	}
 	lock_drop(&c->loop->mu);
-	loop_wake(c->loop);
-	return 0;
+	if (err)
+		free(r);
+	else
+		loop_wake(c->loop);
+	return err;
 }
 
 void conn_asked(struct rpc_conn *c)

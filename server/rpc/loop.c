@@ -84,18 +84,24 @@ static void take_handed(struct loop *l)
 	}
 }
 
-/* Once a second: idle connections, records that take too long. */
+/*
+ * Once a second: idle connections, records that take too long to come, replies that nobody takes. While memory is short,
+ * the two that hold it have little time: everybody else waits for them.
+ */
 static void check_times(struct loop *l)
 {
 	const struct rpc_opts *o = &l->srv->o;
+	bool is_short = atomic_load_explicit(&l->srv->memory, memory_order_relaxed) >= o->max_memory;
+	uint32_t slow = is_short && o->record_seconds > HURRY ? HURRY : o->record_seconds;
 
 	list_for_each_safe (it, tmp, &l->conns) {
 		struct rpc_conn *c = list_entry(it, struct rpc_conn, link);
 
 		if (c->closing)
 			continue;
-		if (c->started ? l->now - c->started > o->record_seconds
-			       : c->calls == 0 && l->now - c->last > o->idle_seconds)
+		if ((c->started && list_empty(&c->pause_link) && l->now - c->started > slow) ||
+		    (c->want_out && l->now - c->moved > slow) ||
+		    (!c->started && c->calls == 0 && l->now - c->last > o->idle_seconds))
 			conn_close(c);
 	}
 }
@@ -118,10 +124,6 @@ static void handle(struct loop *l, const struct epoll_event *ev)
 	struct rpc_server *s = l->srv;
 	struct rpc_conn *c;
 
-	if (ev->data.ptr == l) {
-		take_handed(l);
-		return;
-	}
 	for (unsigned i = 0; i < s->nlisteners; i++)
 		if (ev->data.ptr == &s->listener[i]) {
 			conn_accept(l, s->listener[i]);
@@ -148,9 +150,17 @@ static void *loop_main(void *arg)
 	while (!atomic_load(&l->srv->quit)) {
 		int n = epoll_wait(l->epoll, ev, EVENTS, list_empty(&l->paused) ? 1000 : 20);
 		uint32_t now = seconds_now();
+		bool handed = false;
 
-		for (int i = 0; i < n; i++)
-			handle(l, &ev[i]);
+		for (int i = 0; i < n; i++) {
+			if (ev[i].data.ptr == l)
+				handed = true;
+			else
+				handle(l, &ev[i]);
+		}
+		/* Last: it may close connections that have events further on in this batch. */
+		if (handed)
+			take_handed(l);
 		while (!list_empty(&l->flush))
 			conn_flush(list_first(&l->flush, struct rpc_conn, flush_link));
 		resume(l);

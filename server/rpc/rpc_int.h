@@ -19,6 +19,8 @@
 #include "vhd/base/lock.h"
 
 #define READ_BUF (256u << 10) /* one per loop: what a read takes at most */
+#define RAW_HIGH (1u << 20)   /* bytes of records of our own that wait for a connection */
+#define HURRY 3u              /* seconds without progress that are enough while memory is short */
 #define OUT_HIGH (4u << 20)   /* bytes of unsent replies that stop reading from a connection */
 #define CALLS_HIGH 256u       /* and calls under way */
 #define POOL_MAX 128u         /* call objects that a loop keeps */
@@ -53,6 +55,7 @@ struct rpc_conn {
 	size_t frag_len;
 	uint32_t started; /* when the partial record began; 0: there is none */
 	uint32_t last;    /* seconds: last call */
+	uint32_t moved;   /* seconds: when the peer last took something of what waits for it */
 
 	struct list out; /* calls whose replies wait to be sent */
 	size_t out_sent; /* bytes of the first one that are gone */
@@ -65,7 +68,8 @@ struct rpc_conn {
 
 	/* handed over by other threads, under loop.mu */
 	struct list raw; /* records to send (backchannel) */
-	bool close_asked;
+	size_t raw_bytes;
+	bool close_asked, gone; /* gone: the loop has forgotten it, only references keep it */
 	struct list asked_link; /* loop.asked */
 };
 
