@@ -209,7 +209,7 @@ check-asan: deps
 
 check-tsan: deps
 	$(Q)$(MAKE) VARIANT=tsan all units protocol-tests
-	$(Q)tests/run $(patsubst $(O)/%,$(B)/tsan/%,$(UNIT_BIN) $(PROTO_BIN))
+	$(Q)TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" tests/run $(patsubst $(O)/%,$(B)/tsan/%,$(UNIT_BIN) $(PROTO_BIN))
 
 # ---- packages --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-d
 	liburing-dev liburcu-dev libcyaml-dev libyaml-dev libjansson-dev libsystemd-dev e2fsprogs
 DEPS_TEST := check clang clang-format clang-tidy libclang-rt-14-dev git qemu-utils fdisk user-mode-linux nfs-common \
 	iproute2 util-linux kmod fio bzip2 xz-utils
-DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs
+DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs python3
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: deps deps-build deps-bench
@@ -254,7 +254,7 @@ demo: deps-build
 	$(Q)tests/demo
 
 bench: deps-bench
-	$(Q)$(MAKE) all bench-tools
+	$(Q)$(MAKE) all
 	$(Q)tests/bench/peers
 
 # Every target of tests/fuzz for FUZZ_SECONDS, from its committed corpus.

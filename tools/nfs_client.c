@@ -25,7 +25,9 @@ struct nfsc {
 	uint64_t clientid;
 	sessionid4 session;
 	bool have_client, have_session;
-	uint32_t seq;
+	uint32_t exchange_seq; /* for CREATE_SESSION */
+	uint32_t seq[NFSC_SLOTS_MAX];
+	unsigned slots;
 	uint32_t max_io;
 };
 
@@ -178,7 +180,7 @@ int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 
 		all[0].argop = OP_SEQUENCE;
 		memcpy(s->sa_sessionid, n->session, sizeof s->sa_sessionid);
-		s->sa_sequenceid = ++n->seq;
+		s->sa_sequenceid = ++n->seq[0];
 		s->sa_slotid = s->sa_highest_slotid = 0;
 		s->sa_cachethis = FALSE;
 		memcpy(all + 1, op, nops * sizeof *op);
@@ -250,7 +252,7 @@ static int exchange_id(struct nfsc *n)
 			&res.resarray.resarray_val[0].nfs_resop4_u.opexchange_id.EXCHANGE_ID4res_u.eir_resok4;
 
 		n->clientid = ok->eir_clientid;
-		n->seq = ok->eir_sequenceid;
+		n->exchange_seq = ok->eir_sequenceid;
 		n->have_client = true;
 	}
 	nfsc_free(&res);
@@ -266,13 +268,13 @@ static int create_session(struct nfsc *n)
 	int err;
 
 	a->csa_clientid = n->clientid;
-	a->csa_sequence = n->seq;
+	a->csa_sequence = n->exchange_seq;
 	a->csa_fore_chan_attrs = (channel_attrs4){
 		.ca_maxrequestsize = MAX_IO + 65536,
 		.ca_maxresponsesize = MAX_IO + 65536,
 		.ca_maxresponsesize_cached = 4096,
 		.ca_maxoperations = OPS_MAX,
-		.ca_maxrequests = 1,
+		.ca_maxrequests = n->slots,
 	};
 	a->csa_back_chan_attrs = (channel_attrs4){
 		.ca_maxrequestsize = 4096,
@@ -294,7 +296,6 @@ static int create_session(struct nfsc *n)
 		memcpy(n->session, ok->csr_sessionid, sizeof n->session);
 		n->max_io = room > MAX_IO + 1024 ? MAX_IO : room > 2048 ? room - 1024 : 1024;
 		n->have_session = true;
-		n->seq = 0;
 	}
 	nfsc_free(&res);
 	return err;
@@ -339,12 +340,18 @@ void nfsc_close(struct nfsc *n)
 
 int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why)
 {
+	return nfsc_open_slots(out, u, 1, why);
+}
+
+int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why)
+{
 	struct nfsc *n = calloc(1, sizeof *n);
 	int err;
 
 	if (!n)
 		return -ENOMEM;
 	n->minor = 2;
+	n->slots = slots < NFSC_SLOTS_MAX ? slots : NFSC_SLOTS_MAX;
 	err = dial(n, u, why);
 	if (!err && ((err = exchange_id(n)) || (err = create_session(n)) || (err = reclaim_complete(n))))
 		why_set(why, err, "%s port %s: %s", u->host, u->port, nfsc_error(err));
@@ -364,6 +371,44 @@ uint32_t nfsc_max_io(const struct nfsc *n)
 bool nfsc_has_42(const struct nfsc *n)
 {
 	return n->minor == 2;
+}
+
+const char *nfsc_session(const struct nfsc *n)
+{
+	return n->session;
+}
+
+uint32_t nfsc_slot_seq(const struct nfsc *n, unsigned slot)
+{
+	return n->seq[slot];
+}
+
+void nfsc_set_slot_seq(struct nfsc *n, unsigned slot, uint32_t seq)
+{
+	n->seq[slot] = seq;
+}
+
+int nfsc_create(struct nfsc *n, const nfs_fh4 *dir, const char *name, struct why *why)
+{
+	static uint32_t words[2] = {0, 1u << (FATTR4_MODE - 32)};
+	uint32_t mode = htonl(0666);
+	nfs_argop4 op[3] = {nfsc_putfh(dir), {.argop = OP_OPEN}, {.argop = OP_CLOSE}};
+	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
+	COMPOUND4res res;
+	int err;
+
+	a->share_access = OPEN4_SHARE_ACCESS_WRITE;
+	a->owner.owner.owner_len = 6;
+	a->owner.owner.owner_val = (char *)(uintptr_t) "vhdnfs";
+	a->openhow.opentype = OPEN4_CREATE;
+	a->openhow.openflag4_u.how.mode = UNCHECKED4;
+	a->openhow.openflag4_u.how.createhow4_u.createattrs = (fattr4){{2, words}, {4, (char *)&mode}};
+	a->claim.claim = CLAIM_NULL;
+	a->claim.open_claim4_u.file = (component4){(u_int)strlen(name), (char *)(uintptr_t)name};
+	op[2].nfs_argop4_u.opclose.open_stateid = (stateid4){.seqid = 1}; /* the current stateid */
+	err = nfsc_call(n, op, 3, &res);
+	nfsc_free(&res);
+	return err ? why_set(why, err, "%s: %s", name, nfsc_error(err)) : 0;
 }
 
 /* ---- paths ----------------------------------------------------------------------------------------------------------------- */

@@ -17,6 +17,8 @@
 #include "vhd/base/why.h"
 #include "xdr/nfs4.h"
 
+#define NFSC_SLOTS_MAX 64u
+
 struct nfsc;
 
 struct nfs_url {
@@ -29,6 +31,14 @@ struct nfs_url {
 int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why);
 
 int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why);
+/* The same with a session of several slots; calls of ours use slot 0, the others are the caller's. */
+int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why);
+const char *nfsc_session(const struct nfsc *n); /* 16 bytes */
+/* The sequence number that a slot used last. */
+uint32_t nfsc_slot_seq(const struct nfsc *n, unsigned slot);
+void nfsc_set_slot_seq(struct nfsc *n, unsigned slot, uint32_t seq);
+/* Make a regular file if it is not there; closed again. */
+int nfsc_create(struct nfsc *n, const nfs_fh4 *dir, const char *name, struct why *why);
 /* Ends session and client on the server; NULL is accepted. */
 void nfsc_close(struct nfsc *n);
 
