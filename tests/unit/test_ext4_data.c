@@ -239,6 +239,37 @@ START_TEST(an_unlinked_file_is_readable_until_it_is_put)
 }
 END_TEST
 
+/* node.c: between the last put and the freeing, a filehandle may find the inode again, any number of times. */
+START_TEST(a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once)
+{
+	const struct fs_create c = {.type = FS_REG, .set = {.what = FS_SET_MODE, .mode = 0644}};
+	struct fs_node *n, *again;
+	struct fs_statfs before, after;
+	struct fs_cinfo ci;
+
+	make(kinds[0], 32);
+	mount_it();
+	ck_assert_int_eq(fs->ops->statfs(fs, &before), 0);
+	for (int i = 0; i < 300; i++) {
+		uint64_t ino;
+		uint32_t gen;
+
+		ck_assert_int_eq(fs->ops->create(fs->root, "f", 1, &c, &n, &ci), 0);
+		ino = n->ino;
+		gen = n->gen;
+		ck_assert_int_eq(fs->ops->unlink(fs->root, "f", 1, &ci), 0);
+		fs_node_put(n);
+		while (fs->ops->get(fs, ino, gen, FS_NOWAIT, &again) == 0)
+			fs_node_put(again);
+		ck_assert_int_eq(fs->ops->get(fs, ino, gen, 0, &again), -ESTALE);
+	}
+	ck_assert_int_eq(fs->ops->statfs(fs, &after), 0);
+	ck_assert_uint_eq(before.files_free, after.files_free);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 START_TEST(a_full_file_system_says_so_at_the_write)
 {
 	AUTO(freep) uint8_t *buf = calloc(1, 1 << 20);
@@ -350,6 +381,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, file_data_is_what_was_written, 0, (int)ARRAY_LEN(kinds));
 	tcase_add_test(t, an_unlinked_file_is_readable_until_it_is_put);
+	tcase_add_test(t, a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once);
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
 	tcase_add_test(t, holes_are_found_by_seek);
 	tcase_add_test(t, many_threads_write_at_once);
