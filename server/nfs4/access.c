@@ -16,6 +16,20 @@ static bool in_group(const struct cred *cr, uint32_t gid)
 	return false;
 }
 
+nfsstat4 must_be_regular(const struct fs_node *n)
+{
+	switch (n->type) {
+	case FS_REG:
+		return NFS4_OK;
+	case FS_DIR:
+		return NFS4ERR_ISDIR;
+	case FS_LNK:
+		return NFS4ERR_SYMLINK;
+	default:
+		return NFS4ERR_WRONG_TYPE;
+	}
+}
+
 bool is_owner(const struct cred *cr, const struct fs_attr *a)
 {
 	return cr->uid == 0 || cr->uid == a->uid;

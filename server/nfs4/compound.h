@@ -109,6 +109,9 @@ nfsstat4 c_cross(struct compound *c, struct obj *o);
 
 /* ---- permissions: access.c ------------------------------------------------------------------------------------------ */
 
+/* Data, opens and locks are for regular files: ISDIR, SYMLINK, WRONG_TYPE (RFC 8881 §15.1.2.9, §18.10.3, §18.16.4). */
+nfsstat4 must_be_regular(const struct fs_node *n);
+
 enum { MAY_READ = 4, MAY_WRITE = 2, MAY_EXEC = 1 };
 /* POSIX bits for the compound's credential. NFS4_OK, NFS4ERR_ACCESS, ST_WAIT, … */
 nfsstat4 may(struct compound *c, const struct obj *o, unsigned want);

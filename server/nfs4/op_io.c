@@ -12,21 +12,6 @@ static unsigned fs_flags(const struct compound *c)
 	return c->may_block ? 0 : FS_NOWAIT;
 }
 
-/* RFC 8881 §15.1.2.9: data is in regular files only. */
-static nfsstat4 is_regular(const struct compound *c)
-{
-	switch (c->cfh.node->type) {
-	case FS_REG:
-		return NFS4_OK;
-	case FS_DIR:
-		return NFS4ERR_ISDIR;
-	case FS_LNK:
-		return NFS4ERR_SYMLINK;
-	default:
-		return NFS4ERR_WRONG_TYPE;
-	}
-}
-
 /* The stateid is good for this access; one that is no open's needs the permission as well. */
 static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t access)
 {
@@ -35,7 +20,7 @@ static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t acces
 	stateid4 sid;
 	nfsstat4 st;
 
-	if ((st = is_regular(c)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
+	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
 	    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, access)) != NFS4_OK)
 		return st;
 	if (!st_is_special(&sid) || !access)
@@ -165,7 +150,7 @@ nfsstat4 op_commit(struct compound *c)
 	uint64_t end;
 	nfsstat4 st;
 
-	if ((st = C_DECODE(c, COMMIT4args, &a)) != NFS4_OK || (st = is_regular(c)) != NFS4_OK)
+	if ((st = C_DECODE(c, COMMIT4args, &a)) != NFS4_OK || (st = must_be_regular(c->cfh.node)) != NFS4_OK)
 		return st;
 	if (!add_ok(a.offset, (uint64_t)a.count, &end))
 		return NFS4ERR_INVAL;

@@ -8,21 +8,6 @@
 
 #include "server/nfs4/compound.h"
 
-/* RFC 8881 §18.10.3: only regular files have byte ranges. */
-static nfsstat4 check_lockable(const struct compound *c)
-{
-	switch (c->cfh.node->type) {
-	case FS_REG:
-		return NFS4_OK;
-	case FS_DIR:
-		return NFS4ERR_ISDIR;
-	case FS_LNK:
-		return NFS4ERR_SYMLINK;
-	default:
-		return NFS4ERR_WRONG_TYPE;
-	}
-}
-
 /* READW and WRITEW would like to wait; the client polls for that. */
 static nfsstat4 lock_type(nfs_lock_type4 type, bool *write)
 {
@@ -74,7 +59,7 @@ nfsstat4 op_lock(struct compound *c)
 	struct st_fhkey key;
 	nfsstat4 st;
 
-	if ((st = C_DECODE(c, LOCK4args, &a)) != NFS4_OK || (st = check_lockable(c)) != NFS4_OK ||
+	if ((st = C_DECODE(c, LOCK4args, &a)) != NFS4_OK || (st = must_be_regular(c->cfh.node)) != NFS4_OK ||
 	    (st = lock_type(a.locktype, &l.write)) != NFS4_OK || (st = lock_who(c, &a.locker, &l)) != NFS4_OK)
 		return st;
 	if (a.reclaim)
@@ -102,7 +87,7 @@ nfsstat4 op_lockt(struct compound *c)
 	struct st_fhkey key;
 	nfsstat4 st;
 
-	if ((st = C_DECODE(c, LOCKT4args, &a)) != NFS4_OK || (st = check_lockable(c)) != NFS4_OK ||
+	if ((st = C_DECODE(c, LOCKT4args, &a)) != NFS4_OK || (st = must_be_regular(c->cfh.node)) != NFS4_OK ||
 	    (st = lock_type(a.locktype, &l.write)) != NFS4_OK)
 		return st;
 	l.offset = a.offset;
@@ -122,7 +107,7 @@ nfsstat4 op_locku(struct compound *c)
 	stateid4 sid;
 	nfsstat4 st;
 
-	if ((st = C_DECODE(c, LOCKU4args, &a)) != NFS4_OK || (st = check_lockable(c)) != NFS4_OK ||
+	if ((st = C_DECODE(c, LOCKU4args, &a)) != NFS4_OK || (st = must_be_regular(c->cfh.node)) != NFS4_OK ||
 	    (st = lock_type(a.locktype, &l.write)) != NFS4_OK ||
 	    (st = c_stateid(c, &a.lock_stateid, &l.sid)) != NFS4_OK)
 		return st;

@@ -137,21 +137,6 @@ static nfsstat4 dir_change(struct open_op *op)
 	return NFS4_OK;
 }
 
-/* RFC 8881 §18.16.4: what is there and is no regular file. */
-static nfsstat4 check_type(const struct open_op *op)
-{
-	switch (op->file.node->type) {
-	case FS_REG:
-		return NFS4_OK;
-	case FS_DIR:
-		return NFS4ERR_ISDIR;
-	case FS_LNK:
-		return NFS4ERR_SYMLINK;
-	default:
-		return NFS4ERR_WRONG_TYPE;
-	}
-}
-
 /* Is this file what the same exclusive create made when it was sent before? */
 static nfsstat4 check_verf(struct open_op *op)
 {
@@ -408,8 +393,8 @@ static nfsstat4 open_run(struct open_op *op)
 	struct compound *c = op->c;
 	nfsstat4 st;
 
-	if ((st = check_share(op)) != NFS4_OK || (st = claim(op)) != NFS4_OK || (st = check_type(op)) != NFS4_OK ||
-	    (st = may_open(op)) != NFS4_OK)
+	if ((st = check_share(op)) != NFS4_OK || (st = claim(op)) != NFS4_OK ||
+	    (st = must_be_regular(op->file.node)) != NFS4_OK || (st = may_open(op)) != NFS4_OK)
 		return st;
 	if (op->truncate && !c->may_block)
 		return ST_WAIT;
