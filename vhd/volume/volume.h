@@ -34,6 +34,9 @@ struct vol_list {
 /**
  * vol_scan() - the volumes of an open image
  *
+ * A file system on the whole disk is the only volume, unless there is a partition table whose partitions hold something
+ * known too: then the file system is what was there before.
+ *
  * Overlapping, empty and out-of-disk partitions, loops of extended partitions and damaged GPTs (the backup is used when
  * the primary is bad) are left out, each with a warning in the log. Reads the image, bypassing the cache.
  *
