@@ -570,7 +570,7 @@ int cmd_bench(int argc, char **argv)
 	const char *mode = "all";
 	json_t *list = NULL;
 	uint64_t given, created = CREATES;
-	bool any = false;
+	bool any = false, failed = false;
 	int opt, err;
 
 	if (!b)
@@ -627,10 +627,11 @@ int cmd_bench(int argc, char **argv)
 		if (modes[i].kind == K_CREATE && b->max_ops > CREATES)
 			b->max_ops = CREATES;
 		if (modes[i].kind == K_REMOVE)
-			b->max_ops = created;
+			b->max_ops = given < created ? given : created;
 		err = run_mode(b, &why);
 		if (!err)
 			report(b, list);
+		failed |= b->errors > 0;
 		if (modes[i].kind == K_CREATE)
 			created = b->done;
 		b->max_ops = given;
@@ -645,5 +646,5 @@ int cmd_bench(int argc, char **argv)
 	}
 	if (err)
 		fprintf(stderr, "vhdnfs: %s\n", why.line[0] ? why.line : nfsc_error(err));
-	return err ? TOOL_FAILED : TOOL_OK;
+	return err || failed ? TOOL_FAILED : TOOL_OK;
 }
