@@ -20,7 +20,7 @@
 #include "vhd/base/log.h"
 #include "vhd/ext4/ext4_int.h"
 
-#define IDLE_MAX 8192u
+#define IDLE_MAX 32768u
 #define WRITE_BEHIND_MS 5000u
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
