@@ -232,6 +232,14 @@ void loop_fini(struct loop *l)
 {
 	if (l->started)
 		pthread_join(l->thread, NULL);
+	/* Another loop may have handed a connection over after this one ended. */
+	while (!list_empty(&l->fresh)) {
+		struct rpc_conn *c = list_first(&l->fresh, struct rpc_conn, link);
+
+		list_del(&c->link);
+		close(c->fd);
+		rpc_conn_put(c);
+	}
 	pool_free(l);
 	if (l->epoll >= 0)
 		close(l->epoll);
