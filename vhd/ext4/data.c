@@ -427,7 +427,6 @@ int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAF
 	struct ext4_node *n = ext4_node_of(fn);
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	uint64_t end = 0;
-	bool metadata;
 	int err;
 
 	if (fs->fs.read_only)
@@ -438,18 +437,16 @@ int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAF
 		return err;
 	lock_take(&fs->mu);
 	rwlock_write(&n->rw);
-	metadata = n->dirty || n->map_dirty;
 	err = ext4_node_store(n);
 	rwlock_drop(&n->rw);
-	metadata |= fs->super_dirty;
 	if (!err)
 		err = ext4_write_groups(fs);
 	lock_drop(&fs->mu);
 	if (!err)
 		err = cache_dev_error(fs->dev);
-	/* Metadata blocks lie all over the device: everything dirty goes with them. */
+	/* Metadata that write-behind stored earlier may be in the cache only, anywhere on the device: all of it goes. */
 	if (!err)
-		err = metadata ? cache_flush(fs->dev) : cache_flush_device(fs->dev);
+		err = cache_flush(fs->dev);
 	return err;
 }
 
