@@ -426,7 +426,8 @@ int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAF
 {
 	struct ext4_node *n = ext4_node_of(fn);
 	struct ext4_fs *fs = ext4_fs_of_node(n);
-	uint64_t end = 0;
+	uint64_t end = 0, seq;
+	bool metadata;
 	int err;
 
 	if (fs->fs.read_only)
@@ -441,12 +442,20 @@ int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAF
 	rwlock_drop(&n->rw);
 	if (!err)
 		err = ext4_write_groups(fs);
+	/* The housekeeper or another commit may have put this file's metadata into the cache, and no further. */
+	seq = fs->meta_seq;
+	metadata = seq != fs->meta_flushed;
 	lock_drop(&fs->mu);
 	if (!err)
 		err = cache_dev_error(fs->dev);
-	/* Metadata that write-behind stored earlier may be in the cache only, anywhere on the device: all of it goes. */
+	/* Metadata blocks lie all over the device: everything dirty goes with them. */
 	if (!err)
-		err = cache_flush(fs->dev);
+		err = metadata ? cache_flush(fs->dev) : cache_flush_device(fs->dev);
+	if (!err && metadata) {
+		lock_take(&fs->mu);
+		fs->meta_flushed = max_u64(fs->meta_flushed, seq);
+		lock_drop(&fs->mu);
+	}
 	return err;
 }
 

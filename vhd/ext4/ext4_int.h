@@ -53,6 +53,8 @@ struct ext4_fs {
 	/* What of the bitmaps, descriptors and superblock must be written. Guarded by mu. */
 	uint8_t *group_dirty; /* GROUP_* per block group */
 	bool super_dirty;
+	/* Metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
+	uint64_t meta_seq, meta_flushed;
 	bool was_valid;  /* the superblock said clean when we came */
 	int failed;      /* an error that ended writing: no more changes */
 	uint64_t random; /* for generations; guarded by mu */

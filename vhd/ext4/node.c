@@ -179,6 +179,9 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) N
 	n->n.type = type_of(n->inode.i_mode);
 	if (!err && (!n->n.type || n->inode.i_flags & (EXT4_INLINE_DATA_FL | EXT4_ENCRYPT_FL)))
 		err = -EUCLEAN;
+	/* Logical blocks have 32 bits. */
+	if (!err && (ext4_size(&n->inode) > (uint64_t)UINT32_MAX << fs->block_bits))
+		err = -EUCLEAN;
 	n->change = n->inode.osd1.linux1.l_i_version;
 	if (LARGE(fs, &n->inode, i_version_hi))
 		n->change |= (uint64_t)n->inode.i_version_hi << 32;
@@ -285,6 +288,8 @@ int ext4_node_store(struct ext4_node *n) NO_THREAD_SAFETY
 
 	if (n->dead)
 		return 0;
+	if (n->dirty || n->map_dirty)
+		fs->meta_seq++;
 	if ((err = ext4_map_store(n)) < 0)
 		return err;
 	if (!n->dirty)
@@ -308,7 +313,7 @@ int ext4_node_store(struct ext4_node *n) NO_THREAD_SAFETY
 int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
 	struct list todo;
-	int err = 0;
+	int err = 0, e;
 
 	if (fs->fs.read_only)
 		return 0;
@@ -316,7 +321,8 @@ int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
 	lock_take(&fs->mu);
 	lock_take(&fs->table_mu);
 	list_splice_back(&todo, &fs->dirty);
-	while (!list_empty(&todo) && !err) {
+	/* One that cannot be stored does not keep the others from the disk. */
+	while (!list_empty(&todo)) {
 		struct ext4_node *n = list_first(&todo, struct ext4_node, dirty_link);
 
 		atomic_fetch_add(&n->n.refs, 1);
@@ -325,15 +331,15 @@ int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
 		list_push_back(&fs->dirty, &n->dirty_link);
 		lock_drop(&fs->table_mu);
 		rwlock_write(&n->rw);
-		err = ext4_node_store(n);
+		e = ext4_node_store(n);
+		err = err ? err : e;
 		rwlock_drop(&n->rw);
 		ext4_op_put(&n->n);
 		lock_take(&fs->table_mu);
 	}
-	list_splice_back(&fs->dirty, &todo);
 	lock_drop(&fs->table_mu);
-	if (!err)
-		err = ext4_write_groups(fs);
+	e = ext4_write_groups(fs);
+	err = err ? err : e;
 	lock_drop(&fs->mu);
 	return err;
 }

@@ -177,6 +177,10 @@ int ext4_op_alloc(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 		ext4_drop_window(n);
 		err = fill_holes(n, (uint32_t)(off >> fs->block_bits), (end + fs->block_size - 1) >> fs->block_bits);
 	}
+	if (err && n->map && n->map_dirty) {
+		ext4_map_undo(n, (uint32_t)((ext4_size(&n->inode) + fs->block_size - 1) >> fs->block_bits));
+		ext4_node_dirty(n);
+	}
 	if (!err)
 		err = ext4_map_store(n);
 	if (!err && end > ext4_size(&n->inode))

@@ -20,8 +20,10 @@ int ext4_op_begin(struct ext4_fs *fs, unsigned credits) NO_THREAD_SAFETY
 	if (fs->fs.read_only)
 		return -EROFS;
 	lock_take(&fs->mu);
-	if (!fs->failed)
+	if (!fs->failed) {
+		fs->meta_seq++;
 		return 0;
+	}
 	lock_drop(&fs->mu);
 	return -EIO;
 }
@@ -153,6 +155,7 @@ int ext4_write_super(struct ext4_fs *fs)
 	s->s_wtime = (uint32_t)time(NULL);
 	ext2fs_superblock_csum_set(fs->e2, s);
 	fs->super_dirty = false;
+	fs->meta_seq++;
 	return cache_write(fs->dev, s, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET, CACHE_META);
 }
 
@@ -164,6 +167,7 @@ int ext4_write_groups(struct ext4_fs *fs)
 
 	if (!fs->super_dirty)
 		return 0;
+	fs->meta_seq++;
 	buf = malloc(fs->block_size);
 	if (!buf)
 		return -ENOMEM;
