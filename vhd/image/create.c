@@ -110,8 +110,8 @@ int vhd_create(const char *path, const struct vhd_create_opts *o, struct why *wh
 		tmp = NULL;
 		return -ENOMEM;
 	}
-	if ((err = hio_open(&h, tmp, HIO_WRITE | HIO_CREATE | HIO_CACHED, why)) < 0)
-		return err;
+	if ((err = hio_open(&h, tmp, HIO_WRITE | HIO_CREATE | HIO_CACHED, NULL)) < 0)
+		return why_set(why, err, "%s: %s", path, strerror(-err));
 	err = write_image(h, o);
 	hio_close(h);
 	err = err ? why_set(why, err, "%s: %s", path, strerror(-err)) : hio_publish(tmp, path, why);

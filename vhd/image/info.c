@@ -4,11 +4,16 @@
 
 #include "vhd/image/vhd_int.h"
 
+/* Four bytes as text: zeros at the end are padding. */
 static void printable(char *to, const uint8_t *from)
 {
-	for (int i = 0; i < 4; i++)
+	int n = 4;
+
+	while (n && !from[n - 1])
+		n--;
+	for (int i = 0; i < n; i++)
 		to[i] = from[i] >= 0x20 && from[i] < 0x7f ? (char)from[i] : '?';
-	to[4] = '\0';
+	to[n] = '\0';
 }
 
 void vhd_info(const struct vhd *v, struct vhd_info *info)

@@ -113,7 +113,7 @@ int vhd_flush(struct vhd *v);
 /* What `vhdnfs image info` shows. */
 struct vhd_info {
 	enum vhd_type type;
-	char creator[5]; /* NUL-terminated, unprintable bytes as '?' */
+	char creator[5]; /* NUL-terminated, zeros at the end left out, unprintable bytes as '?' */
 	uint32_t creator_version;
 	char creator_os[5];
 	uint64_t size;                /* served size, bytes */
