@@ -17,7 +17,7 @@ static const struct {
 	{"cat", cmd_cat, "write files from an NFS server to standard output"},
 	{"put", cmd_put, "write a file, or standard input, to an NFS server"},
 	{"stat", cmd_stat, "the attributes of a file on an NFS server"},
-	{"bench", cmd_bench, "measure an NFS server"},
+	{"bench", cmd_bench, "how fast an NFS server answers, and what it costs it"},
 };
 
 static void usage(FILE *f)
