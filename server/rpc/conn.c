@@ -84,6 +84,7 @@ static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sock
 	list_init(&c->out);
 	list_init(&c->flush_link);
 	list_init(&c->pause_link);
+	list_init(&c->stall_link);
 	list_init(&c->raw);
 	list_init(&c->asked_link);
 	name_peer(c, len);
@@ -126,9 +127,15 @@ void conn_accept(struct loop *l, int listener)
 	}
 }
 
+/* Enough calls and replies under way: nothing more is begun. */
+static bool is_full(const struct rpc_conn *c)
+{
+	return c->out_bytes > OUT_HIGH || c->calls > CALLS_HIGH;
+}
+
 void conn_update(struct rpc_conn *c)
 {
-	bool full = c->out_bytes > OUT_HIGH || c->calls > CALLS_HIGH || !list_empty(&c->pause_link) ||
+	bool full = is_full(c) || c->backlog || !list_empty(&c->pause_link) ||
 		    atomic_load_explicit(&c->loop->srv->stopping, memory_order_relaxed);
 	struct epoll_event ev = {.data.ptr = c};
 
@@ -150,11 +157,13 @@ void conn_adopt(struct loop *l, struct rpc_conn *c)
 
 static void drop_buffers(struct rpc_conn *c)
 {
-	atomic_fetch_sub_explicit(&c->loop->srv->memory, c->cap + c->frag_len, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&c->loop->srv->memory, c->cap + c->frag_len + c->backlog_len, memory_order_relaxed);
 	free(c->buf);
 	free(c->frag);
-	c->buf = c->frag = NULL;
-	c->cap = c->len = c->frag_len = 0;
+	free(c->backlog);
+	c->buf = c->frag = c->backlog = NULL;
+	c->cap = c->len = c->frag_len = c->backlog_len = 0;
+	list_del(&c->stall_link);
 }
 
 /* The last call is done and the socket closed: nobody but holders of references knows it now. */
@@ -264,6 +273,21 @@ static bool keep(struct rpc_conn *c, const uint8_t *p, size_t n)
 	return true;
 }
 
+/* The rest of a batch waits: its replies would be more than the peer has shown to read. */
+static bool stall(struct rpc_conn *c, const uint8_t *p, size_t n)
+{
+	c->backlog = malloc(n);
+	if (!c->backlog)
+		return false;
+	memcpy(c->backlog, p, n);
+	c->backlog_len = n;
+	c->started = c->frag ? c->started : 0;
+	atomic_fetch_add_explicit(&c->loop->srv->memory, n, memory_order_relaxed);
+	list_push_back(&c->loop->stalled, &c->stall_link);
+	conn_update(c);
+	return true;
+}
+
 /* Run every complete record of [p, p + n), keep the rest. */
 static bool parse(struct rpc_conn *c, uint8_t *p, size_t n)
 {
@@ -280,13 +304,37 @@ static bool parse(struct rpc_conn *c, uint8_t *p, size_t n)
 			return false;
 		p += MARK + len;
 		n -= MARK + len;
-		if (++batch % 64 == 0)
+		if (++batch % 64 == 0 || is_full(c))
 			conn_flush(c);
 		if (c->closing)
 			return true;
+		if (n && is_full(c))
+			return stall(c, p, n);
 	}
 	c->started = n || c->frag ? (c->started ? c->started : c->loop->now) : 0;
 	return n == 0 || keep(c, p, n);
+}
+
+bool conn_unstall(struct rpc_conn *c)
+{
+	struct rpc_server *s = c->loop->srv;
+	uint8_t *p = c->backlog;
+	size_t n = c->backlog_len;
+
+	if (is_full(c) || atomic_load_explicit(&s->stopping, memory_order_relaxed))
+		return false;
+	rpc_conn_get(c);
+	list_del(&c->stall_link);
+	c->backlog = NULL;
+	c->backlog_len = 0;
+	if (!parse(c, p, n))
+		conn_close(c);
+	else
+		conn_flush(c);
+	atomic_fetch_sub_explicit(&s->memory, n, memory_order_relaxed);
+	free(p);
+	rpc_conn_put(c);
+	return true;
 }
 
 /* The connection's own buffer is full: it holds a mark, or a whole record. */

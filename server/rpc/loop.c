@@ -119,6 +119,16 @@ static void resume(struct loop *l)
 	}
 }
 
+/* True when there may be more to do at once. */
+static bool unstall(struct loop *l)
+{
+	bool more = false;
+
+	list_for_each_safe (it, tmp, &l->stalled)
+		more |= conn_unstall(list_entry(it, struct rpc_conn, stall_link));
+	return more;
+}
+
 static void handle(struct loop *l, const struct epoll_event *ev)
 {
 	struct rpc_server *s = l->srv;
@@ -146,9 +156,10 @@ static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
 	struct epoll_event ev[EVENTS];
+	bool more = false;
 
 	while (!atomic_load(&l->srv->quit)) {
-		int n = epoll_wait(l->epoll, ev, EVENTS, list_empty(&l->paused) ? 1000 : 20);
+		int n = epoll_wait(l->epoll, ev, EVENTS, more ? 0 : list_empty(&l->paused) ? 1000 : 20);
 		uint32_t now = seconds_now();
 		bool handed = false;
 
@@ -163,6 +174,7 @@ static void *loop_main(void *arg)
 			take_handed(l);
 		while (!list_empty(&l->flush))
 			conn_flush(list_first(&l->flush, struct rpc_conn, flush_link));
+		more = unstall(l);
 		resume(l);
 		if (now != l->now) {
 			l->now = now;
@@ -185,6 +197,7 @@ int loop_init(struct loop *l, struct rpc_server *s)
 	list_init(&l->conns);
 	list_init(&l->flush);
 	list_init(&l->paused);
+	list_init(&l->stalled);
 	list_init(&l->pool);
 	list_init(&l->back);
 	list_init(&l->fresh);

@@ -53,6 +53,9 @@ struct rpc_conn {
 	/* Fragments that were complete but not the last. */
 	uint8_t *frag;
 	size_t frag_len;
+	/* Bytes that were read, but must wait until the replies to those before them are gone. */
+	uint8_t *backlog;
+	size_t backlog_len;
 	uint32_t started; /* when the partial record began; 0: there is none */
 	uint32_t last;    /* seconds: last call */
 	uint32_t moved;   /* seconds: when the peer last took something of what waits for it */
@@ -64,6 +67,7 @@ struct rpc_conn {
 	bool closing, want_out;
 	bool paused, watch_out, in_epoll; /* what epoll was told */
 	struct list flush_link;           /* loop.flush: has replies to send after this batch */
+	struct list stall_link;           /* loop.stalled: has a backlog */
 	struct list pause_link;           /* loop.paused: waits for memory */
 
 	/* handed over by other threads, under loop.mu */
@@ -85,7 +89,7 @@ struct loop {
 	bool started;
 	int epoll, event;
 	uint8_t *buf; /* READ_BUF */
-	struct list conns, flush, paused, pool;
+	struct list conns, flush, paused, stalled, pool;
 	unsigned npool;
 	uint32_t now; /* seconds */
 
@@ -132,6 +136,7 @@ void pool_free(struct loop *l);
 void conn_accept(struct loop *l, int listener);
 void conn_adopt(struct loop *l, struct rpc_conn *c);
 void conn_readable(struct rpc_conn *c);
+bool conn_unstall(struct rpc_conn *c); /* go on with the backlog; false: not yet */
 void conn_queue_reply(struct rpc_conn *c, struct call *k);
 void conn_flush(struct rpc_conn *c);
 void conn_close(struct rpc_conn *c);
