@@ -36,6 +36,18 @@ static void nap(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
+/* Workers serve several calls at once: only one of them may win. */
+static void keep_one(struct rpc_conn *c)
+{
+	struct rpc_conn *none = NULL, *mine;
+
+	if (atomic_load(&kept))
+		return;
+	mine = rpc_conn_get(c);
+	if (!atomic_compare_exchange_strong(&kept, &none, mine))
+		rpc_conn_put(mine);
+}
+
 static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 {
 	uint32_t n = 0;
@@ -51,8 +63,7 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 	}
 	if (call->proc == 2)
 		nap(n);
-	if (!atomic_load(&kept))
-		atomic_store(&kept, rpc_conn_get(call->conn));
+	keep_one(call->conn);
 	if (call->proc == 3) {
 		uint32_t zero = 0;
 
