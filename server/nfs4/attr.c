@@ -5,7 +5,6 @@
  * Encoding walks the bits that are asked for and supported, in ascending order (RFC 8881 §5.2); the inode's attributes and
  * the file system's are fetched once, the latter only when a row needs them.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +12,12 @@
 #include "vhd/base/cleanup.h"
 #include "xdr/prims.h"
 
-#define WORDS 3u
 #define OWN_MAX 1024u /* bytes that hold all attributes of an object */
 
 struct attr_ctx {
 	struct compound *c;
-	const struct obj *o;
-	struct fs_attr a;
-	struct fs_statfs s; /* valid once statfs was called */
+	const struct attr_plan *p;
+	const struct fs_attr *a;
 };
 
 typedef bool get_fn(struct attr_ctx *x, XDR *out);
@@ -66,9 +63,13 @@ static bool put_bitmap(XDR *out, const uint32_t *w, uint32_t n)
 /* Owners are numbers in decimal: RFC 8881 §5.9 allows it, and every client of AUTH_SYS understands it. */
 static bool put_id(XDR *out, uint32_t id)
 {
-	char text[12], *p = text;
-	u_int len = (u_int)snprintf(text, sizeof text, "%u", id);
+	char text[10], *p = text + sizeof text;
+	u_int len;
 
+	do
+		*--p = (char)('0' + id % 10);
+	while (id /= 10);
+	len = (u_int)(text + sizeof text - p);
 	return xa_bytes(out, &p, &len, sizeof text);
 }
 
@@ -91,7 +92,7 @@ static bool get_filehandle(struct attr_ctx *x, XDR *out)
 {
 	uint8_t fh[NFS4_FHSIZE];
 	char *p = (char *)fh;
-	u_int len = fh_encode(x->o, fh);
+	u_int len = fh_encode(x->p->exp, x->a->ino, x->a->gen, fh);
 
 	return xa_bytes(out, &p, &len, NFS4_FHSIZE);
 }
@@ -101,11 +102,11 @@ static bool get_mounted_on(struct attr_ctx *x, XDR *out)
 {
 	struct fs_node *up, *on = NULL;
 	const char *name;
-	uint64_t ino = x->a.ino;
+	uint64_t ino = x->a->ino;
 
-	if (!x->o->exp->pseudo && x->o->node == x->o->exp->fs->root) {
-		up = export_mount_parent(x->c->srv->exports, x->o->exp);
-		name = strrchr(x->o->exp->path, '/') + 1;
+	if (!x->p->exp->pseudo && ino == x->p->exp->fs->root->ino) {
+		up = export_mount_parent(x->c->srv->exports, x->p->exp);
+		name = strrchr(x->p->exp->path, '/') + 1;
 		if (up->fs->ops->lookup(up, name, (uint32_t)strlen(name), 0, &on) == 0)
 			ino = on->ino;
 		fs_node_put(on);
@@ -114,41 +115,41 @@ static bool get_mounted_on(struct attr_ctx *x, XDR *out)
 	return put64(out, ino);
 }
 
-GET(supported, put_bitmap(out, supported_words(), WORDS))
-GET(type, put32(out, types[x->a.type]))
+GET(supported, put_bitmap(out, supported_words(), ATTR_WORDS))
+GET(type, put32(out, types[x->a->type]))
 GET(fh_expire, put32(out, FH4_PERSISTENT))
-GET(change, put64(out, x->a.change))
-GET(size, put64(out, x->a.size))
+GET(change, put64(out, x->a->change))
+GET(size, put64(out, x->a->size))
 GET(yes, put32(out, 1))
 GET(no, put32(out, 0))
-GET(fsid, put64(out, x->o->exp->id) && put64(out, 0))
+GET(fsid, put64(out, x->p->exp->id) && put64(out, 0))
 GET(lease, put32(out, st_lease_seconds(x->c->srv->state)))
 GET(rdattr_error, put32(out, NFS4_OK))
 GET(aclsupport, put32(out, 0))
-GET(fileid, put64(out, x->a.ino))
-GET(files_avail, put64(out, x->s.files_free))
-GET(files_free, put64(out, x->s.files_free))
-GET(files_total, put64(out, x->s.files_total))
-GET(maxfilesize, put64(out, x->s.file_size_max))
-GET(maxlink, put32(out, x->s.link_max))
-GET(maxname, put32(out, x->s.name_max))
+GET(fileid, put64(out, x->a->ino))
+GET(files_avail, put64(out, x->p->s.files_free))
+GET(files_free, put64(out, x->p->s.files_free))
+GET(files_total, put64(out, x->p->s.files_total))
+GET(maxfilesize, put64(out, x->p->s.file_size_max))
+GET(maxlink, put32(out, x->p->s.link_max))
+GET(maxname, put32(out, x->p->s.name_max))
 GET(maxread, put64(out, x->c->srv->max_read))
 GET(maxwrite, put64(out, x->c->srv->max_write))
-GET(mode, put32(out, x->a.mode))
-GET(numlinks, put32(out, x->a.nlink))
-GET(owner, put_id(out, x->a.uid))
-GET(owner_group, put_id(out, x->a.gid))
-GET(rawdev, put32(out, x->a.rdev_major) && put32(out, x->a.rdev_minor))
-GET(space_avail, put64(out, x->s.bytes_avail))
-GET(space_free, put64(out, x->s.bytes_free))
-GET(space_total, put64(out, x->s.bytes_total))
-GET(space_used, put64(out, x->a.space))
-GET(time_access, put_time(out, &x->a.atime))
-GET(time_create, put_time(out, &x->a.btime))
+GET(mode, put32(out, x->a->mode))
+GET(numlinks, put32(out, x->a->nlink))
+GET(owner, put_id(out, x->a->uid))
+GET(owner_group, put_id(out, x->a->gid))
+GET(rawdev, put32(out, x->a->rdev_major) && put32(out, x->a->rdev_minor))
+GET(space_avail, put64(out, x->p->s.bytes_avail))
+GET(space_free, put64(out, x->p->s.bytes_free))
+GET(space_total, put64(out, x->p->s.bytes_total))
+GET(space_used, put64(out, x->a->space))
+GET(time_access, put_time(out, &x->a->atime))
+GET(time_create, put_time(out, &x->a->btime))
 GET(time_delta, put64(out, 0) && put32(out, 1))
-GET(time_metadata, put_time(out, &x->a.ctime))
-GET(time_modify, put_time(out, &x->a.mtime))
-GET(exclcreat, put_bitmap(out, exclcreat_words(), WORDS))
+GET(time_metadata, put_time(out, &x->a->ctime))
+GET(time_modify, put_time(out, &x->a->mtime))
+GET(exclcreat, put_bitmap(out, exclcreat_words(), ATTR_WORDS))
 GET(charset, put32(out, FSCHARSET_CAP4_CONTAINS_NON_UTF8))
 GET(change_type, put32(out, NFS4_CHANGE_TYPE_IS_MONOTONIC_INCR))
 
@@ -276,7 +277,7 @@ static nfsstat4 set_umask(struct compound *c, XDR *in, struct fs_setattr *s)
 
 /* ---- the table -------------------------------------------------------------------------------------------------------------- */
 
-static const struct attr_desc table[WORDS * 32] = {
+static const struct attr_desc table[ATTR_WORDS * 32] = {
 	[FATTR4_SUPPORTED_ATTRS] = {get_supported, NULL, 0},
 	[FATTR4_TYPE] = {get_type, NULL, 0},
 	[FATTR4_FH_EXPIRE_TYPE] = {get_fh_expire, NULL, 0},
@@ -338,10 +339,10 @@ static bool has(const struct attr_desc *d)
 /* Both masks follow from the table; computing them twice at once gives the same words. */
 static const uint32_t *mask_words(bool excl)
 {
-	static _Thread_local uint32_t words[2][WORDS];
+	static _Thread_local uint32_t words[2][ATTR_WORDS];
 	static _Thread_local bool ready;
 
-	for (uint32_t i = 0; !ready && i < WORDS * 32; i++) {
+	for (uint32_t i = 0; !ready && i < ATTR_WORDS * 32; i++) {
 		if (has(&table[i]))
 			words[0][i / 32] |= 1u << i % 32;
 		/* Times carry the verifier of an exclusive create. */
@@ -365,43 +366,55 @@ static const uint32_t *exclcreat_words(void)
 
 /* ---- encoding ------------------------------------------------------------------------------------------------------------------- */
 
+nfsstat4 attr_plan(struct export *exp, const bitmap4 *want, struct attr_plan *p)
+{
+	const uint32_t *sup = supported_words();
+	bool statfs = false;
+
+	p->exp = exp;
+	p->n = 0;
+	memset(p->w, 0, sizeof p->w);
+	for (uint32_t i = 0; i < ATTR_WORDS && i < want->bitmap4_len; i++)
+		p->w[i] = want->bitmap4_val[i] & sup[i];
+	/* What can only be set cannot be asked for: RFC 8881 §5.5. */
+	for (uint32_t i = 0; i < ATTR_WORDS; i++)
+		for (uint32_t m = p->w[i]; m; m &= m - 1) {
+			uint32_t k = i * 32 + (uint32_t)__builtin_ctz(m);
+
+			if (!table[k].get)
+				return NFS4ERR_INVAL;
+			statfs |= table[k].flags & WANTS_STATFS;
+			p->row[p->n++] = (uint8_t)k;
+		}
+	return statfs ? errno_status(exp->fs->ops->statfs(exp->fs, &p->s)) : NFS4_OK;
+}
+
+nfsstat4 attr_put(struct compound *c, const struct attr_plan *p, const struct fs_attr *a)
+{
+	struct attr_ctx x = {.c = c, .p = p, .a = a};
+	uint32_t *len_at;
+	size_t from;
+
+	if (!put_bitmap(&c->out->x, p->w, ATTR_WORDS) || !(len_at = xa_out_reserve(c->out, 4)))
+		return NFS4ERR_REP_TOO_BIG;
+	from = xa_out_len(c->out);
+	for (uint32_t i = 0; i < p->n; i++)
+		if (!table[p->row[i]].get(&x, &c->out->x))
+			return NFS4ERR_REP_TOO_BIG;
+	*len_at = __builtin_bswap32((uint32_t)(xa_out_len(c->out) - from));
+	return NFS4_OK;
+}
+
 nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want)
 {
 	unsigned flags = c->may_block ? 0 : FS_NOWAIT;
-	const uint32_t *sup = supported_words();
-	struct attr_ctx x;
-	uint32_t w[WORDS] = {0};
-	bool statfs = false;
-	uint32_t *len_at;
-	size_t from;
-	nfsstat4 st;
+	struct attr_plan p;
+	struct fs_attr a;
+	nfsstat4 st = errno_status(o->node->fs->ops->getattr(o->node, flags, &a));
 
-	x.c = c;
-	x.o = o;
-	if ((st = errno_status(o->node->fs->ops->getattr(o->node, flags, &x.a))) != NFS4_OK)
+	if (st != NFS4_OK || (st = attr_plan(o->exp, want, &p)) != NFS4_OK)
 		return st;
-	for (uint32_t i = 0; i < WORDS && i < want->bitmap4_len; i++)
-		w[i] = want->bitmap4_val[i] & sup[i];
-	/* What can only be set cannot be asked for: RFC 8881 §5.5. */
-	for (uint32_t i = 0; i < WORDS; i++)
-		for (uint32_t m = w[i]; m; m &= m - 1) {
-			const struct attr_desc *d = &table[i * 32 + (uint32_t)__builtin_ctz(m)];
-
-			if (!d->get)
-				return NFS4ERR_INVAL;
-			statfs |= d->flags & WANTS_STATFS;
-		}
-	if (statfs && (st = errno_status(o->exp->fs->ops->statfs(o->exp->fs, &x.s))) != NFS4_OK)
-		return st;
-	if (!put_bitmap(&c->out->x, w, WORDS) || !(len_at = xa_out_reserve(c->out, 4)))
-		return NFS4ERR_REP_TOO_BIG;
-	from = xa_out_len(c->out);
-	for (uint32_t i = 0; i < WORDS; i++)
-		for (uint32_t m = w[i]; m; m &= m - 1)
-			if (!table[i * 32 + (uint32_t)__builtin_ctz(m)].get(&x, &c->out->x))
-				return NFS4ERR_REP_TOO_BIG;
-	*len_at = __builtin_bswap32((uint32_t)(xa_out_len(c->out) - from));
-	return NFS4_OK;
+	return attr_put(c, &p, &a);
 }
 
 /* ---- decoding ------------------------------------------------------------------------------------------------------------------- */
@@ -415,13 +428,13 @@ nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct 
 		for (uint32_t m = a->attrmask.bitmap4_val[i]; m; m &= m - 1) {
 			uint32_t n = i * 32 + (uint32_t)__builtin_ctz(m);
 
-			if (i >= WORDS || !has(&table[n]))
+			if (i >= ATTR_WORDS || !has(&table[n]))
 				return NFS4ERR_ATTRNOTSUPP;
 			if (!table[n].set || table[n].flags & (creating ? EXISTING_ONLY : NEW_ONLY))
 				return NFS4ERR_INVAL;
 		}
 	xa_in_init(&in, &c->call->arena, a->attr_vals.attrlist4_val, a->attr_vals.attrlist4_len);
-	for (uint32_t i = 0; i < WORDS && i < a->attrmask.bitmap4_len; i++)
+	for (uint32_t i = 0; i < ATTR_WORDS && i < a->attrmask.bitmap4_len; i++)
 		for (uint32_t m = a->attrmask.bitmap4_val[i]; m; m &= m - 1) {
 			nfsstat4 st = table[i * 32 + (uint32_t)__builtin_ctz(m)].set(c, &in, &out->fs);
 
@@ -449,7 +462,7 @@ static nfsstat4 compare(struct compound *c, bool *same)
 		for (uint32_t m = f->attrmask.bitmap4_val[i]; m; m &= m - 1) {
 			uint32_t n = i * 32 + (uint32_t)__builtin_ctz(m);
 
-			if (i >= WORDS || !has(&table[n]))
+			if (i >= ATTR_WORDS || !has(&table[n]))
 				return NFS4ERR_ATTRNOTSUPP;
 			if (!table[n].get || n == FATTR4_RDATTR_ERROR)
 				return NFS4ERR_INVAL;

@@ -96,7 +96,7 @@ void c_set_stateid(struct compound *c, const stateid4 *sid);
 nfsstat4 name_check(const component4 *name);
 
 /* At most 64 bytes are written; the length is returned. */
-uint32_t fh_encode(const struct obj *o, uint8_t *buf);
+uint32_t fh_encode(const struct export *exp, uint64_t ino, uint32_t gen, uint8_t *buf);
 /* NFS4ERR_BADHANDLE, NFS4ERR_STALE, ST_WAIT. References are the caller's. */
 nfsstat4 fh_decode(struct compound *c, const nfs_fh4 *fh, struct obj *out);
 /* A key that is the same for every handle of one file: for state. */
@@ -133,6 +133,19 @@ struct attr_set {
 nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct attr_set *out);
 /* The permission rules of SETATTR (owner, size needs write, set-id bits); adjusts out->fs. */
 nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_attr *now, struct attr_set *s);
+/* What is asked of the attributes of one or many objects of an export. */
+#define ATTR_WORDS 3u
+struct attr_plan {
+	struct export *exp;     /* borrowed */
+	uint32_t w[ATTR_WORDS]; /* asked for, and supported */
+	uint32_t n;
+	uint8_t row[ATTR_WORDS * 32]; /* their numbers, ascending */
+	struct fs_statfs s;           /* filled when something of it is asked for */
+};
+/* NFS4ERR_INVAL: asks for something that can only be set. */
+nfsstat4 attr_plan(struct export *exp, const bitmap4 *want, struct attr_plan *p);
+/* One object's, as a fattr4. NFS4ERR_REP_TOO_BIG. */
+nfsstat4 attr_put(struct compound *c, const struct attr_plan *p, const struct fs_attr *a);
 /* Encode the attributes of @o that @want names and that we support, as a fattr4. */
 nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want);
 /* Owner, group and mode of a new object: the caller's, with set-gid directories honoured. NFS4ERR_PERM: it asks for an owner

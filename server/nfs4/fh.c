@@ -26,13 +26,13 @@ struct fh {
 };
 static_assert(sizeof(struct fh) == FH_LEN, "filehandle layout");
 
-uint32_t fh_encode(const struct obj *o, uint8_t *buf)
+uint32_t fh_encode(const struct export *exp, uint64_t ino, uint32_t gen, uint8_t *buf)
 {
 	const struct fh fh = {
 		.version = FH_VERSION,
-		.export_id = be32_of(o->exp->id),
-		.ino = be64_of(o->node->ino),
-		.gen = be32_of(o->node->gen),
+		.export_id = be32_of(exp->id),
+		.ino = be64_of(ino),
+		.gen = be32_of(gen),
 	};
 
 	memcpy(buf, &fh, sizeof fh);

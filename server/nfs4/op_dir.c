@@ -21,8 +21,10 @@ struct name {
 struct batch {
 	struct arena *arena;
 	struct name name[BATCH];
+	struct fs_attr attr[BATCH]; /* of the same; only .ino at first */
 	unsigned n;
 	bool no_memory;
+	bool by_name; /* attr[] is not to be used */
 };
 
 static bool take_name(void *arg, const struct fs_dirent *d)
@@ -40,6 +42,7 @@ static bool take_name(void *arg, const struct fs_dirent *d)
 	memcpy(n->text, d->name, d->len);
 	n->cookie = d->cookie;
 	n->len = d->len;
+	b->attr[b->n].ino = d->ino;
 	b->n++;
 	return true;
 }
@@ -66,54 +69,114 @@ static nfsstat4 put_rdattr_error(struct compound *c, const bitmap4 *want, nfssta
 	return NFS4_OK;
 }
 
-/* One entry; NFS4ERR_NOENT: it is gone meanwhile, leave it out. */
-static nfsstat4 put_entry(struct compound *c, const READDIR4args *a, struct name *n, bool attrs)
+/* What the name leads to now, be it another export. NFS4ERR_NOENT: nothing, or nothing that this client may see. */
+static nfsstat4 put_by_name(struct compound *c, const READDIR4args *a, const struct name *n)
 {
+	struct obj o = {.exp = NULL};
+	struct fs_node *node;
+	nfsstat4 st = errno_status(
+		c->cfh.node->fs->ops->lookup(c->cfh.node, n->text, n->len, c->may_block ? 0 : FS_NOWAIT, &node));
+
+	if (st != NFS4_OK)
+		return st;
+	o = (struct obj){.exp = export_get(c->cfh.exp), .node = node};
+	st = c_cross(c, &o) == NFS4_OK ? attr_encode(c, &o, &a->attr_request) : NFS4ERR_NOENT;
+	obj_put(&o);
+	return st;
+}
+
+/* What a listing does with each entry: fixed when it begins. */
+struct listing {
+	const READDIR4args *args;
+	bool by_name;          /* the pseudo-root: an entry may lead to another export */
+	bool attrs;            /* the client wants more than names */
+	struct attr_plan plan; /* valid with attrs, unless by_name */
+};
+
+static nfsstat4 listing_init(struct compound *c, const READDIR4args *a, struct listing *l)
+{
+	l->args = a;
+	l->by_name = c->cfh.exp->pseudo;
+	l->attrs = l->by_name || wants_attrs(&a->attr_request);
+	return l->attrs && !l->by_name ? attr_plan(c->cfh.exp, &a->attr_request, &l->plan) : NFS4_OK;
+}
+
+/* One entry; NFS4ERR_NOENT: it is gone meanwhile, leave it out. */
+static nfsstat4 put_entry(struct compound *c, const struct listing *l, struct batch *b, unsigned i)
+{
+	struct name *n = &b->name[i];
+	const struct fs_attr *attr = &b->attr[i];
 	component4 name = {.utf8string_len = n->len, .utf8string_val = n->text};
 	uint64_t none = 0; /* no bit, no byte */
 	uint32_t more = 1;
-	struct obj o = {.exp = NULL};
-	struct fs_node *node;
 	nfsstat4 st;
 
 	if (!xa_uint32(&c->out->x, &more) || !xa_uint64(&c->out->x, &n->cookie) || !xdr_component4(&c->out->x, &name))
 		return NFS4ERR_REP_TOO_BIG;
-	if (!attrs)
+	if (!l->attrs)
 		return xa_uint64(&c->out->x, &none) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
-	st = errno_status(
-		c->cfh.node->fs->ops->lookup(c->cfh.node, n->text, n->len, c->may_block ? 0 : FS_NOWAIT, &node));
-	if (st == NFS4_OK) {
-		o = (struct obj){.exp = export_get(c->cfh.exp), .node = node};
-		/* An export that this client may not use is not there. */
-		st = c_cross(c, &o) == NFS4_OK ? attr_encode(c, &o, &a->attr_request) : NFS4ERR_NOENT;
-		obj_put(&o);
-	}
+	if (b->by_name)
+		st = put_by_name(c, l->args, n);
+	else if (attr->type)
+		st = attr_put(c, &l->plan, attr);
+	else
+		st = attr->gen == ESTALE ? NFS4ERR_NOENT : errno_status(-(int)attr->gen);
 	if (st == NFS4_OK || st == ST_WAIT || st == NFS4ERR_NOENT || st == NFS4ERR_REP_TOO_BIG || st == NFS4ERR_INVAL)
 		return st;
-	return put_rdattr_error(c, &a->attr_request, st);
+	return put_rdattr_error(c, &l->args->attr_request, st);
 }
 
-/* Entries from @cookie on, until @limit bytes of output are full or the directory ends. */
+/*
+ * The next names, and their attributes when they are wanted. Those are found by the inodes' numbers; when the directory changed
+ * meanwhile, a number may mean another file already, and the names are looked up again.
+ */
+static nfsstat4 next_batch(struct compound *c, const struct listing *l, uint64_t cookie, struct batch *b, bool *last)
+{
+	struct fs_node *dir = c->cfh.node;
+	const struct fs_ops *ops = dir->fs->ops;
+	unsigned flags = c->may_block ? 0 : FS_NOWAIT;
+	struct fs_attr before, after;
+	int err;
+
+	b->n = 0;
+	b->no_memory = false;
+	b->by_name = l->by_name;
+	if ((err = ops->getattr(dir, flags, &before)) < 0 ||
+	    (err = ops->readdir(dir, cookie, flags, take_name, b, last)) < 0)
+		return errno_status(err);
+	if (b->no_memory && !b->n)
+		return NFS4ERR_DELAY;
+	if (!l->attrs || b->by_name)
+		return NFS4_OK;
+	if ((err = ops->getattrs(dir->fs, b->attr, b->n, flags)) < 0 || (err = ops->getattr(dir, flags, &after)) < 0)
+		return errno_status(err);
+	b->by_name = before.change != after.change;
+	return NFS4_OK;
+}
+
+/* Entries from the cookie on, until @limit bytes of output are full or the directory ends. */
 static nfsstat4 put_entries(struct compound *c, const READDIR4args *a, size_t limit, bool *eof, unsigned *count)
 {
-	bool attrs = wants_attrs(&a->attr_request) || c->cfh.exp->pseudo, full = false;
 	uint64_t cookie = a->cookie;
+	struct listing l;
+	bool full = false;
+	nfsstat4 st;
 
+	*count = 0;
 	*eof = false;
-	for (*count = 0; !full && !*eof;) {
-		struct batch b = {.arena = &c->call->arena};
+	if ((st = listing_init(c, a, &l)) != NFS4_OK)
+		return st;
+	while (!full && !*eof) {
+		struct batch b;
 		bool last = false;
-		nfsstat4 st = errno_status(c->cfh.node->fs->ops->readdir(
-			c->cfh.node, cookie, c->may_block ? 0 : FS_NOWAIT, take_name, &b, &last));
 
-		if (st != NFS4_OK)
+		b.arena = &c->call->arena;
+		if ((st = next_batch(c, &l, cookie, &b, &last)) != NFS4_OK)
 			return st;
-		if (b.no_memory && !b.n)
-			return NFS4ERR_DELAY;
-		for (unsigned i = 0; i < b.n && !full; i++) {
+		for (unsigned i = 0; i < b.n; i++) {
 			struct xa_mark mark = xa_out_mark(c->out);
 
-			st = put_entry(c, a, &b.name[i], attrs);
+			st = put_entry(c, &l, &b, i);
 			if (st == NFS4ERR_NOENT) {
 				xa_out_cut(c->out, mark);
 			} else if (st == NFS4ERR_REP_TOO_BIG || (st == NFS4_OK && xa_out_len(c->out) > limit)) {

@@ -125,6 +125,8 @@ static void mem_put(struct fs_node *node)
 	lock_drop(&m->mu);
 }
 
+#define ANY_GEN UINT32_MAX
+
 static int mem_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out)
 {
 	struct mem_fs *m = fs_of(fs);
@@ -138,7 +140,7 @@ static int mem_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, st
 	list_for_each (it, &m->nodes) {
 		struct mem_node *n = list_entry(it, struct mem_node, all);
 
-		if (n->n.ino == ino && n->n.gen == gen) {
+		if (n->n.ino == ino && (gen == ANY_GEN || n->n.gen == gen)) {
 			*out = fs_node_get(&n->n);
 			err = 0;
 			break;
@@ -284,6 +286,24 @@ static int apply(struct mem_node *n, const struct fs_setattr *s)
 		a->mtime = now();
 	if (s->what & FS_SET_BTIME)
 		a->btime = s->btime;
+	return 0;
+}
+
+static int mem_getattrs(struct fs *fs, struct fs_attr *a, unsigned n, unsigned flags)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct fs_node *node;
+		int err = mem_get(fs, a[i].ino, ANY_GEN, flags, &node);
+
+		if (err == -EAGAIN)
+			return err;
+		if (err) {
+			a[i] = (struct fs_attr){.ino = a[i].ino, .gen = (uint32_t)-err};
+		} else {
+			mem_getattr(node, 0, &a[i]);
+			fs_node_put(node);
+		}
+	}
 	return 0;
 }
 
@@ -715,6 +735,7 @@ static const struct fs_ops mem_ops = {
 	.lookup = mem_lookup,
 	.parent = mem_parent,
 	.getattr = mem_getattr,
+	.getattrs = mem_getattrs,
 	.setattr = mem_setattr,
 	.create = mem_create,
 	.link = mem_link,

@@ -88,6 +88,7 @@ static void grow_checked(struct ext4_checked *c, uint64_t blocks)
 
 void ext4_dir_forget(struct ext4_node *n)
 {
+	ext4_order_drop(n);
 	free(atomic_exchange(&n->checked.more, NULL));
 	atomic_store(&n->checked.first, 0);
 }
@@ -136,6 +137,7 @@ int ext4_dir_write(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, uin
 	struct ext4_dx x;
 	int err;
 
+	ext4_order_drop(dir);
 	if (kind == EXT4_BLK_LEAF) {
 		ext4_dirblk_csum_set(f, seed_of(dir), b);
 	} else {

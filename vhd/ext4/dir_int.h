@@ -230,6 +230,9 @@ static inline uint64_t ext4_dir_blocks(struct ext4_node *dir) REQUIRES_SHARED(di
 	return EXT2_I_SIZE(&dir->inode) >> ext4_fs_of_node(dir)->block_bits;
 }
 
+/* The directory changes, or leaves memory: its order of entries goes. readdir.c */
+void ext4_order_drop(struct ext4_node *dir);
+
 /* Pins a block and checks it: structure that memory safety rests on always, everything once per block and node. */
 int ext4_dir_pin(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, unsigned flags, struct cache_seg *seg)
 	REQUIRES_SHARED(dir->rw);

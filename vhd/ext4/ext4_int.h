@@ -75,6 +75,7 @@ struct ext4_fs {
 	struct lock alloc_mu;
 	struct ext4_alloc *alloc;
 	struct ext4_names *names;
+	atomic_size_t order_bytes; /* of all directories' orders */
 };
 
 /* Which blocks of a directory were verified (checksum and structure) since its node came into memory. Zeroed is empty. */
@@ -84,6 +85,9 @@ struct ext4_checked {
 	_Atomic(struct ext4_checked_more *) more;
 };
 
+/* The entries of a hashed directory in the order of their cookies; readdir.c. */
+struct ext4_order;
+
 struct ext4_node {
 	struct fs_node n;
 	struct rwlock rw;
@@ -92,6 +96,7 @@ struct ext4_node {
 	struct ext4_map *map GUARDED_BY(rw);          /* loaded on demand */
 	uint32_t dir_gen GUARDED_BY(rw);              /* directories: grows with every change of the entries */
 	struct ext4_checked checked;                  /* directories: which blocks were verified; dir.c */
+	_Atomic(struct ext4_order *) order;           /* made by listers, dropped by changes; zeroed is none */
 	uint64_t change GUARDED_BY(rw);               /* the change attribute: i_version in 64 bits */
 	uint64_t pending_blocks GUARDED_BY(rw);       /* allocated, not yet in the inode's tree and i_blocks */
 	bool map_dirty GUARDED_BY(rw);                /* the map has entries that the tree has not */
@@ -254,6 +259,7 @@ int ext4_op_alloc(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_punch(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_readlink(struct fs_node *n, unsigned flags, char *buf, uint32_t cap);
 int ext4_op_getattr(struct fs_node *n, unsigned flags, struct fs_attr *a);
+int ext4_op_getattrs(struct fs *fs, struct fs_attr *a, unsigned n, unsigned flags);
 int ext4_op_setattr(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
 int ext4_op_sync(struct fs *fs);
 int ext4_op_statfs(struct fs *fs, struct fs_statfs *st);

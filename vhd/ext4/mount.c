@@ -313,6 +313,7 @@ static const struct fs_ops ops = {
 	.lookup = ext4_op_lookup,
 	.parent = ext4_op_parent,
 	.getattr = ext4_op_getattr,
+	.getattrs = ext4_op_getattrs,
 	.setattr = ext4_op_setattr,
 	.create = create,
 	.link = ext4_op_link,

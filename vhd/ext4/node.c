@@ -240,6 +240,55 @@ int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struc
 	return err;
 }
 
+/* What is in memory of a batch, under one lock and without references. */
+static int attrs_from_memory(struct ext4_fs *fs, struct fs_attr *a, unsigned n) NO_THREAD_SAFETY
+{
+	int err = 0;
+
+	lock_take(&fs->table_mu);
+	for (unsigned i = 0; i < n && !err; i++) {
+		struct ext4_node *node = a[i].type ? NULL : table_find(fs, a[i].ino);
+
+		if (a[i].type)
+			continue;
+		if (!node || !rwlock_try_read(&node->rw)) {
+			err = -EAGAIN;
+			break;
+		}
+		if (node->dead)
+			a[i].gen = ESTALE;
+		else
+			ext4_node_attr(node, &a[i]);
+		rwlock_drop(&node->rw);
+	}
+	lock_drop(&fs->table_mu);
+	return err;
+}
+
+int ext4_op_getattrs(struct fs *f, struct fs_attr *a, unsigned n, unsigned flags)
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+
+	for (unsigned i = 0; i < n; i++)
+		a[i] = (struct fs_attr){.ino = a[i].ino};
+	if (attrs_from_memory(fs, a, n) == 0)
+		return 0;
+	if (flags & FS_NOWAIT)
+		return -EAGAIN;
+	for (unsigned i = 0; i < n; i++) {
+		struct ext4_node *node;
+		int err = a[i].type ? 0 : ext4_node_get(fs, a[i].ino, EXT4_ANY_GEN, 0, &node);
+
+		if (err) {
+			a[i] = (struct fs_attr){.ino = a[i].ino, .gen = (uint32_t)-err};
+		} else if (!a[i].type) {
+			ext4_op_getattr(&node->n, 0, &a[i]);
+			ext4_node_put(node);
+		}
+	}
+	return 0;
+}
+
 void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of(fn->fs);

@@ -21,6 +21,9 @@
  *
  * Hashed: one leaf at a time is hashed and sorted (with those that continue it), what lies before the cookie is skipped.
  * A call starts at the leaf of its cookie, so listing in pieces costs one leaf more per piece.
+ *
+ * A hashed directory that is listed again and did not change between is likely to be listed once more: then the order of all
+ * its entries is kept (within limits), until the first change.
  */
 #include "vhd/ext4/dir_int.h"
 
@@ -34,8 +37,11 @@ enum {
 	RANK_BITS = 4,
 	RANK_FIRST = 3, /* so that no cookie is 0, 1 or 2 */
 	RANK_LAST = 15,
-	BATCH_MAX = 1 << 20, /* entries of one hash and their neighbours */
-	NOWAIT_LEAVES = 256, /* leaves without a name to show, on an event loop */
+	BATCH_MAX = 1 << 20,   /* entries of one hash and their neighbours */
+	NOWAIT_LEAVES = 256,   /* leaves without a name to show, on an event loop */
+	NOWAIT_ORDER = 64,     /* leaves that are put in order on an event loop */
+	ORDER_MAX = 1 << 16,   /* entries of a directory whose order is kept */
+	ORDER_BYTES = 8 << 20, /* of all orders of a file system */
 };
 
 struct item {
@@ -43,6 +49,13 @@ struct item {
 	uint32_t lblk;
 	uint32_t off;
 };
+
+struct ext4_order {
+	uint32_t n;
+	struct item item[];
+};
+/* The directory was listed, and did not change since. */
+static struct ext4_order listed_once;
 
 struct listing {
 	struct ext4_node *dir;
@@ -54,6 +67,7 @@ struct listing {
 	bool full;       /* emit had enough */
 
 	uint8_t version;
+	bool ordering; /* nothing is shown yet: the items are collected for an order */
 	struct item *item;
 	uint32_t n, room;
 	/* The block that is pinned now. */
@@ -156,18 +170,17 @@ static int by_key(const void *pa, const void *pb)
 	return a->off < b->off ? -1 : a->off > b->off;
 }
 
-static int show_items(struct listing *l) REQUIRES_SHARED(l->dir->rw)
+/* Sorted items from the first that is not before the cookie's key. */
+static int show_sorted(struct listing *l, const struct item *item, uint32_t n) REQUIRES_SHARED(l->dir->rw)
 {
 	uint32_t rank = RANK_FIRST;
 	int err = 0;
 
-	if (l->n)
-		qsort(l->item, l->n, sizeof *l->item, by_key);
-	for (uint32_t i = 0; !err && !l->full && i < l->n; i++) {
-		const struct item *it = &l->item[i];
+	for (uint32_t i = 0; !err && !l->full && i < n; i++) {
+		const struct item *it = &item[i];
 		struct ext4_dent d;
 
-		rank = i && it->key == l->item[i - 1].key ? rank + (rank < RANK_LAST) : RANK_FIRST;
+		rank = i && it->key == item[i - 1].key ? rank + (rank < RANK_LAST) : RANK_FIRST;
 		if ((it->key | rank) <= l->cookie)
 			continue;
 		err = pin(l, it->lblk);
@@ -176,6 +189,21 @@ static int show_items(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 		if (!err)
 			show(l, &d, it->key | rank);
 	}
+	return err;
+}
+
+static void sort_items(struct listing *l)
+{
+	if (l->n)
+		qsort(l->item, l->n, sizeof *l->item, by_key);
+}
+
+static int show_items(struct listing *l) REQUIRES_SHARED(l->dir->rw)
+{
+	int err;
+
+	sort_items(l);
+	err = show_sorted(l, l->item, l->n);
 	l->n = 0;
 	return err;
 }
@@ -197,7 +225,7 @@ static int list_leaf(struct listing *l, struct ext4_dx_path *p, uint32_t *from) 
 			r = ext4_dx_step(l->dir, l->flags, p);
 		*from = next;
 	} while (r > 0 && next & 1);
-	if (r >= 0) {
+	if (r >= 0 && !l->ordering) {
 		int err = show_items(l);
 
 		r = err ? err : r;
@@ -222,7 +250,7 @@ static int list_hashed(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 		from = ext4_dx_here(&p);
 		r = 1;
 	}
-	while (r > 0 && !l->full) {
+	while (r > 0 && !l->full && !(l->ordering && l->n > ORDER_MAX)) {
 		uint64_t before = l->taken;
 
 		r = list_leaf(l, &p, &from);
@@ -232,6 +260,97 @@ static int list_hashed(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 	}
 	ext4_dx_drop(&p);
 	return r < 0 ? r : 0;
+}
+
+/* ---- the order of all entries ------------------------------------------------------------------------------------------- */
+
+static size_t order_size(const struct ext4_order *o)
+{
+	return sizeof *o + o->n * sizeof o->item[0];
+}
+
+static void order_free(struct ext4_fs *fs, struct ext4_order *o)
+{
+	if (!o || o == &listed_once)
+		return;
+	atomic_fetch_sub(&fs->order_bytes, order_size(o));
+	free(o);
+}
+
+void ext4_order_drop(struct ext4_node *dir)
+{
+	if (atomic_load_explicit(&dir->order, memory_order_relaxed))
+		order_free(ext4_fs_of_node(dir), atomic_exchange(&dir->order, NULL));
+}
+
+/* Another lister may have been faster; then its order is as good. */
+static struct ext4_order *order_keep(struct listing *l) REQUIRES_SHARED(l->dir->rw)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(l->dir);
+	struct ext4_order *o, *was = &listed_once;
+
+	o = malloc(sizeof *o + l->n * sizeof o->item[0]);
+	if (!o)
+		return NULL;
+	o->n = l->n;
+	memcpy(o->item, l->item, l->n * sizeof o->item[0]);
+	atomic_fetch_add(&fs->order_bytes, order_size(o));
+	if (atomic_compare_exchange_strong(&l->dir->order, &was, o))
+		return o;
+	order_free(fs, o);
+	return was;
+}
+
+/* The order, if there is one now: made by the second listing between two changes. NULL: list without, or *err. */
+static const struct ext4_order *order_of(struct listing *l, int *err) REQUIRES_SHARED(l->dir->rw)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(l->dir);
+	struct ext4_order *o = atomic_load(&l->dir->order), *none = NULL;
+	const uint64_t cookie = l->cookie;
+	int r;
+
+	if (!o) {
+		if (!cookie) /* not one that goes on behind a change, as those do that delete what they list */
+			atomic_compare_exchange_strong(&l->dir->order, &none, &listed_once);
+		return NULL;
+	}
+	if (o != &listed_once)
+		return o;
+	if (ext4_dir_blocks(l->dir) > ORDER_MAX / 16 || atomic_load(&fs->order_bytes) > ORDER_BYTES)
+		return NULL;
+	if (l->flags & FS_NOWAIT && ext4_dir_blocks(l->dir) > NOWAIT_ORDER) {
+		*err = -EAGAIN;
+		return NULL;
+	}
+	l->ordering = true;
+	l->cookie = 0;
+	r = list_hashed(l);
+	l->ordering = false;
+	l->cookie = cookie;
+	o = NULL;
+	if (!r && l->n <= ORDER_MAX) {
+		sort_items(l);
+		o = order_keep(l);
+	}
+	l->n = 0;
+	*err = r == -EAGAIN ? r : 0; /* what is readable of a damaged directory is shown the other way */
+	return o;
+}
+
+static int list_ordered(struct listing *l, const struct ext4_order *o) REQUIRES_SHARED(l->dir->rw)
+{
+	const uint64_t first = l->cookie >> RANK_BITS << RANK_BITS;
+	uint32_t lo = 0, hi = o->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (o->item[mid].key < first)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return show_sorted(l, o->item + lo, o->n - lo);
 }
 
 static int list_small(struct listing *l) REQUIRES_SHARED(l->dir->rw)
@@ -282,8 +401,13 @@ static int list(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 		return -ENOENT;
 	if (!blocks)
 		return -EUCLEAN;
-	if (ext4_dir_hashed(l->dir))
-		return list_hashed(l);
+	if (ext4_dir_hashed(l->dir)) {
+		const struct ext4_order *o;
+		int err = 0;
+
+		o = order_of(l, &err);
+		return err ? err : o ? list_ordered(l, o) : list_hashed(l);
+	}
 	return blocks == 1 && ext4_dirfmt_of(l->dir)->has_index ? list_small(l) : list_linear(l);
 }
 

@@ -121,6 +121,9 @@ struct fs_ops {
 	int (*lookup)(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_node **out);
 	int (*parent)(struct fs_node *dir, unsigned flags, struct fs_node **out); /* "..", the root's is the root */
 	int (*getattr)(struct fs_node *n, unsigned flags, struct fs_attr *a);
+	/* Of many inodes, as a listing wants them: a[i].ino says of which. type 0 and an errno in a[i].gen: that one cannot be
+	 * had (ESTALE: it is gone). 0, or -EAGAIN when not all are in memory. NULL where inodes are not found by number. */
+	int (*getattrs)(struct fs *fs, struct fs_attr *a, unsigned n, unsigned flags);
 	/* All or nothing. SIZE only on FS_REG (-EINVAL, -EFBIG). *after may be NULL. */
 	int (*setattr)(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
 
