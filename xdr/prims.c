@@ -28,7 +28,17 @@ bool_t xa_enum(XDR *x, enum_t *v)
 
 bool_t xa_uint64(XDR *x, uint64_t *v)
 {
-	uint32_t hi = (uint32_t)(*v >> 32), lo = (uint32_t)*v;
+	uint32_t hi, lo;
+
+	if (x->x_op == XDR_ENCODE && x->x_v.vio_wrap - x->x_data >= (ptrdiff_t)sizeof *v) {
+		const uint64_t w = __builtin_bswap64(*v);
+
+		memcpy(x->x_data, &w, sizeof w);
+		x->x_data += sizeof w;
+		return true;
+	}
+	hi = (uint32_t)(*v >> 32);
+	lo = (uint32_t)*v;
 
 	if (x->x_op == XDR_DECODE) {
 		if (!xa_uint32(x, &hi) || !xa_uint32(x, &lo))

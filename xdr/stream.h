@@ -51,6 +51,19 @@ void xa_out_set_limit(struct xa_out *o, size_t limit);
 
 /* n contiguous bytes (multiple of 4, <= 1024) to be filled later or never; NULL when there is no room. Stable address. */
 void *xa_out_reserve(struct xa_out *o, size_t n);
+/* The place where the next byte goes, how many bytes can be put there directly, and that @n of them were (a multiple of 4). */
+static inline uint8_t *xa_out_open(const struct xa_out *o)
+{
+	return o->x.x_data;
+}
+static inline size_t xa_out_open_room(const struct xa_out *o)
+{
+	return (size_t)(o->x.x_v.vio_wrap - o->x.x_data);
+}
+static inline void xa_out_took(struct xa_out *o, size_t n)
+{
+	o->x.x_data += n;
+}
 
 /* A place to cut back to. Cutting releases foreign memory that was linked in after the mark. */
 struct xa_mark {

@@ -9,10 +9,11 @@
 #include <string.h>
 
 #include "server/nfs4/compound.h"
-#include "vhd/base/cleanup.h"
+#include "vhd/base/endian.h"
 #include "xdr/prims.h"
 
-#define OWN_MAX 1024u /* bytes that hold all attributes of an object */
+#define ROW_MAX 28u                               /* bytes of one attribute at most */
+#define OWN_MAX (24u + ATTR_WORDS * 32 * ROW_MAX) /* of a fattr4, scratch behind it included */
 
 struct attr_ctx {
 	struct compound *c;
@@ -20,7 +21,7 @@ struct attr_ctx {
 	const struct fs_attr *a;
 };
 
-typedef bool get_fn(struct attr_ctx *x, XDR *out);
+typedef uint8_t *get_fn(const struct attr_ctx *x, uint8_t *p); /* writes at p, returns behind */
 typedef nfsstat4 set_fn(struct compound *c, XDR *in, struct fs_setattr *s);
 
 enum { WANTS_STATFS = 1, NEW_ONLY = 2, EXISTING_ONLY = 4 };
@@ -33,48 +34,59 @@ struct attr_desc {
 
 /* ---- getters -------------------------------------------------------------------------------------------------------------- */
 
-static bool put32(XDR *out, uint32_t v)
+static uint8_t *put32(uint8_t *p, uint32_t v)
 {
-	return xa_uint32(out, &v);
+	const be32 b = be32_of(v);
+
+	memcpy(p, &b, sizeof b);
+	return p + sizeof b;
 }
 
-static bool put64(XDR *out, uint64_t v)
+static uint8_t *put64(uint8_t *p, uint64_t v)
 {
-	return xa_uint64(out, &v);
+	const be64 b = be64_of(v);
+
+	memcpy(p, &b, sizeof b);
+	return p + sizeof b;
 }
 
-static bool put_time(XDR *out, const struct fs_time *t)
+static uint8_t *put_time(uint8_t *p, const struct fs_time *t)
 {
-	return put64(out, (uint64_t)t->sec) && put32(out, t->nsec);
+	return put32(put64(p, (uint64_t)t->sec), t->nsec);
 }
 
-static bool put_bitmap(XDR *out, const uint32_t *w, uint32_t n)
+/* An opaque<> or string<>, with its padding. */
+static uint8_t *put_opaque(uint8_t *p, const void *from, uint32_t len)
+{
+	p = put32(p, len);
+	memset(p + (len & ~3u), 0, 4);
+	memcpy(p, from, len);
+	return p + ((len + 3) & ~3u);
+}
+
+static uint8_t *put_bitmap(uint8_t *p, const uint32_t *w, uint32_t n)
 {
 	while (n && !w[n - 1])
 		n--;
-	if (!put32(out, n))
-		return false;
+	p = put32(p, n);
 	for (uint32_t i = 0; i < n; i++)
-		if (!put32(out, w[i]))
-			return false;
-	return true;
+		p = put32(p, w[i]);
+	return p;
 }
 
 /* Owners are numbers in decimal: RFC 8881 §5.9 allows it, and every client of AUTH_SYS understands it. */
-static bool put_id(XDR *out, uint32_t id)
+static uint8_t *put_id(uint8_t *p, uint32_t id)
 {
-	char text[10], *p = text + sizeof text;
-	u_int len;
+	char text[10], *t = text + sizeof text;
 
 	do
-		*--p = (char)('0' + id % 10);
+		*--t = (char)('0' + id % 10);
 	while (id /= 10);
-	len = (u_int)(text + sizeof text - p);
-	return xa_bytes(out, &p, &len, sizeof text);
+	return put_opaque(p, t, (uint32_t)(text + sizeof text - t));
 }
 
 #define GET(name, expr)                                                                                                \
-	static bool get_##name(struct attr_ctx *x, XDR *out)                                                           \
+	static uint8_t *get_##name(const struct attr_ctx *x, uint8_t *p)                                               \
 	{                                                                                                              \
 		(void)x;                                                                                               \
 		return expr;                                                                                           \
@@ -88,17 +100,15 @@ static const uint32_t types[] = {
 static const uint32_t *supported_words(void);
 static const uint32_t *exclcreat_words(void);
 
-static bool get_filehandle(struct attr_ctx *x, XDR *out)
+static uint8_t *get_filehandle(const struct attr_ctx *x, uint8_t *p)
 {
 	uint8_t fh[NFS4_FHSIZE];
-	char *p = (char *)fh;
-	u_int len = fh_encode(x->p->exp, x->a->ino, x->a->gen, fh);
 
-	return xa_bytes(out, &p, &len, NFS4_FHSIZE);
+	return put_opaque(p, fh, fh_encode(x->p->exp, x->a->ino, x->a->gen, fh));
 }
 
 /* The root of an export is mounted on a directory of the pseudo-root. */
-static bool get_mounted_on(struct attr_ctx *x, XDR *out)
+static uint8_t *get_mounted_on(const struct attr_ctx *x, uint8_t *p)
 {
 	struct fs_node *up, *on = NULL;
 	const char *name;
@@ -112,46 +122,46 @@ static bool get_mounted_on(struct attr_ctx *x, XDR *out)
 		fs_node_put(on);
 		fs_node_put(up);
 	}
-	return put64(out, ino);
+	return put64(p, ino);
 }
 
-GET(supported, put_bitmap(out, supported_words(), ATTR_WORDS))
-GET(type, put32(out, types[x->a->type]))
-GET(fh_expire, put32(out, FH4_PERSISTENT))
-GET(change, put64(out, x->a->change))
-GET(size, put64(out, x->a->size))
-GET(yes, put32(out, 1))
-GET(no, put32(out, 0))
-GET(fsid, put64(out, x->p->exp->id) && put64(out, 0))
-GET(lease, put32(out, st_lease_seconds(x->c->srv->state)))
-GET(rdattr_error, put32(out, NFS4_OK))
-GET(aclsupport, put32(out, 0))
-GET(fileid, put64(out, x->a->ino))
-GET(files_avail, put64(out, x->p->s.files_free))
-GET(files_free, put64(out, x->p->s.files_free))
-GET(files_total, put64(out, x->p->s.files_total))
-GET(maxfilesize, put64(out, x->p->s.file_size_max))
-GET(maxlink, put32(out, x->p->s.link_max))
-GET(maxname, put32(out, x->p->s.name_max))
-GET(maxread, put64(out, x->c->srv->max_read))
-GET(maxwrite, put64(out, x->c->srv->max_write))
-GET(mode, put32(out, x->a->mode))
-GET(numlinks, put32(out, x->a->nlink))
-GET(owner, put_id(out, x->a->uid))
-GET(owner_group, put_id(out, x->a->gid))
-GET(rawdev, put32(out, x->a->rdev_major) && put32(out, x->a->rdev_minor))
-GET(space_avail, put64(out, x->p->s.bytes_avail))
-GET(space_free, put64(out, x->p->s.bytes_free))
-GET(space_total, put64(out, x->p->s.bytes_total))
-GET(space_used, put64(out, x->a->space))
-GET(time_access, put_time(out, &x->a->atime))
-GET(time_create, put_time(out, &x->a->btime))
-GET(time_delta, put64(out, 0) && put32(out, 1))
-GET(time_metadata, put_time(out, &x->a->ctime))
-GET(time_modify, put_time(out, &x->a->mtime))
-GET(exclcreat, put_bitmap(out, exclcreat_words(), ATTR_WORDS))
-GET(charset, put32(out, FSCHARSET_CAP4_CONTAINS_NON_UTF8))
-GET(change_type, put32(out, NFS4_CHANGE_TYPE_IS_MONOTONIC_INCR))
+GET(supported, put_bitmap(p, supported_words(), ATTR_WORDS))
+GET(type, put32(p, types[x->a->type]))
+GET(fh_expire, put32(p, FH4_PERSISTENT))
+GET(change, put64(p, x->a->change))
+GET(size, put64(p, x->a->size))
+GET(yes, put32(p, 1))
+GET(no, put32(p, 0))
+GET(fsid, put64(put64(p, x->p->exp->id), 0))
+GET(lease, put32(p, st_lease_seconds(x->c->srv->state)))
+GET(rdattr_error, put32(p, NFS4_OK))
+GET(aclsupport, put32(p, 0))
+GET(fileid, put64(p, x->a->ino))
+GET(files_avail, put64(p, x->p->s.files_free))
+GET(files_free, put64(p, x->p->s.files_free))
+GET(files_total, put64(p, x->p->s.files_total))
+GET(maxfilesize, put64(p, x->p->s.file_size_max))
+GET(maxlink, put32(p, x->p->s.link_max))
+GET(maxname, put32(p, x->p->s.name_max))
+GET(maxread, put64(p, x->c->srv->max_read))
+GET(maxwrite, put64(p, x->c->srv->max_write))
+GET(mode, put32(p, x->a->mode))
+GET(numlinks, put32(p, x->a->nlink))
+GET(owner, put_id(p, x->a->uid))
+GET(owner_group, put_id(p, x->a->gid))
+GET(rawdev, put32(put32(p, x->a->rdev_major), x->a->rdev_minor))
+GET(space_avail, put64(p, x->p->s.bytes_avail))
+GET(space_free, put64(p, x->p->s.bytes_free))
+GET(space_total, put64(p, x->p->s.bytes_total))
+GET(space_used, put64(p, x->a->space))
+GET(time_access, put_time(p, &x->a->atime))
+GET(time_create, put_time(p, &x->a->btime))
+GET(time_delta, put32(put64(p, 0), 1))
+GET(time_metadata, put_time(p, &x->a->ctime))
+GET(time_modify, put_time(p, &x->a->mtime))
+GET(exclcreat, put_bitmap(p, exclcreat_words(), ATTR_WORDS))
+GET(charset, put32(p, FSCHARSET_CAP4_CONTAINS_NON_UTF8))
+GET(change_type, put32(p, NFS4_CHANGE_TYPE_IS_MONOTONIC_INCR))
 
 /* ---- setters -------------------------------------------------------------------------------------------------------------- */
 
@@ -389,20 +399,29 @@ nfsstat4 attr_plan(struct export *exp, const bitmap4 *want, struct attr_plan *p)
 	return statfs ? errno_status(exp->fs->ops->statfs(exp->fs, &p->s)) : NFS4_OK;
 }
 
-nfsstat4 attr_put(struct compound *c, const struct attr_plan *p, const struct fs_attr *a)
+/* The fattr4; 24 bytes and ROW_MAX for each attribute must be there. Returns the end. */
+static uint8_t *put_fattr(const struct attr_ctx *x, uint8_t *p)
 {
-	struct attr_ctx x = {.c = c, .p = p, .a = a};
-	uint32_t *len_at;
-	size_t from;
+	uint8_t *len_at, *from;
 
-	if (!put_bitmap(&c->out->x, p->w, ATTR_WORDS) || !(len_at = xa_out_reserve(c->out, 4)))
-		return NFS4ERR_REP_TOO_BIG;
-	from = xa_out_len(c->out);
-	for (uint32_t i = 0; i < p->n; i++)
-		if (!table[p->row[i]].get(&x, &c->out->x))
-			return NFS4ERR_REP_TOO_BIG;
-	*len_at = __builtin_bswap32((uint32_t)(xa_out_len(c->out) - from));
-	return NFS4_OK;
+	len_at = put_bitmap(p, x->p->w, ATTR_WORDS);
+	from = p = len_at + 4;
+	for (uint32_t i = 0; i < x->p->n; i++)
+		p = table[x->p->row[i]].get(x, p);
+	put32(len_at, (uint32_t)(p - from));
+	return p;
+}
+
+nfsstat4 attr_put(struct compound *c, const struct attr_plan *plan, const struct fs_attr *a)
+{
+	const struct attr_ctx x = {.c = c, .p = plan, .a = a};
+	uint8_t own[OWN_MAX], *p = xa_out_open(c->out);
+
+	if (xa_out_open_room(c->out) >= 24 + plan->n * ROW_MAX) {
+		xa_out_took(c->out, (size_t)(put_fattr(&x, p) - p));
+		return NFS4_OK;
+	}
+	return xa_opaque(&c->out->x, (char *)own, (u_int)(put_fattr(&x, own) - own)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
 }
 
 nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want)

@@ -246,6 +246,8 @@ static int attrs_from_memory(struct ext4_fs *fs, struct fs_attr *a, unsigned n) 
 	int err = 0;
 
 	lock_take(&fs->table_mu);
+	for (unsigned i = 0; i < n; i++) /* they lie scattered: let their way to the processor overlap */
+		__builtin_prefetch(fs->table[slot(fs, a[i].ino)]);
 	for (unsigned i = 0; i < n && !err; i++) {
 		struct ext4_node *node = a[i].type ? NULL : table_find(fs, a[i].ino);
 
