@@ -52,7 +52,7 @@ bool may_attr(const struct cred *cr, const struct fs_attr *a, unsigned want)
 
 static nfsstat4 attr_of(struct compound *c, const struct obj *o, struct fs_attr *a)
 {
-	return errno_status(o->node->fs->ops->getattr(o->node, c->may_block ? 0 : FS_NOWAIT, a));
+	return errno_status(o->node->fs->ops->getattr(o->node, nowait(c), a));
 }
 
 nfsstat4 may(struct compound *c, const struct obj *o, unsigned want)

@@ -426,7 +426,7 @@ nfsstat4 attr_put(struct compound *c, const struct attr_plan *plan, const struct
 
 nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want)
 {
-	unsigned flags = c->may_block ? 0 : FS_NOWAIT;
+	unsigned flags = nowait(c);
 	struct attr_plan p;
 	struct fs_attr a;
 	nfsstat4 st = errno_status(o->node->fs->ops->getattr(o->node, flags, &a));

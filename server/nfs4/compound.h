@@ -65,6 +65,12 @@ struct compound {
 
 #define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */
 
+/* What fs.h wants to know of where we run. */
+static inline unsigned nowait(const struct compound *c)
+{
+	return c->may_block ? 0 : FS_NOWAIT;
+}
+
 /* Unsigned only when -EAGAIN is not meant: ST_WAIT while !may_block, else NFS4ERR_DELAY. The one place where errno becomes
  * a status; see status.c. */
 nfsstat4 errno_status(int err);

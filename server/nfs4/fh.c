@@ -58,7 +58,7 @@ nfsstat4 fh_decode(struct compound *c, const nfs_fh4 *in, struct obj *out)
 		export_put(e);
 		return NFS4ERR_STALE; /* PUTFH has no ACCESS: to this client the export does not exist */
 	}
-	err = e->fs->ops->get(e->fs, be64_get(fh.ino), be32_get(fh.gen), c->may_block ? 0 : FS_NOWAIT, &n);
+	err = e->fs->ops->get(e->fs, be64_get(fh.ino), be32_get(fh.gen), nowait(c), &n);
 	if (err) {
 		export_put(e);
 		return errno_status(err);

@@ -74,8 +74,7 @@ static nfsstat4 put_by_name(struct compound *c, const READDIR4args *a, const str
 {
 	struct obj o = {.exp = NULL};
 	struct fs_node *node;
-	nfsstat4 st = errno_status(
-		c->cfh.node->fs->ops->lookup(c->cfh.node, n->text, n->len, c->may_block ? 0 : FS_NOWAIT, &node));
+	nfsstat4 st = errno_status(c->cfh.node->fs->ops->lookup(c->cfh.node, n->text, n->len, nowait(c), &node));
 
 	if (st != NFS4_OK)
 		return st;
@@ -134,7 +133,7 @@ static nfsstat4 next_batch(struct compound *c, const struct listing *l, uint64_t
 {
 	struct fs_node *dir = c->cfh.node;
 	const struct fs_ops *ops = dir->fs->ops;
-	unsigned flags = c->may_block ? 0 : FS_NOWAIT;
+	unsigned flags = nowait(c);
 	struct fs_attr before, after;
 	int err;
 
@@ -319,10 +318,11 @@ static nfsstat4 may_take(struct compound *c, const struct obj *dir, const compon
 	struct fs_attr a;
 	nfsstat4 st;
 
-	st = errno_status(dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, 0, &n));
+	st = errno_status(
+		dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, nowait(c), &n));
 	if (st != NFS4_OK)
 		return st;
-	st = errno_status(n->fs->ops->getattr(n, 0, &a));
+	st = errno_status(n->fs->ops->getattr(n, nowait(c), &a));
 	fs_node_put(n);
 	return st != NFS4_OK ? st : may_change_dir(c, dir, &a);
 }
@@ -341,8 +341,8 @@ nfsstat4 op_remove(struct compound *c)
 	if ((st = name_check(&a.target)) != NFS4_OK || (st = may(c, &c->cfh, MAY_EXEC)) != NFS4_OK ||
 	    (st = may_take(c, &c->cfh, &a.target)) != NFS4_OK)
 		return st;
-	st = errno_status(
-		c->cfh.node->fs->ops->unlink(c->cfh.node, a.target.utf8string_val, a.target.utf8string_len, &ci));
+	st = errno_status(c->cfh.node->fs->ops->unlink(c->cfh.node, a.target.utf8string_val, a.target.utf8string_len,
+						       nowait(c), &ci));
 	if (st != NFS4_OK)
 		return st;
 	res.cinfo = cinfo_of(&ci);
@@ -441,7 +441,7 @@ nfsstat4 op_readlink(struct compound *c)
 	buf = arena_alloc(&c->call->arena, TARGET_MAX + 1);
 	if (!buf)
 		return NFS4ERR_DELAY;
-	n = c->cfh.node->fs->ops->readlink(c->cfh.node, c->may_block ? 0 : FS_NOWAIT, buf, TARGET_MAX + 1);
+	n = c->cfh.node->fs->ops->readlink(c->cfh.node, nowait(c), buf, TARGET_MAX + 1);
 	if (n < 0)
 		return errno_status(n);
 	res.link = (linktext4){.utf8string_len = (u_int)n, .utf8string_val = buf};

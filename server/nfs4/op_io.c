@@ -7,11 +7,6 @@
 #include "vhd/base/checked.h"
 #include "xdr/prims.h"
 
-static unsigned fs_flags(const struct compound *c)
-{
-	return c->may_block ? 0 : FS_NOWAIT;
-}
-
 /* The stateid is good for this access; one that is no open's needs the permission as well. */
 static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t access)
 {
@@ -25,7 +20,7 @@ static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t acces
 		return st;
 	if (!st_is_special(&sid) || !access)
 		return NFS4_OK;
-	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &a))) != NFS4_OK)
+	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a))) != NFS4_OK)
 		return st;
 	if (c->cred.uid == a.uid || may_attr(&c->cred, &a, access == OPEN4_SHARE_ACCESS_READ ? MAY_READ : MAY_WRITE) ||
 	    (access == OPEN4_SHARE_ACCESS_READ && may_attr(&c->cred, &a, MAY_EXEC)))
@@ -77,7 +72,7 @@ nfsstat4 op_read(struct compound *c)
 	seg = arena_array(&c->call->arena, max, sizeof *seg);
 	if (!seg)
 		return NFS4ERR_DELAY;
-	n = c->cfh.node->fs->ops->read(c->cfh.node, a.offset, a.count, fs_flags(c), seg, max, &eof);
+	n = c->cfh.node->fs->ops->read(c->cfh.node, a.offset, a.count, nowait(c), seg, max, &eof);
 	if (n < 0)
 		return errno_status(n);
 	head = xa_out_reserve(c->out, 8);
@@ -104,7 +99,7 @@ static nfsstat4 drop_setid(struct compound *c)
 	struct fs_attr a;
 	nfsstat4 st;
 
-	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &a))) != NFS4_OK)
+	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a))) != NFS4_OK)
 		return st;
 	if (!(a.mode & 06000) || c->cred.uid == 0 || (!(a.mode & 04000) && !(a.mode & 010)))
 		return NFS4_OK;
@@ -133,7 +128,7 @@ nfsstat4 op_write(struct compound *c)
 	if (a.data.data_len && (st = drop_setid(c)) != NFS4_OK)
 		return st;
 	iov = (struct iovec){a.data.data_val, a.data.data_len};
-	st = errno_status(c->cfh.node->fs->ops->write(c->cfh.node, a.offset, &iov, 1, a.data.data_len, fs_flags(c)));
+	st = errno_status(c->cfh.node->fs->ops->write(c->cfh.node, a.offset, &iov, 1, a.data.data_len, nowait(c)));
 	if (st == NFS4_OK && a.stable != UNSTABLE4)
 		st = errno_status(c->cfh.node->fs->ops->commit(c->cfh.node, a.offset, a.data.data_len));
 	if (st != NFS4_OK)
@@ -176,7 +171,7 @@ nfsstat4 op_seek(struct compound *c)
 		return st;
 	if (a.sa_what != NFS4_CONTENT_DATA && a.sa_what != NFS4_CONTENT_HOLE)
 		return NFS4ERR_UNION_NOTSUPP;
-	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &at))) != NFS4_OK)
+	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &at))) != NFS4_OK)
 		return st;
 	if (a.sa_offset >= at.size)
 		return NFS4ERR_NXIO;

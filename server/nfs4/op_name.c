@@ -4,11 +4,6 @@
 
 #include "server/nfs4/compound.h"
 
-static unsigned fs_flags(const struct compound *c)
-{
-	return c->may_block ? 0 : FS_NOWAIT;
-}
-
 nfsstat4 op_putfh(struct compound *c)
 {
 	PUTFH4args a = {.object = {0}};
@@ -94,7 +89,7 @@ nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *n
 	if ((st = name_check(name)) != NFS4_OK || (st = may(c, dir, MAY_EXEC)) != NFS4_OK)
 		return st;
 	st = errno_status(
-		dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, fs_flags(c), &n));
+		dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, nowait(c), &n));
 	if (st != NFS4_OK)
 		return st;
 	*out = (struct obj){.exp = export_get(dir->exp), .node = n};
@@ -135,7 +130,7 @@ static nfsstat4 parent_of(struct compound *c, struct obj *out)
 		};
 		return NFS4_OK;
 	}
-	st = errno_status(o->node->fs->ops->parent(o->node, fs_flags(c), &up));
+	st = errno_status(o->node->fs->ops->parent(o->node, nowait(c), &up));
 	if (st == NFS4_OK)
 		*out = (struct obj){.exp = export_get(o->exp), .node = up};
 	return st;
@@ -209,7 +204,7 @@ nfsstat4 op_access(struct compound *c)
 
 	if (st != NFS4_OK)
 		return st;
-	st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, fs_flags(c), &at));
+	st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &at));
 	if (st != NFS4_OK)
 		return st;
 	dir = at.type == FS_DIR;

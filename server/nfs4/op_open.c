@@ -36,11 +36,6 @@ struct open_op {
 	OPEN4resok res;
 };
 
-static unsigned nowait(const struct compound *c)
-{
-	return c->may_block ? 0 : FS_NOWAIT;
-}
-
 /* ---- attribute masks ----------------------------------------------------------------------------------------------------------- */
 
 static nfsstat4 mask_set(struct compound *c, bitmap4 *m, unsigned attr)
@@ -178,14 +173,15 @@ static int create_file(struct open_op *op, const component4 *name, nfsstat4 *st)
 {
 	struct compound *c = op->c;
 	struct fs_node *dir = c->cfh.node;
-	struct fs_create fc = {.type = FS_REG, .set = op->attrs.fs, .has_verf = op->has_verf, .verf = op->verf};
+	struct fs_create fc = {
+		.type = FS_REG, .set = op->attrs.fs, .flags = nowait(c), .has_verf = op->has_verf, .verf = op->verf};
 	struct fs_attr dattr;
 	struct fs_cinfo ci;
 	int err;
 
 	if ((*st = may_mutate(c, &c->cfh)) != NFS4_OK || (*st = may_change_dir(c, &c->cfh, NULL)) != NFS4_OK)
 		return -EACCES;
-	err = dir->fs->ops->getattr(dir, 0, &dattr);
+	err = dir->fs->ops->getattr(dir, nowait(c), &dattr);
 	if (err < 0)
 		goto fail;
 	if (!(fc.set.what & FS_SET_MODE)) {
@@ -251,7 +247,8 @@ static nfsstat4 find_or_create(struct open_op *op, const component4 *name)
 			return create ? open_existing(op) : dir_change(op);
 		if (err != -ENOENT || !create)
 			return errno_status(err);
-		if (!op->c->may_block)
+		/* Once the file is there, nothing may wait any more. */
+		if (!op->c->may_block && op->attrs.fs.what & FS_SET_SIZE && op->attrs.fs.size)
 			return ST_WAIT;
 		err = create_file(op, name, &st);
 		if (!err)
@@ -396,7 +393,7 @@ static nfsstat4 open_run(struct open_op *op)
 	if ((st = check_share(op)) != NFS4_OK || (st = claim(op)) != NFS4_OK ||
 	    (st = must_be_regular(op->file.node)) != NFS4_OK || (st = may_open(op)) != NFS4_OK)
 		return st;
-	if (op->truncate && !c->may_block)
+	if (op->truncate && !c->may_block) /* the file existed: nothing was done yet */
 		return ST_WAIT;
 	if ((st = reserve(op)) != NFS4_OK)
 		return st;

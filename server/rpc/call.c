@@ -241,7 +241,6 @@ void call_run_parked(struct call *k)
 	default:
 		k->drop = true;
 	}
-	loop_give_back(k->pub.conn->loop, k);
 }
 
 static bool run(struct call *k, uint8_t *rec, size_t len, uint8_t **own, size_t own_cap)

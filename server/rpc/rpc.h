@@ -4,7 +4,8 @@
  *
  * N event loops, each owning its connections: read a batch of records, run each call to completion on the loop, queue the
  * replies, one writev per batch. A call that would have to wait (the service says RPC_PARK) is handed to a bounded pool of
- * workers, which run it again with may_block set; its reply goes back through the connection's loop.
+ * workers, which run it again with may_block set; its reply goes back through the connection's loop. Few workers run at a
+ * time: one that waits says so (vhd/base/wait.h), and another takes its place.
  *
  * Bounds: a record is at most `max_record` bytes; all receive buffers and parked calls together stay below `max_memory`
  * (reading from sockets pauses at the limit); a connection whose replies are not read stops being read; connections are

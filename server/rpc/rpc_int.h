@@ -114,8 +114,10 @@ struct rpc_server {
 	struct cond work_cond, idle_cond;
 	struct list work GUARDED_BY(work_mu);     /* parked calls */
 	struct list deferred GUARDED_BY(work_mu); /* other work */
+	/* Workers that run something and do not wait; how many of those there should be; and that have nothing to do. */
+	unsigned work_active GUARDED_BY(work_mu), work_target, work_idle GUARDED_BY(work_mu);
 	unsigned nworkers;
-	pthread_t *worker;
+	struct worker *worker;
 	bool work_stop GUARDED_BY(work_mu);
 
 	rpc_reply_fn *on_reply;
@@ -128,7 +130,7 @@ struct rpc_server {
 /* Decode the header of a record and run it. The record may lie in a buffer that is used again: what parks takes a copy, or
  * @own when it is not NULL (then *own is set to NULL). False: close the connection. */
 bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, size_t own_cap);
-void call_run_parked(struct call *k); /* on a worker */
+void call_run_parked(struct call *k); /* on a worker, which then gives it back */
 void call_finish(struct call *k);     /* reply sent or dropped; on the loop */
 void pool_free(struct loop *l);
 

@@ -63,7 +63,7 @@ static inline int look(struct fs_node *dir, const char *name, struct fs_node **o
 
 static inline int rm(struct fs_node *dir, const char *name)
 {
-	return dir->fs->ops->unlink(dir, name, (uint32_t)strlen(name), NULL);
+	return dir->fs->ops->unlink(dir, name, (uint32_t)strlen(name), 0, NULL);
 }
 
 static inline int mv(struct fs_node *from, const char *name, struct fs_node *to, const char *nname)

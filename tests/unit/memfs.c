@@ -543,7 +543,7 @@ static int mem_create(struct fs_node *dir, const char *name, uint32_t len, const
 
 	lock_take(&m->mu);
 	*out = NULL;
-	err = !d->attr.nlink ? -ENOENT : find(d, name, len) ? -EEXIST : take_failure(m);
+	err = busy(m, c->flags) ? -EAGAIN : !d->attr.nlink ? -ENOENT : find(d, name, len) ? -EEXIST : take_failure(m);
 	if (!err)
 		err = create_locked(m, d, name, len, c, out);
 	if (!err)
@@ -571,7 +571,7 @@ static int mem_link(struct fs_node *n, struct fs_node *dir, const char *name, ui
 	return err;
 }
 
-static int mem_unlink(struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci)
+static int mem_unlink(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_cinfo *ci)
 {
 	struct mem_fs *m = fs_of(dir->fs);
 	struct mem_node *d = node_of(dir), *n;
@@ -580,7 +580,7 @@ static int mem_unlink(struct fs_node *dir, const char *name, uint32_t len, struc
 
 	lock_take(&m->mu);
 	e = find(d, name, len);
-	err = !e ? -ENOENT : !list_empty(&e->node->entries) ? -ENOTEMPTY : take_failure(m);
+	err = busy(m, flags) ? -EAGAIN : !e ? -ENOENT : !list_empty(&e->node->entries) ? -ENOTEMPTY : take_failure(m);
 	if (!err) {
 		n = e->node;
 		drop_entry(d, e);

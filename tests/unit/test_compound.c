@@ -382,7 +382,7 @@ START_TEST(filehandle_of_a_removed_file_is_stale)
 
 	make_file("f", 0666, 0);
 	fh = fh_of("f", buf);
-	ck_assert_int_eq(srv.fs->ops->unlink(srv.fs->root, "f", 1, &ci), 0);
+	ck_assert_int_eq(srv.fs->ops->unlink(srv.fs->root, "f", 1, 0, &ci), 0);
 	ck_assert_int_eq(try_fh(&fh), NFS4ERR_STALE);
 }
 END_TEST

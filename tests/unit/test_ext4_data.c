@@ -219,7 +219,7 @@ START_TEST(an_unlinked_file_is_readable_until_it_is_put)
 	n = new_file("gone");
 	memset(b, 9, sizeof b);
 	ck_assert_int_eq(put(n, b, sizeof b, 100000), 0);
-	ck_assert_int_eq(fs->ops->unlink(fs->root, "gone", 4, &ci), 0);
+	ck_assert_int_eq(fs->ops->unlink(fs->root, "gone", 4, 0, &ci), 0);
 	ck_assert_uint_eq(get(n, c, sizeof c, 100000), sizeof c);
 	ck_assert_mem_eq(b, c, sizeof b);
 	ino = n->ino;
@@ -257,7 +257,7 @@ START_TEST(a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once)
 		ck_assert_int_eq(fs->ops->create(fs->root, "f", 1, &c, &n, &ci), 0);
 		ino = n->ino;
 		gen = n->gen;
-		ck_assert_int_eq(fs->ops->unlink(fs->root, "f", 1, &ci), 0);
+		ck_assert_int_eq(fs->ops->unlink(fs->root, "f", 1, 0, &ci), 0);
 		fs_node_put(n);
 		while (fs->ops->get(fs, ino, gen, FS_NOWAIT, &again) == 0)
 			fs_node_put(again);
@@ -341,7 +341,7 @@ static void *writer(void *arg)
 			return arg;
 		if (get(n, r, sizeof r, 60000) != sizeof r || memcmp(b, r, sizeof b) != 0)
 			return arg;
-		if (i % 2 && fs->ops->unlink(fs->root, name, (uint32_t)strlen(name), &ci))
+		if (i % 2 && fs->ops->unlink(fs->root, name, (uint32_t)strlen(name), 0, &ci))
 			return arg;
 		fs_node_put(n);
 	}

@@ -105,14 +105,14 @@ START_TEST(operations_that_must_fail_do_and_change_nothing)
 	must_eq(img.fs->ops->lookup(d, long_name, 254, 0, &n), -ENOENT);
 	/* change_info: before and after of the same step. */
 	change = attr(d).change;
-	must_eq(img.fs->ops->unlink(d, "f", 1, &ci), 0);
+	must_eq(img.fs->ops->unlink(d, "f", 1, 0, &ci), 0);
 	must(ci.atomic);
 	must_eq(ci.before, change);
 	must_eq(ci.after, attr(d).change);
 	must(ci.after > ci.before);
 	/* The file is open here still. */
 	must_eq(attr(f).nlink, 0);
-	must_eq(img.fs->ops->unlink(d, long_name, 255, NULL), 0);
+	must_eq(img.fs->ops->unlink(d, long_name, 255, 0, NULL), 0);
 	must_eq(rm(r, "d"), 0);
 	must_eq(make_s(d, "x", FS_REG, &n), -ENOENT);
 	must_eq(img.fs->ops->parent(d, 0, &n), -ENOENT);
@@ -298,7 +298,8 @@ START_TEST(names_of_one_hash_may_fill_several_leaves)
 			must_eq(count_entries(d, chunk), same * (2 + round));
 		if (round < 3)
 			for (uint32_t i = 0; i < same; i++)
-				must_eq(img.fs->ops->unlink(d, name, same_name(name, (i * 5 + round) % same), NULL), 0);
+				must_eq(img.fs->ops->unlink(d, name, same_name(name, (i * 5 + round) % same), 0, NULL),
+					0);
 	}
 	fs_node_put(d);
 	img_unmount(&img);
@@ -339,7 +340,7 @@ static void change_foreign(struct img *img, unsigned n)
 		must_eq(img->fs->ops->lookup(d, name, len, 0, &x), 0);
 		fs_node_put(x);
 		if (i % 3 == 0)
-			must_eq(img->fs->ops->unlink(d, name, len, NULL), 0);
+			must_eq(img->fs->ops->unlink(d, name, len, 0, NULL), 0);
 		if (i % 3 == 1) {
 			must_eq(img->fs->ops->rename(d, name, len, d, "z", 1, NULL, NULL), 0);
 			must_eq(img->fs->ops->rename(d, "z", 1, d, name, len, NULL, NULL), 0);
@@ -485,7 +486,7 @@ static void use_damaged(struct fs *fs)
 		(void)make(d, name, len, rnd(4) ? FS_REG : FS_DIR, &n);
 		fs_node_put(n);
 		if (rnd(2))
-			(void)fs->ops->unlink(d, name, len, NULL);
+			(void)fs->ops->unlink(d, name, len, 0, NULL);
 		if (rnd(2))
 			(void)fs->ops->rename(d, name, len, rnd(2) ? d : fs->root, "moved", 5, NULL, NULL);
 	}
@@ -670,7 +671,7 @@ START_TEST(readers_and_writers_do_not_disturb_each_other)
 
 			switch (rnd(4)) {
 			case 0:
-				(void)img.fs->ops->unlink(c.dir, name, len, NULL);
+				(void)img.fs->ops->unlink(c.dir, name, len, 0, NULL);
 				break;
 			case 1:
 				(void)img.fs->ops->rename(c.dir, name, len, c.dir, nname, nlen, NULL, NULL);

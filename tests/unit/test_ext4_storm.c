@@ -154,7 +154,7 @@ static void storm_unlink(struct fs *fs, struct model *m)
 	struct fs_node *dir = open_dir(fs, m, d);
 	char name[256];
 	uint32_t id = rnd(NAMES), len = name_of(name, id);
-	int err = fs->ops->unlink(dir, name, len, NULL);
+	int err = fs->ops->unlink(dir, name, len, 0, NULL);
 
 	node = m->dir[d].child[id];
 	if (node < 0) {
@@ -408,7 +408,7 @@ static void list_under_change(struct fs_node *dir, uint32_t stay, unsigned chang
 				uint32_t i = rnd(COME), len = come_name(name, i);
 
 				if (there[i]) {
-					must_eq(dir->fs->ops->unlink(dir, name, len, NULL), 0);
+					must_eq(dir->fs->ops->unlink(dir, name, len, 0, NULL), 0);
 				} else {
 					must_eq(make(dir, name, len, FS_REG, &n), 0);
 					fs_node_put(n);

@@ -203,7 +203,18 @@ START_TEST(unchecked_create_makes_the_file_with_its_attributes_and_says_which)
 	ck_assert_uint_eq(attr_of("f").mode, 0640);
 	ck_assert_uint_eq(got.res.rflags, OPEN4_RESULT_LOCKTYPE_POSIX | OPEN4_RESULT_PRESERVE_UNLINKED);
 	ck_assert_int_eq(got.res.delegation.delegation_type, OPEN_DELEGATE_NONE);
+	ck_assert_uint_eq(srv.parked, 0);
+}
+END_TEST
+
+START_TEST(a_create_that_would_wait_parks_and_is_done_once)
+{
+	memfs_set_busy(srv.fs, true);
+	ck_assert_int_eq(create(&a, "f", 0640), NFS4_OK);
+	memfs_set_busy(srv.fs, false);
 	ck_assert_uint_eq(srv.parked, 1);
+	ck_assert_uint_eq(got.res.stateid.seqid, 1);
+	ck_assert_uint_eq(attr_of("f").mode, 0640);
 }
 END_TEST
 
@@ -871,6 +882,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, unchecked_create_makes_the_file_with_its_attributes_and_says_which);
+	tcase_add_test(tc, a_create_that_would_wait_parks_and_is_done_once);
 	tcase_add_test(tc, unchecked_create_of_an_existing_file_ignores_the_attributes_but_size_0_truncates);
 	tcase_add_test(tc, create_with_a_size_has_that_size);
 	tcase_add_test(tc, guarded_create_of_an_existing_name_exists);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "server/rpc/rpc.h"
+#include "vhd/base/wait.h"
 #include "xdr/prims.h"
 
 #define PROG 100003u
@@ -34,6 +35,14 @@ static void nap(unsigned ms)
 	const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
 
 	nanosleep(&t, NULL);
+}
+
+static void wait_and_say_so(unsigned ms)
+{
+	struct waiter *w = wait_begin();
+
+	nap(ms);
+	wait_end(w);
 }
 
 /* Workers serve several calls at once: only one of them may win. */
@@ -62,7 +71,7 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 		return RPC_REPLY;
 	}
 	if (call->proc == 2)
-		nap(n);
+		wait_and_say_so(n);
 	keep_one(call->conn);
 	if (call->proc == 3) {
 		uint32_t zero = 0;

@@ -8,6 +8,10 @@
 #include <string.h>
 #include <time.h>
 
+#include "vhd/base/wait.h"
+
+_Thread_local struct waiter *wait_self;
+
 static void must(int err, const char *what)
 {
 	if (!err)
@@ -26,9 +30,44 @@ void lock_fini(struct lock *l)
 	must(pthread_mutex_destroy(&l->m), "mutex destroy");
 }
 
+/* Most locks are free again before another thread could take this one's place in its pool. */
+#define SHORT_NS 1000000L
+
+static struct timespec shortly(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += SHORT_NS;
+	if (t.tv_nsec >= 1000000000L) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000L;
+	}
+	return t;
+}
+
+/* A lock is held by somebody: wait, and tell the pool when it takes long. The calls differ only in the kind of lock. */
+#define WAIT_FOR(timed, untimed, l)                                                                                    \
+	({                                                                                                             \
+		const struct timespec t_ = shortly();                                                                  \
+		int err_ = wait_self ? timed((l), CLOCK_MONOTONIC, &t_) : ETIMEDOUT;                                   \
+                                                                                                                       \
+		if (err_ == ETIMEDOUT) {                                                                               \
+			struct waiter *w_ = wait_begin();                                                              \
+                                                                                                                       \
+			err_ = untimed(l);                                                                             \
+			wait_end(w_);                                                                                  \
+		}                                                                                                      \
+		err_;                                                                                                  \
+	})
+
 void lock_take(struct lock *l) NO_THREAD_SAFETY
 {
-	must(pthread_mutex_lock(&l->m), "mutex lock");
+	int err = pthread_mutex_trylock(&l->m);
+
+	if (err == EBUSY)
+		err = WAIT_FOR(pthread_mutex_clocklock, pthread_mutex_lock, &l->m);
+	must(err, "mutex lock");
 }
 
 bool lock_try(struct lock *l) NO_THREAD_SAFETY
@@ -58,12 +97,20 @@ void rwlock_fini(struct rwlock *l)
 
 void rwlock_read(struct rwlock *l) NO_THREAD_SAFETY
 {
-	must(pthread_rwlock_rdlock(&l->l), "rwlock read");
+	int err = pthread_rwlock_tryrdlock(&l->l);
+
+	if (err == EBUSY || err == EAGAIN)
+		err = WAIT_FOR(pthread_rwlock_clockrdlock, pthread_rwlock_rdlock, &l->l);
+	must(err, "rwlock read");
 }
 
 void rwlock_write(struct rwlock *l) NO_THREAD_SAFETY
 {
-	must(pthread_rwlock_wrlock(&l->l), "rwlock write");
+	int err = pthread_rwlock_trywrlock(&l->l);
+
+	if (err == EBUSY)
+		err = WAIT_FOR(pthread_rwlock_clockwrlock, pthread_rwlock_wrlock, &l->l);
+	must(err, "rwlock write");
 }
 
 bool rwlock_try_read(struct rwlock *l) NO_THREAD_SAFETY
@@ -108,11 +155,15 @@ void cond_fini(struct cond *c)
 
 void cond_wait(struct cond *c, struct lock *l) NO_THREAD_SAFETY
 {
+	struct waiter *w = wait_begin();
+
 	must(pthread_cond_wait(&c->c, &l->m), "cond wait");
+	wait_end(w);
 }
 
 bool cond_wait_ms(struct cond *c, struct lock *l, uint32_t ms) NO_THREAD_SAFETY
 {
+	struct waiter *w = wait_begin();
 	struct timespec t;
 	int err;
 
@@ -124,6 +175,7 @@ bool cond_wait_ms(struct cond *c, struct lock *l, uint32_t ms) NO_THREAD_SAFETY
 		t.tv_nsec -= 1000000000L;
 	}
 	err = pthread_cond_timedwait(&c->c, &l->m, &t);
+	wait_end(w);
 	if (err == ETIMEDOUT)
 		return false;
 	must(err, "cond timed wait");

@@ -87,6 +87,9 @@ struct cache_seg {
 int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max);
 void cache_unpin(struct cache_seg *seg, unsigned n);
 
+/* Would a write have to wait until something was written back? */
+bool cache_is_full(struct cache_dev *d);
+
 /* Start reading what is missing of a range in the background; best effort, never blocks, never fails loudly. */
 void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len);
 

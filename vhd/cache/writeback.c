@@ -439,6 +439,11 @@ int wb_throttle(struct cache_dev *d, unsigned flags)
 	}
 }
 
+bool cache_is_full(struct cache_dev *d)
+{
+	return too_dirty(d->c);
+}
+
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
 
 void wb_kick(struct cache *c, bool urgent)

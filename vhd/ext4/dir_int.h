@@ -302,7 +302,8 @@ enum { EXT4_LINKS_MAX = 65000 };
 struct ext4_lockset {
 	struct ext4_node *n[4];
 };
-void ext4_lockset_take(struct ext4_lockset *s);
+/* False (FS_NOWAIT): one of them is held by somebody else; then none is. */
+bool ext4_lockset_take(struct ext4_lockset *s, unsigned flags);
 void ext4_lockset_drop(struct ext4_lockset *s);
 
 /* May entries of @dir be added, may this one be taken out? -ENOENT, -EPERM. */

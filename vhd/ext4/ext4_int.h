@@ -139,8 +139,9 @@ bool ext4_csum_works(void);
 
 /* ---- transactions: tx.c ------------------------------------------------------------------------------------------- */
 
-/* Takes fs->mu. -EROFS; -EIO once the file system stopped accepting changes. @credits: metadata blocks at most. */
-int ext4_op_begin(struct ext4_fs *fs, unsigned credits) TRY_ACQUIRE(0, fs->mu);
+/* Takes fs->mu. -EROFS; -EIO once the file system stopped accepting changes; -EAGAIN (FS_NOWAIT). @credits: metadata blocks at
+ * most. */
+int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) TRY_ACQUIRE(0, fs->mu);
 /* Drops fs->mu. @err is what the operation came to; returned unchanged unless ending it failed. */
 int ext4_op_end(struct ext4_fs *fs, int err) RELEASE(fs->mu);
 
@@ -286,7 +287,7 @@ extern int ext4_op_parent(struct fs_node *dir, unsigned flags, struct fs_node **
 extern int ext4_op_create(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c,
 			  struct fs_node **out, struct fs_cinfo *ci);
 extern int ext4_op_link(struct fs_node *n, struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
-extern int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
+extern int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_cinfo *ci);
 extern int ext4_op_rename(struct fs_node *from, const char *name, uint32_t len, struct fs_node *to, const char *nname,
 			  uint32_t nlen, struct fs_cinfo *cfrom, struct fs_cinfo *cto);
 extern int ext4_op_readdir(struct fs_node *dir, uint64_t cookie, unsigned flags, fs_emit_fn *emit, void *arg,

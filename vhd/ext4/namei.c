@@ -24,7 +24,23 @@ enum {
 
 /* ---- shared with rename.c ---------------------------------------------------------------------------------------------- */
 
-void ext4_lockset_take(struct ext4_lockset *s) NO_THREAD_SAFETY
+static bool read_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE_SHARED(true, n->rw) NO_THREAD_SAFETY
+{
+	if (flags & FS_NOWAIT)
+		return rwlock_try_read(&n->rw);
+	rwlock_read(&n->rw);
+	return true;
+}
+
+static bool write_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE(true, n->rw) NO_THREAD_SAFETY
+{
+	if (flags & FS_NOWAIT)
+		return rwlock_try_write(&n->rw);
+	rwlock_write(&n->rw);
+	return true;
+}
+
+bool ext4_lockset_take(struct ext4_lockset *s, unsigned flags) NO_THREAD_SAFETY
 {
 	/* By address, so that repetitions are neighbours. */
 	for (unsigned i = 1; i < ARRAY_LEN(s->n); i++)
@@ -35,11 +51,16 @@ void ext4_lockset_take(struct ext4_lockset *s) NO_THREAD_SAFETY
 			s->n[k - 1] = n;
 		}
 	for (unsigned i = 0; i < ARRAY_LEN(s->n); i++) {
-		if (i && s->n[i] == s->n[i - 1])
+		if (i && s->n[i] == s->n[i - 1]) {
 			s->n[i - 1] = NULL;
-		else if (s->n[i])
-			rwlock_write(&s->n[i]->rw);
+		} else if (s->n[i] && !write_lock(s->n[i], flags)) {
+			for (unsigned k = i; k < ARRAY_LEN(s->n); k++)
+				s->n[k] = NULL;
+			ext4_lockset_drop(s);
+			return false;
+		}
 	}
+	return true;
 }
 
 void ext4_lockset_drop(struct ext4_lockset *s) NO_THREAD_SAFETY
@@ -120,14 +141,6 @@ void ext4_cinfo(const struct ext4_node *dir, uint64_t before, struct fs_cinfo *c
 }
 
 /* ---- lookup ---------------------------------------------------------------------------------------------------------------- */
-
-static bool read_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE_SHARED(true, n->rw) NO_THREAD_SAFETY
-{
-	if (flags & FS_NOWAIT)
-		return rwlock_try_read(&n->rw);
-	rwlock_read(&n->rw);
-	return true;
-}
 
 /* The inode of a name, of ".." when @name is NULL. */
 static int find_ino(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, uint32_t *ino)
@@ -253,6 +266,13 @@ static int give_name(struct ext4_node *dir, const struct ext4_place *p, const ch
 	return 0;
 }
 
+/* May this creation come to need a block that is not at hand? */
+static bool grows(const struct fs_create *c, const struct ext4_place *p)
+{
+	return p->room == EXT4_NO_OFF || c->type == FS_DIR ||
+	       (c->type == FS_LNK && c->target_len >= sizeof(((struct ext2_inode *)0)->i_block));
+}
+
 /* @flags: FS_NOWAIT when the directory's blocks should not be read in now: -EAGAIN. */
 static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, uint32_t len, const struct fs_create *c,
 		  unsigned flags, struct ext4_node **out) REQUIRES(fs->mu) REQUIRES(dir->rw)
@@ -272,6 +292,8 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 			*out = NULL;
 		return -EEXIST;
 	}
+	if (c->flags & FS_NOWAIT && grows(c, &p))
+		return -EAGAIN;
 	if (c->type == FS_DIR && (err = ext4_dir_links_ok(dir)) < 0)
 		return err;
 	err = ext4_node_new(fs, dir, c, &child);
@@ -296,10 +318,11 @@ static int create_attempt(struct ext4_node *dir, const char *name, uint32_t len,
 	uint64_t before;
 	int err, end;
 
-	err = ext4_op_begin(fs, CREDITS_ADD);
+	err = ext4_op_begin(fs, CREDITS_ADD, c->flags);
 	if (err)
 		return err;
-	rwlock_write(&dir->rw);
+	if (!write_lock(dir, c->flags))
+		return ext4_op_end(fs, -EAGAIN);
 	before = ext4_node_change(dir);
 	err = create(fs, dir, name, len, c, flags, out);
 	ext4_cinfo(dir, before, ci);
@@ -322,7 +345,7 @@ int ext4_op_create(struct fs_node *dir, const char *name, uint32_t len, const st
 	if (dir->type != FS_DIR)
 		return -ENOTDIR;
 	err = create_attempt(d, name, len, c, FS_NOWAIT, &n, ci);
-	if (err == -EAGAIN) {
+	if (err == -EAGAIN && !(c->flags & FS_NOWAIT)) {
 		/* Nobody should wait for fs->mu while a directory is read in: look the name up without it first. */
 		if (!look_up(d, name, len, 0, &n)) {
 			ext4_node_put(n);
@@ -377,10 +400,10 @@ int ext4_op_link(struct fs_node *n, struct fs_node *dir, const char *name, uint3
 		return -EISDIR;
 	if (n->fs != dir->fs)
 		return -EXDEV;
-	err = ext4_op_begin(fs, CREDITS_ADD);
+	err = ext4_op_begin(fs, CREDITS_ADD, 0);
 	if (err)
 		return err;
-	ext4_lockset_take(&locks);
+	ext4_lockset_take(&locks, 0);
 	before = ext4_node_change(d);
 	err = make_link(e, d, name, len);
 	ext4_cinfo(d, before, ci);
@@ -390,9 +413,9 @@ int ext4_op_link(struct fs_node *n, struct fs_node *dir, const char *name, uint3
 
 /* ---- unlink ---------------------------------------------------------------------------------------------------------------- */
 
-/* -EAGAIN: the name leads elsewhere by now. */
-static int take_out(struct ext4_node *dir, const char *name, uint32_t len, struct ext4_node *victim) REQUIRES(dir->rw)
-	REQUIRES(victim->rw)
+/* -ESTALE: the name leads elsewhere by now. */
+static int take_out(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, struct ext4_node *victim)
+	REQUIRES(dir->rw) REQUIRES(victim->rw)
 {
 	bool is_dir = victim->n.type == FS_DIR;
 	struct ext4_place p;
@@ -400,11 +423,11 @@ static int take_out(struct ext4_node *dir, const char *name, uint32_t len, struc
 
 	if (err)
 		return err;
-	r = ext4_dir_find(dir, name, len, 0, false, &p);
+	r = ext4_dir_find(dir, name, len, flags, false, &p);
 	if (r <= 0)
 		return r ? r : -ENOENT;
 	if (p.ino != victim->n.ino)
-		return -EAGAIN;
+		return -ESTALE;
 	if (!victim->inode.i_links_count)
 		return -EUCLEAN;
 	if (is_dir && (r = ext4_dir_is_empty(victim)) != 1)
@@ -419,34 +442,40 @@ static int take_out(struct ext4_node *dir, const char *name, uint32_t len, struc
 	return 0;
 }
 
-int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci) NO_THREAD_SAFETY
+static int unlink_attempt(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags,
+			  struct ext4_node *victim, struct fs_cinfo *ci) NO_THREAD_SAFETY
+{
+	struct ext4_lockset locks = {.n = {dir, victim}};
+	struct ext4_fs *fs = ext4_fs_of_node(dir);
+	uint64_t before;
+	int err = ext4_op_begin(fs, CREDITS_REMOVE, flags);
+
+	if (err)
+		return err;
+	if (!ext4_lockset_take(&locks, flags))
+		return ext4_op_end(fs, -EAGAIN);
+	before = ext4_node_change(dir);
+	err = take_out(dir, name, len, flags, victim);
+	ext4_cinfo(dir, before, ci);
+	ext4_lockset_drop(&locks);
+	return ext4_op_end(fs, err);
+}
+
+int ext4_op_unlink(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_cinfo *ci)
 {
 	struct ext4_node *d = ext4_node_of(dir), *victim;
-	struct ext4_fs *fs = ext4_fs_of(dir->fs);
 	int err;
 
 	if (dir->type != FS_DIR)
 		return -ENOTDIR;
 	do {
-		struct ext4_lockset locks;
-		uint64_t before;
-
-		err = look_up(d, name, len, 0, &victim);
+		err = look_up(d, name, len, flags, &victim);
 		if (err)
 			return err;
-		err = ext4_op_begin(fs, CREDITS_REMOVE);
-		if (err) {
-			ext4_node_put(victim);
-			return err;
-		}
-		locks = (struct ext4_lockset){.n = {d, victim}};
-		ext4_lockset_take(&locks);
-		before = ext4_node_change(d);
-		err = take_out(d, name, len, victim);
-		ext4_cinfo(d, before, ci);
-		ext4_lockset_drop(&locks);
-		err = ext4_op_end(fs, err);
+		/* Whether a directory is empty may be long to tell. */
+		err = flags & FS_NOWAIT && victim->n.type == FS_DIR ? -EAGAIN
+								    : unlink_attempt(d, name, len, flags, victim, ci);
 		ext4_node_put(victim);
-	} while (err == -EAGAIN);
+	} while (err == -ESTALE);
 	return err;
 }

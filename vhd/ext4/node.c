@@ -22,6 +22,9 @@
 
 #define IDLE_MAX 32768u
 #define WRITE_BEHIND_MS 5000u
+#define GATHER_MS 20u   /* who removes one file removes more */
+#define REAP_BATCH 32u  /* inodes freed before others may have fs->mu */
+#define STORE_BATCH 64u /* inodes written before others may have fs->mu */
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
 
@@ -246,8 +249,13 @@ static int attrs_from_memory(struct ext4_fs *fs, struct fs_attr *a, unsigned n) 
 	int err = 0;
 
 	lock_take(&fs->table_mu);
-	for (unsigned i = 0; i < n; i++) /* they lie scattered: let their way to the processor overlap */
-		__builtin_prefetch(fs->table[slot(fs, a[i].ino)]);
+	/* They lie scattered: let their ways to the processor overlap. */
+	for (unsigned i = 0; i < n; i++) {
+		const char *p = (const char *)fs->table[slot(fs, a[i].ino)];
+
+		for (size_t line = 0; p && line < offsetof(struct ext4_node, dirty); line += 64)
+			__builtin_prefetch(p + line);
+	}
 	for (unsigned i = 0; i < n && !err; i++) {
 		struct ext4_node *node = a[i].type ? NULL : table_find(fs, a[i].ino);
 
@@ -257,9 +265,8 @@ static int attrs_from_memory(struct ext4_fs *fs, struct fs_attr *a, unsigned n) 
 			err = -EAGAIN;
 			break;
 		}
-		if (node->dead)
-			a[i].gen = ESTALE;
-		else
+		a[i].gen = ESTALE;
+		if (!node->dead)
 			ext4_node_attr(node, &a[i]);
 		rwlock_drop(&node->rw);
 	}
@@ -272,7 +279,7 @@ int ext4_op_getattrs(struct fs *f, struct fs_attr *a, unsigned n, unsigned flags
 	struct ext4_fs *fs = ext4_fs_of(f);
 
 	for (unsigned i = 0; i < n; i++)
-		a[i] = (struct fs_attr){.ino = a[i].ino};
+		a[i].type = 0;
 	if (attrs_from_memory(fs, a, n) == 0)
 		return 0;
 	if (flags & FS_NOWAIT)
@@ -304,8 +311,9 @@ void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
 	if (atomic_fetch_sub(&fn->refs, 1) == 1) {
 		if (n->unlinked && !n->dead && !fs->fs.read_only) {
 			list_del(&n->idle_link); /* it may wait there already: found by its filehandle meanwhile */
+			if (list_empty(&fs->reap))
+				cond_broadcast(&fs->table_cond);
 			list_push_back(&fs->reap, &n->idle_link);
-			cond_broadcast(&fs->table_cond);
 		} else {
 			list_push_back(&fs->idle, &n->idle_link);
 			n->in_idle = true;
@@ -364,6 +372,7 @@ int ext4_node_store(struct ext4_node *n) NO_THREAD_SAFETY
 int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
 	struct list todo;
+	unsigned stored = 0;
 	int err = 0, e;
 
 	if (fs->fs.read_only)
@@ -386,6 +395,10 @@ int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
 		err = err ? err : e;
 		rwlock_drop(&n->rw);
 		ext4_op_put(&n->n);
+		if (++stored % STORE_BATCH == 0) {
+			lock_drop(&fs->mu);
+			lock_take(&fs->mu);
+		}
 		lock_take(&fs->table_mu);
 	}
 	lock_drop(&fs->table_mu);
@@ -415,15 +428,12 @@ static void put_time(uint32_t *sec, uint32_t *extra, const struct fs_time *t)
 
 static struct fs_time get_time(uint32_t sec, const uint32_t *extra)
 {
-	struct fs_time t = {.sec = (int32_t)sec};
+	uint32_t more = extra ? *extra : 0;
 
-	if (extra) {
-		t.sec += (int64_t)(*extra & 3) << 32;
-		t.nsec = *extra >> 2;
-		if (t.nsec > 999999999)
-			t.nsec = 0;
-	}
-	return t;
+	return (struct fs_time){
+		.sec = (int32_t)sec + ((int64_t)(more & 3) << 32),
+		.nsec = more >> 2 > 999999999 ? 0 : more >> 2,
+	};
 }
 
 static bool extra_times(const struct ext2_inode_large *i)
@@ -476,6 +486,7 @@ void ext4_node_attr(const struct ext4_node *n, struct fs_attr *a)
 	const struct ext2_inode_large *i = &n->inode;
 	bool x = extra_times(i);
 
+	/* All members are named: clearing the whole first costs as much as the rest, and listings do this a lot. */
 	*a = (struct fs_attr){
 		.ino = n->n.ino,
 		.gen = n->n.gen,
@@ -490,9 +501,10 @@ void ext4_node_attr(const struct ext4_node *n, struct fs_attr *a)
 		.atime = get_time(i->i_atime, x ? &i->i_atime_extra : NULL),
 		.mtime = get_time(i->i_mtime, x ? &i->i_mtime_extra : NULL),
 		.ctime = get_time(i->i_ctime, x ? &i->i_ctime_extra : NULL),
+		.btime = x ? get_time(i->i_crtime, &i->i_crtime_extra) : (struct fs_time){.sec = 0, .nsec = 0},
+		.rdev_major = 0,
+		.rdev_minor = 0,
 	};
-	if (x)
-		a->btime = get_time(i->i_crtime, &i->i_crtime_extra);
 	if (n->n.type == FS_BLK || n->n.type == FS_CHR) {
 		if (i->i_block[0]) {
 			a->rdev_major = i->i_block[0] >> 8 & 0xff;
@@ -744,33 +756,39 @@ static int inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFE
 	return err;
 }
 
-static void reap_one(struct ext4_fs *fs) NO_THREAD_SAFETY
+/* Takes one from the list; NULL: somebody found it by its filehandle again, and the last put brings it back here. */
+static struct ext4_node *reap_take(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
 	struct ext4_node *n = NULL;
-	bool freed = false;
 
-	lock_take(&fs->mu);
 	lock_take(&fs->table_mu);
 	if (!list_empty(&fs->reap)) {
 		n = list_first(&fs->reap, struct ext4_node, idle_link);
 		list_del(&n->idle_link);
-		/* Somebody may have found it by its filehandle again: the last put brings it back here. */
 		if (atomic_load(&n->n.refs))
 			n = NULL;
 		else
 			table_remove(fs, n);
 	}
 	lock_drop(&fs->table_mu);
-	if (n) {
+	return n;
+}
+
+static void reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	lock_take(&fs->mu);
+	for (unsigned i = 0; i < REAP_BATCH; i++) {
+		struct ext4_node *n = reap_take(fs);
+
+		if (!n)
+			break;
 		inode_release(fs, n);
 		lock_take(&fs->table_mu);
 		list_del(&n->dirty_link);
 		lock_drop(&fs->table_mu);
-		freed = true;
+		node_free(n);
 	}
 	lock_drop(&fs->mu);
-	if (freed)
-		node_free(n);
 }
 
 /* Free what is on the reap list now: somebody needs the space. False when there was nothing to free. */
@@ -783,7 +801,7 @@ bool ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 		more = !list_empty(&fs->reap);
 		lock_drop(&fs->table_mu);
 		if (more)
-			reap_one(fs);
+			reap_some(fs);
 		any |= more;
 	} while (more);
 	/* The housekeeper may have one in hand. */
@@ -823,10 +841,12 @@ static void *housekeeper(void *arg) NO_THREAD_SAFETY
 
 		if (list_empty(&fs->reap) && fs->nidle <= IDLE_MAX)
 			late = !cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS);
+		if (!list_empty(&fs->reap) && !fs->stopping)
+			cond_wait_ms(&fs->table_cond, &fs->table_mu, GATHER_MS);
 		while (!list_empty(&fs->reap) && !fs->stopping) {
 			fs->reaping = true;
 			lock_drop(&fs->table_mu);
-			reap_one(fs);
+			reap_some(fs);
 			lock_take(&fs->table_mu);
 			fs->reaping = false;
 		}
@@ -871,7 +891,7 @@ int ext4_table_fini(struct ext4_fs *fs) NO_THREAD_SAFETY
 	lock_drop(&fs->table_mu);
 	pthread_join(fs->housekeeper, NULL);
 	while (!list_empty(&fs->reap))
-		reap_one(fs);
+		reap_some(fs);
 	for (uint32_t i = 0; i <= fs->table_mask; i++)
 		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next)
 			ext4_drop_window(n);

@@ -209,11 +209,11 @@ static int attempt(struct ext4_fs *fs, struct move *m, struct fs_cinfo *cfrom, s
 {
 	struct ext4_lockset locks = {.n = {m->from, m->to, m->src, m->tgt}};
 	uint64_t before_from, before_to;
-	int err = ext4_op_begin(fs, CREDITS_RENAME);
+	int err = ext4_op_begin(fs, CREDITS_RENAME, 0);
 
 	if (err)
 		return err;
-	ext4_lockset_take(&locks);
+	ext4_lockset_take(&locks, 0);
 	before_from = ext4_node_change(m->from);
 	before_to = ext4_node_change(m->to);
 	err = move_locked(m);

@@ -81,7 +81,7 @@ int ext4_op_setattr(struct fs_node *fn, const struct fs_setattr *s, struct fs_at
 
 	if (s->what & FS_SET_SIZE && fn->type != FS_REG)
 		return fn->type == FS_DIR ? -EISDIR : -EINVAL;
-	if ((err = ext4_op_begin(fs, CREDITS)) < 0)
+	if ((err = ext4_op_begin(fs, CREDITS, 0)) < 0)
 		return err;
 	rwlock_write(&n->rw);
 	if (n->inode.i_flags & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL))
@@ -166,7 +166,7 @@ int ext4_op_alloc(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 		return -EFBIG;
 	if (len == 0)
 		return 0;
-	if ((err = ext4_op_begin(fs, CREDITS)) < 0)
+	if ((err = ext4_op_begin(fs, CREDITS, 0)) < 0)
 		return err;
 	rwlock_write(&n->rw);
 	err = n->inode.i_flags & EXT2_IMMUTABLE_FL ? -EPERM : need_map(n);
@@ -202,7 +202,7 @@ int ext4_op_punch(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 		return -EINVAL;
 	if (!add_ok(off, len, &end))
 		return -EINVAL;
-	if ((err = ext4_op_begin(fs, CREDITS)) < 0)
+	if ((err = ext4_op_begin(fs, CREDITS, 0)) < 0)
 		return err;
 	rwlock_write(&n->rw);
 	err = n->inode.i_flags & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL) ? -EPERM : need_map(n);

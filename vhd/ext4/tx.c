@@ -14,12 +14,15 @@
 #include "vhd/base/log.h"
 #include "vhd/ext4/ext4_int.h"
 
-int ext4_op_begin(struct ext4_fs *fs, unsigned credits) NO_THREAD_SAFETY
+int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREAD_SAFETY
 {
 	(void)credits; /* for the journal */
 	if (fs->fs.read_only)
 		return -EROFS;
-	lock_take(&fs->mu);
+	if (!(flags & FS_NOWAIT))
+		lock_take(&fs->mu);
+	else if (cache_is_full(fs->dev) || !lock_try(&fs->mu))
+		return -EAGAIN;
 	if (!fs->failed) {
 		fs->meta_seq++;
 		return 0;

@@ -27,6 +27,7 @@
 
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/wait.h"
 #include "vhd/io/hio_int.h"
 
 #define BOUNCE_MAX (1u << 20) /* larger unaligned transfers go in pieces */
@@ -242,9 +243,12 @@ static void run_syscalls(struct hio *h, struct hio_xfer *x, unsigned n)
 
 static void run_aligned(struct hio *h, struct hio_xfer *x, unsigned n)
 {
+	struct waiter *w = wait_begin();
+
 	if (n > 1)
 		hio_uring_run(h->fd, x, n);
 	run_syscalls(h, x, n);
+	wait_end(w);
 }
 
 static bool is_aligned(const struct hio *h, const struct hio_req *r)
@@ -452,12 +456,15 @@ int hio_write(struct hio *h, const void *buf, size_t len, uint64_t off)
 int hio_flush(struct hio *h)
 {
 	int err = atomic_load(&h->failed);
+	struct waiter *w;
 
 	if (err)
 		return err;
+	w = wait_begin();
 	err = hooked(h, HIO_EV_FLUSH, 0, 0, NULL, 0);
 	if (!err && fdatasync(h->fd) < 0)
 		err = -errno;
+	wait_end(w);
 	if (err)
 		atomic_store(&h->failed, err);
 	return err;

@@ -87,7 +87,8 @@ struct fs_create {
 	uint32_t rdev_major, rdev_minor;
 	const char *target; /* symlink: 1 … 4095 bytes */
 	uint32_t target_len;
-	bool has_verf; /* exclusive create: verf is kept as the seconds of atime (high half) and mtime (low half) */
+	unsigned flags; /* FS_NOWAIT */
+	bool has_verf;  /* exclusive create: verf is kept as the seconds of atime (high half) and mtime (low half) */
 	uint64_t verf;
 };
 
@@ -132,7 +133,7 @@ struct fs_ops {
 		      struct fs_node **out, struct fs_cinfo *ci);
 	int (*link)(struct fs_node *n, struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
 	/* Files and empty directories (-ENOTEMPTY). */
-	int (*unlink)(struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
+	int (*unlink)(struct fs_node *dir, const char *name, uint32_t len, unsigned flags, struct fs_cinfo *ci);
 	/* POSIX rename: replaces an existing target of the same kind (-EISDIR, -ENOTDIR, -ENOTEMPTY, -EEXIST); -EINVAL
 	 * into itself or below. Nothing happens when both names are the same inode. */
 	int (*rename)(struct fs_node *from, const char *name, uint32_t len, struct fs_node *to, const char *nname,
