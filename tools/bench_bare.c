@@ -2,8 +2,9 @@
 /*
  * bench_bare.c - a server that does nothing but answer
  *
- * One epoll loop; all records that one read brought are answered by one writev(). Each reply is 8 bytes of its own (mark
- * and call number) and a tail that all replies share.
+ * One epoll loop; all records that one read brought are answered by one writev(). Each reply is a head of its own (mark, call
+ * number, zeros: accepted, success, NFS4_OK) and data. The data comes from all over a pool as large as the file that a real
+ * server would have in memory: from the same megabyte again and again it would come out of the processor's cache.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -22,6 +23,8 @@
 
 #define BATCH 256u
 #define ROOM (4u << 20)
+#define HEAD 112u /* mark, RPC reply, SEQUENCE, PUTFH and what goes before the data of READ */
+#define POOL (64u << 20)
 
 struct peer {
 	int fd;
@@ -31,8 +34,9 @@ struct peer {
 
 struct bare {
 	int ep, listener;
-	uint32_t tail_len;
-	char *tail;
+	uint32_t head_len, data_len; /* of a reply, mark included */
+	uint32_t at;                 /* in the pool */
+	char *pool;
 };
 
 static bool send_all(int fd, struct iovec *v, size_t n)
@@ -60,9 +64,9 @@ static bool send_all(int fd, struct iovec *v, size_t n)
 	return true;
 }
 
-static bool answer(const struct bare *b, struct peer *p)
+static bool answer(struct bare *b, struct peer *p)
 {
-	static char head[BATCH][8];
+	static char head[BATCH][HEAD];
 	static struct iovec v[2 * BATCH];
 	uint32_t at = 0, n = 0;
 
@@ -79,10 +83,12 @@ static bool answer(const struct bare *b, struct peer *p)
 				continue;
 			break;
 		}
-		wire_set(head[n], 0x80000000u | (4 + b->tail_len));
+		wire_set(head[n], 0x80000000u | (b->head_len + b->data_len - 4));
 		memcpy(head[n] + 4, p->buf + at + 4, 4);
-		v[2 * n] = (struct iovec){head[n], 8};
-		v[2 * n + 1] = (struct iovec){b->tail, b->tail_len};
+		wire_set(head[n] + 8, 1); /* REPLY */
+		v[2 * n] = (struct iovec){head[n], b->head_len};
+		v[2 * n + 1] = (struct iovec){b->pool + b->at, b->data_len};
+		b->at = b->at + 2 * b->data_len <= POOL ? b->at + b->data_len : 0;
 		n++;
 		at += 4 + len;
 	}
@@ -110,7 +116,7 @@ static void welcome(const struct bare *b)
 	epoll_ctl(b->ep, EPOLL_CTL_ADD, fd, &e);
 }
 
-static void serve(const struct bare *b)
+static void serve(struct bare *b)
 {
 	struct epoll_event e[64];
 
@@ -140,21 +146,23 @@ pid_t bare_start(uint32_t reply_len, uint16_t *port)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct epoll_event e = {.events = EPOLLIN};
-	struct bare b = {.ep = epoll_create1(EPOLL_CLOEXEC), .tail_len = reply_len - 4};
+	struct bare b = {.ep = epoll_create1(EPOLL_CLOEXEC)};
 	socklen_t len = sizeof a;
 	pid_t pid = -ENOMEM;
 
 	b.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	b.tail = calloc(1, b.tail_len);
-	if (b.ep < 0 || b.listener < 0 || !b.tail)
+	b.head_len = 4 + reply_len < HEAD ? 4 + reply_len : HEAD;
+	b.data_len = 4 + reply_len - b.head_len;
+	b.pool = malloc(POOL);
+	if (b.ep < 0 || b.listener < 0 || !b.pool)
 		goto out;
+	memset(b.pool, 1, POOL); /* untouched, all of it would be one and the same page */
 	if (bind(b.listener, (struct sockaddr *)&a, sizeof a) < 0 || listen(b.listener, 128) < 0 ||
 	    getsockname(b.listener, (struct sockaddr *)&a, &len) < 0 ||
 	    epoll_ctl(b.ep, EPOLL_CTL_ADD, b.listener, &e) < 0) {
 		pid = -errno;
 		goto out;
 	}
-	wire_set(b.tail, 1); /* REPLY; the rest is zeros: accepted, success, NFS4_OK */
 	*port = ntohs(a.sin_port);
 	pid = fork();
 	if (pid == 0) {
@@ -164,7 +172,7 @@ pid_t bare_start(uint32_t reply_len, uint16_t *port)
 	if (pid < 0)
 		pid = -errno;
 out:
-	free(b.tail);
+	free(b.pool);
 	if (b.listener >= 0)
 		close(b.listener);
 	if (b.ep >= 0)
