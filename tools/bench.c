@@ -31,6 +31,7 @@
 #include "tools/nfs_client.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/size.h"
 
 #define CONNS_MAX 256u
 #define DEPTH_MAX 256u
@@ -872,8 +873,12 @@ static int parse(struct bench *b, int argc, char **argv)
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
-		unsigned long long n = optarg ? strtoull(optarg, NULL, 10) : 0;
+		uint64_t n = 0;
 
+		if (optarg && opt != 's' && opt != 't' && size_parse(optarg, &n) < 0) {
+			fprintf(stderr, "vhdnfs bench: %s: not a number\n", optarg);
+			return TOOL_USAGE;
+		}
 		switch (opt) {
 		case 'c':
 			b->conns = (unsigned)n;

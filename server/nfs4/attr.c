@@ -396,6 +396,7 @@ nfsstat4 attr_plan(struct export *exp, const bitmap4 *want, struct attr_plan *p)
 			statfs |= table[k].flags & WANTS_STATFS;
 			p->row[p->n++] = (uint8_t)k;
 		}
+	p->head_len = (uint32_t)(put_bitmap(p->head, p->w, ATTR_WORDS) - p->head);
 	return statfs ? errno_status(exp->fs->ops->statfs(exp->fs, &p->s)) : NFS4_OK;
 }
 
@@ -404,7 +405,8 @@ static uint8_t *put_fattr(const struct attr_ctx *x, uint8_t *p)
 {
 	uint8_t *len_at, *from;
 
-	len_at = put_bitmap(p, x->p->w, ATTR_WORDS);
+	memcpy(p, x->p->head, sizeof x->p->head);
+	len_at = p + x->p->head_len;
 	from = p = len_at + 4;
 	for (uint32_t i = 0; i < x->p->n; i++)
 		p = table[x->p->row[i]].get(x, p);

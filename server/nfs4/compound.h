@@ -142,8 +142,10 @@ nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_a
 /* What is asked of the attributes of one or many objects of an export. */
 #define ATTR_WORDS 3u
 struct attr_plan {
-	struct export *exp;     /* borrowed */
-	uint32_t w[ATTR_WORDS]; /* asked for, and supported */
+	struct export *exp;               /* borrowed */
+	uint32_t w[ATTR_WORDS];           /* asked for, and supported */
+	uint8_t head[4 + 4 * ATTR_WORDS]; /* w as it is sent */
+	uint32_t head_len;
 	uint32_t n;
 	uint8_t row[ATTR_WORDS * 32]; /* their numbers, ascending */
 	struct fs_statfs s;           /* filled when something of it is asked for */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* op_dir.c - directories: READDIR, CREATE, REMOVE, RENAME, LINK, READLINK (RFC 8881 §18) */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "server/nfs4/compound.h"
@@ -14,16 +15,14 @@
 /* Names are taken in batches under the directory's lock, attributes are found and encoded afterwards. */
 struct name {
 	uint64_t cookie;
-	char *text;
 	uint32_t len;
+	char text[NAME_MAX];
 };
 
 struct batch {
-	struct arena *arena;
 	struct name name[BATCH];
 	struct fs_attr attr[BATCH]; /* of the same; only .ino at first */
 	unsigned n;
-	bool no_memory;
 	bool by_name; /* attr[] is not to be used */
 };
 
@@ -34,11 +33,6 @@ static bool take_name(void *arg, const struct fs_dirent *d)
 
 	if (b->n == BATCH)
 		return false;
-	n->text = arena_alloc(b->arena, d->len);
-	if (!n->text) {
-		b->no_memory = true;
-		return false;
-	}
 	memcpy(n->text, d->name, d->len);
 	n->cookie = d->cookie;
 	n->len = d->len;
@@ -138,13 +132,10 @@ static nfsstat4 next_batch(struct compound *c, const struct listing *l, uint64_t
 	int err;
 
 	b->n = 0;
-	b->no_memory = false;
 	b->by_name = l->by_name;
 	if ((err = ops->getattr(dir, flags, &before)) < 0 ||
 	    (err = ops->readdir(dir, cookie, flags, take_name, b, last)) < 0)
 		return errno_status(err);
-	if (b->no_memory && !b->n)
-		return NFS4ERR_DELAY;
 	if (!l->attrs || b->by_name)
 		return NFS4_OK;
 	if ((err = ops->getattrs(dir->fs, b->attr, b->n, flags)) < 0 || (err = ops->getattr(dir, flags, &after)) < 0)
@@ -169,7 +160,6 @@ static nfsstat4 put_entries(struct compound *c, const READDIR4args *a, size_t li
 		struct batch b;
 		bool last = false;
 
-		b.arena = &c->call->arena;
 		if ((st = next_batch(c, &l, cookie, &b, &last)) != NFS4_OK)
 			return st;
 		for (unsigned i = 0; i < b.n; i++) {

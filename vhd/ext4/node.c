@@ -259,16 +259,21 @@ static int attrs_from_memory(struct ext4_fs *fs, struct fs_attr *a, unsigned n) 
 	for (unsigned i = 0; i < n && !err; i++) {
 		struct ext4_node *node = a[i].type ? NULL : table_find(fs, a[i].ino);
 
+		bool idle;
+
 		if (a[i].type)
 			continue;
-		if (!node || !rwlock_try_read(&node->rw)) {
+		/* Who holds a node's lock holds a reference, and needs table_mu for the first. */
+		idle = node && !atomic_load_explicit(&node->n.refs, memory_order_relaxed);
+		if (!node || (!idle && !rwlock_try_read(&node->rw))) {
 			err = -EAGAIN;
 			break;
 		}
 		a[i].gen = ESTALE;
 		if (!node->dead)
 			ext4_node_attr(node, &a[i]);
-		rwlock_drop(&node->rw);
+		if (!idle)
+			rwlock_drop(&node->rw);
 	}
 	lock_drop(&fs->table_mu);
 	return err;
