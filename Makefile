@@ -216,7 +216,7 @@ check-tsan: deps
 # Debian 12, main. Building, then testing, then what only `make bench` wants.
 DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-dev libext2fs-dev libblkid-dev \
 	liburing-dev liburcu-dev libcyaml-dev libyaml-dev libjansson-dev libsystemd-dev e2fsprogs
-DEPS_TEST := check clang clang-format clang-tidy libclang-rt-14-dev git qemu-utils fdisk user-mode-linux nfs-common \
+DEPS_TEST := check clang clang-format cppcheck libclang-rt-14-dev git qemu-utils fdisk user-mode-linux nfs-common \
 	iproute2 util-linux kmod fio bzip2 xz-utils
 DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs python3
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
@@ -233,8 +233,8 @@ deps-bench: deps-build
 
 ALL_C := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
-.PHONY: lint layers format format-check clang-build
-lint: deps layers format-check clang-build
+.PHONY: lint layers format format-check cppcheck clang-build
+lint: deps layers format-check cppcheck clang-build
 	@echo "lint: clean"
 layers:
 	$(Q)tests/layers
@@ -242,6 +242,11 @@ format:
 	clang-format -i $(ALL_C)
 format-check:
 	$(Q)clang-format --dry-run -Werror $(ALL_C)
+# The programs, not the tests: it does not understand Check's macros.
+cppcheck: $(GEN_H)
+	$(call say,LINT,cppcheck)
+	$(Q)cppcheck -j2 -q --error-exitcode=1 --std=c11 --enable=warning,performance,portability -I. -I$(GEN) -D_GNU_SOURCE \
+		--suppress=missingIncludeSystem vhd server xdr tools
 # Everything again with clang: its warnings, and the lock annotations. Fuzzers need clang anyway.
 clang-build:
 	$(Q)$(MAKE) CC=clang B=$(B)/clang all units
@@ -313,7 +318,7 @@ help:
 	@echo 'make demo         install what is missing, build, serve a small image (DEMO_ONCE=1: stop by itself)'
 	@echo 'make check        every test; check-unit, check-protocol, check-linux for one kind'
 	@echo 'make check-asan   unit and protocol tests under AddressSanitizer and UBSan; check-tsan: ThreadSanitizer'
-	@echo 'make lint         layers, formatting, everything with clang and its thread-safety analysis'
+	@echo 'make lint         layers, formatting, cppcheck, everything with clang and its thread-safety analysis'
 	@echo 'make bench        side by side with NFS-Ganesha'
 	@echo 'make fuzz         every fuzzer for FUZZ_SECONDS (60) each'
 	@echo 'make install      DESTDIR, PREFIX (/usr/local)'

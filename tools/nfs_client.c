@@ -205,6 +205,7 @@ static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 	for (a = list; a && !n->clnt; a = a->ai_next) {
 		struct netbuf nb = {.maxlen = a->ai_addrlen, .len = a->ai_addrlen, .buf = a->ai_addr};
 		int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		CLIENT *clnt;
 
 		if (fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
 			err = -errno;
@@ -212,14 +213,15 @@ static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 				close(fd);
 			continue;
 		}
-		n->clnt = clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
-		if (!n->clnt) {
+		clnt = clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
+		if (!clnt) {
 			close(fd);
 			err = -ENOMEM;
 			continue;
 		}
-		clnt_control(n->clnt, CLSET_FD_CLOSE, NULL);
-		n->clnt->cl_auth = authunix_create_default();
+		clnt_control(clnt, CLSET_FD_CLOSE, NULL);
+		clnt->cl_auth = authunix_create_default();
+		n->clnt = clnt;
 	}
 	freeaddrinfo(list);
 	return n->clnt ? 0 : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));
@@ -433,7 +435,10 @@ int nfsc_lookup(struct nfsc *n, const char *path, nfs_fh4 *fh, struct why *why)
 		len = strcspn(p, "/");
 		if (!len && !root)
 			return 0;
-		op[k++] = root ? (nfs_argop4){.argop = OP_PUTROOTFH} : nfsc_putfh(fh);
+		op[k] = nfsc_putfh(fh);
+		if (root)
+			op[k] = (nfs_argop4){.argop = OP_PUTROOTFH};
+		k++;
 		if (len) {
 			op[k].argop = OP_LOOKUP;
 			op[k].nfs_argop4_u.oplookup.objname = (component4){.utf8string_len = (u_int)len,

@@ -103,8 +103,9 @@ static const uint32_t *exclcreat_words(void);
 static uint8_t *get_filehandle(const struct attr_ctx *x, uint8_t *p)
 {
 	uint8_t fh[NFS4_FHSIZE];
+	uint32_t len = fh_encode(x->p->exp, x->a->ino, x->a->gen, fh);
 
-	return put_opaque(p, fh, fh_encode(x->p->exp, x->a->ino, x->a->gen, fh));
+	return put_opaque(p, fh, len);
 }
 
 /* The root of an export is mounted on a directory of the pseudo-root. */
@@ -400,30 +401,28 @@ nfsstat4 attr_plan(struct export *exp, const bitmap4 *want, struct attr_plan *p)
 	return statfs ? errno_status(exp->fs->ops->statfs(exp->fs, &p->s)) : NFS4_OK;
 }
 
-/* The fattr4; 24 bytes and ROW_MAX for each attribute must be there. Returns the end. */
-static uint8_t *put_fattr(const struct attr_ctx *x, uint8_t *p)
+/* The fattr4; 24 bytes and ROW_MAX for each attribute must be there. Returns its length. */
+static uint32_t put_fattr(const struct attr_ctx *x, uint8_t *to)
 {
-	uint8_t *len_at, *from;
+	uint8_t *len_at = to + x->p->head_len, *p = len_at + 4;
 
-	memcpy(p, x->p->head, sizeof x->p->head);
-	len_at = p + x->p->head_len;
-	from = p = len_at + 4;
+	memcpy(to, x->p->head, sizeof x->p->head);
 	for (uint32_t i = 0; i < x->p->n; i++)
 		p = table[x->p->row[i]].get(x, p);
-	put32(len_at, (uint32_t)(p - from));
-	return p;
+	put32(len_at, (uint32_t)(p - len_at) - 4);
+	return (uint32_t)(p - to);
 }
 
 nfsstat4 attr_put(struct compound *c, const struct attr_plan *plan, const struct fs_attr *a)
 {
 	const struct attr_ctx x = {.c = c, .p = plan, .a = a};
-	uint8_t own[OWN_MAX], *p = xa_out_open(c->out);
+	uint8_t own[OWN_MAX];
 
 	if (xa_out_open_room(c->out) >= 24 + plan->n * ROW_MAX) {
-		xa_out_took(c->out, (size_t)(put_fattr(&x, p) - p));
+		xa_out_took(c->out, put_fattr(&x, xa_out_open(c->out)));
 		return NFS4_OK;
 	}
-	return xa_opaque(&c->out->x, (char *)own, (u_int)(put_fattr(&x, own) - own)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
+	return xa_opaque(&c->out->x, (char *)own, put_fattr(&x, own)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
 }
 
 nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *want)

@@ -155,8 +155,8 @@ static int leaf_find(struct ext4_node *dir, uint32_t lblk, const char *name, uin
 int ext4_htree_find(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, bool make,
 		    struct ext4_place *p)
 {
+	struct ext4_hash h = {.major = 0};
 	struct ext4_dx_path path;
-	struct ext4_hash h;
 	uint32_t next;
 	int r = ext4_dx_open(dir, flags, &path);
 

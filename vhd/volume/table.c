@@ -92,7 +92,7 @@ static bool is_used(const struct mbr_entry *e)
  * none is visited twice. *number: of the next logical partition. */
 static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint64_t sectors, uint32_t *number)
 {
-	uint64_t seen[VOL_MAX], at = base;
+	uint64_t seen[VOL_MAX] = {0}, at = base;
 
 	for (unsigned i = 0; i < VOL_MAX; i++) {
 		struct mbr m;
