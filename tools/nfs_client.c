@@ -205,7 +205,6 @@ static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 	for (a = list; a && !n->clnt; a = a->ai_next) {
 		struct netbuf nb = {.maxlen = a->ai_addrlen, .len = a->ai_addrlen, .buf = a->ai_addr};
 		int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		CLIENT *clnt;
 
 		if (fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
 			err = -errno;
@@ -213,15 +212,14 @@ static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 				close(fd);
 			continue;
 		}
-		clnt = clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
-		if (!clnt) {
+		n->clnt = clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
+		if (!n->clnt) {
 			close(fd);
 			err = -ENOMEM;
 			continue;
 		}
-		clnt_control(clnt, CLSET_FD_CLOSE, NULL);
-		clnt->cl_auth = authunix_create_default();
-		n->clnt = clnt;
+		clnt_control(n->clnt, CLSET_FD_CLOSE, NULL);
+		n->clnt->cl_auth = authunix_create_default();
 	}
 	freeaddrinfo(list);
 	return n->clnt ? 0 : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));

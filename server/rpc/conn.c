@@ -343,7 +343,7 @@ static bool buffer_full(struct rpc_conn *c)
 	struct rpc_server *s = c->loop->srv;
 	uint32_t mark = get32(c->buf);
 	size_t len = mark & ~LAST, cap = c->cap;
-	uint8_t *buf = c->buf, *left = buf;
+	uint8_t *buf = c->buf;
 	bool ok;
 
 	if (c->cap == MARK && len) {
@@ -356,10 +356,10 @@ static bool buffer_full(struct rpc_conn *c)
 	}
 	c->buf = NULL;
 	c->cap = c->len = 0;
-	ok = fragment(c, buf + MARK, len, mark & LAST, &left, cap);
-	if (left) { /* nobody took it over */
+	ok = fragment(c, buf + MARK, len, mark & LAST, &buf, cap);
+	if (buf) {
 		atomic_fetch_sub_explicit(&s->memory, cap, memory_order_relaxed);
-		free(left);
+		free(buf);
 	}
 	c->started = c->frag ? c->started : 0;
 	return ok;
