@@ -57,12 +57,17 @@ static void mount_it(void)
 	ck_assert_msg(!fs->read_only, "%s", why.line);
 }
 
-static void unmount_it(void)
+static void unmount_only(void)
 {
 	ck_assert_int_eq(fs->ops->unmount(fs), 0);
 	ck_assert_int_eq(cache_detach(dev), 0);
 	cache_free(cache);
 	ck_assert_int_eq(vhd_close(vhd), 0);
+}
+
+static void unmount_it(void)
+{
+	unmount_only();
 	ck_assert_int_eq(run("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn %s >%s/log 2>&1 || { cat %s/log; exit 1; }", path,
 			     dir, dir),
 			 0);
@@ -295,6 +300,54 @@ START_TEST(a_full_file_system_says_so_at_the_write)
 }
 END_TEST
 
+/* What could not be had whole is given back, beyond the end of the file too. */
+START_TEST(an_allocation_that_fails_takes_nothing)
+{
+	struct fs_statfs before, after;
+	struct fs_attr a;
+	struct fs_node *n;
+
+	for (unsigned kind = 0; kind < ARRAY_LEN(kinds); kind++) {
+		make(kinds[kind], 16);
+		mount_it();
+		n = new_file("f");
+		ck_assert_int_eq(put(n, "hello", 5, 0), 0);
+		ck_assert_int_eq(fs->ops->commit(n, 0, 0), 0);
+		ck_assert_int_eq(fs->ops->statfs(fs, &before), 0);
+		ck_assert_int_eq(fs->ops->alloc(n, 0, before.bytes_free * 2), -ENOSPC);
+		ck_assert_int_eq(fs->ops->statfs(fs, &after), 0);
+		ck_assert_uint_ge(after.bytes_free + 65536, before.bytes_free); /* the map's own blocks may stay */
+		ck_assert_int_eq(fs->ops->getattr(n, 0, &a), 0);
+		ck_assert_uint_eq(a.size, 5);
+		fs_node_put(n);
+		unmount_it();
+		drop();
+	}
+}
+END_TEST
+
+/* Logical blocks have 32 bits: a size that needs more is damage, however it comes about. */
+START_TEST(an_inode_with_an_impossible_size_is_refused)
+{
+	struct fs_node *n;
+
+	make(kinds[0], 16);
+	mount_it();
+	n = new_file("f");
+	ck_assert_int_eq(put(n, "hello", 5, 0), 0);
+	fs_node_put(n);
+	unmount_it();
+	ck_assert_int_eq(
+		run("PATH=$PATH:/sbin:/usr/sbin; debugfs -w -R 'set_inode_field f size 0x7fffffffffffff' %s 2>/dev/null",
+		    path),
+		0);
+	mount_it();
+	ck_assert_int_eq(fs->ops->lookup(fs->root, "f", 1, 0, &n), -EUCLEAN);
+	unmount_only();
+	drop();
+}
+END_TEST
+
 START_TEST(holes_are_found_by_seek)
 {
 	struct fs_node *n;
@@ -383,6 +436,8 @@ int main(void)
 	tcase_add_test(t, an_unlinked_file_is_readable_until_it_is_put);
 	tcase_add_test(t, a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once);
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
+	tcase_add_test(t, an_allocation_that_fails_takes_nothing);
+	tcase_add_test(t, an_inode_with_an_impossible_size_is_refused);
 	tcase_add_test(t, holes_are_found_by_seek);
 	tcase_add_test(t, many_threads_write_at_once);
 	suite_add_tcase(s, t);
