@@ -4,6 +4,7 @@
  *
  *     1 ECHO n   -> n          3 FILL n   -> n bytes of zeros
  *     2 WAIT ms  -> ms, parked 4 DROP_CONN
+ *     5 SPIN n   -> n, parked, computes
  */
 #include <arpa/inet.h>
 #include <check.h>
@@ -28,6 +29,7 @@
 static struct rpc_server *srv;
 static uint16_t port, port6;
 static atomic_int dones, closes;
+static atomic_int spinning, most_spinning, waiting, most_waiting;
 static struct rpc_conn *_Atomic kept; /* a reference of the service's own */
 
 static void nap(unsigned ms)
@@ -37,12 +39,30 @@ static void nap(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
+static void count_in(atomic_int *now, atomic_int *most)
+{
+	int n = atomic_fetch_add(now, 1) + 1, m = atomic_load(most);
+
+	while (n > m && !atomic_compare_exchange_weak(most, &m, n))
+		;
+}
+
 static void wait_and_say_so(unsigned ms)
 {
 	struct waiter *w = wait_begin();
 
+	count_in(&waiting, &most_waiting);
 	nap(ms);
+	atomic_fetch_sub(&waiting, 1);
 	wait_end(w);
+}
+
+static void spin(unsigned n)
+{
+	count_in(&spinning, &most_spinning);
+	for (volatile unsigned i = 0; i < n; i++)
+		;
+	atomic_fetch_sub(&spinning, 1);
 }
 
 /* Workers serve several calls at once: only one of them may win. */
@@ -62,7 +82,7 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 	uint32_t n = 0;
 
 	(void)arg;
-	if (call->proc == 2 && !call->may_block)
+	if ((call->proc == 2 || call->proc == 5) && !call->may_block)
 		return RPC_PARK;
 	if (call->proc == 4)
 		return RPC_CLOSE;
@@ -70,6 +90,8 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 		call->accept = GARBAGE_ARGS;
 		return RPC_REPLY;
 	}
+	if (call->proc == 5)
+		spin(n);
 	if (call->proc == 2)
 		wait_and_say_so(n);
 	keep_one(call->conn);
@@ -102,7 +124,7 @@ static void closed(void *arg, struct rpc_conn *c)
 static void start(const struct rpc_opts *o)
 {
 	const struct rpc_service s = {
-		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 5, .call = serve, .done = done, .closed = closed};
+		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 6, .call = serve, .done = done, .closed = closed};
 	struct why why;
 
 	ck_assert_int_eq(rpc_server_new(&srv, o, &s, &why), 0);
@@ -303,6 +325,29 @@ START_TEST(a_call_that_waits_does_not_hold_up_the_next)
 }
 END_TEST
 
+/* worker.c: what only computes gets one worker here, what waits as many as there are. */
+START_TEST(few_workers_compute_and_many_wait)
+{
+	uint32_t xid, w;
+	int fd;
+
+	start(&(struct rpc_opts){.loops = 1, .workers = 8});
+	fd = dial();
+	for (unsigned i = 0; i < 40; i++)
+		call(fd, i, 5, 100000);
+	for (unsigned i = 0; i < 40; i++)
+		ck_assert(reply(fd, &xid, &w));
+	ck_assert_int_eq(atomic_load(&most_spinning), 1);
+	for (unsigned i = 0; i < 24; i++)
+		call(fd, i, i % 3 ? 2 : 5, i % 3 ? 100 : 1000);
+	for (unsigned i = 0; i < 24; i++)
+		ck_assert(reply(fd, &xid, &w));
+	ck_assert_int_gt(atomic_load(&most_waiting), 4);
+	close(fd);
+	stop();
+}
+END_TEST
+
 START_TEST(connections_may_go_while_their_calls_wait)
 {
 	start(&(struct rpc_opts){0});
@@ -476,6 +521,7 @@ int main(void)
 	tcase_add_test(t, a_thousand_calls_in_one_write_are_answered_in_order);
 	tcase_add_test(t, fragments_make_a_record_wherever_they_are_cut);
 	tcase_add_test(t, a_call_that_waits_does_not_hold_up_the_next);
+	tcase_add_test(t, few_workers_compute_and_many_wait);
 	tcase_add_test(t, connections_may_go_while_their_calls_wait);
 	tcase_add_test(t, a_peer_that_does_not_read_costs_bounded_memory_and_is_closed);
 	tcase_add_test(t, idle_and_slow_connections_are_closed);
