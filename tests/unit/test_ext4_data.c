@@ -337,10 +337,10 @@ START_TEST(an_inode_with_an_impossible_size_is_refused)
 	ck_assert_int_eq(put(n, "hello", 5, 0), 0);
 	fs_node_put(n);
 	unmount_it();
-	ck_assert_int_eq(
-		run("PATH=$PATH:/sbin:/usr/sbin; debugfs -w -R 'set_inode_field f size 0x7fffffffffffff' %s 2>/dev/null",
-		    path),
-		0);
+	ck_assert_int_eq(run("PATH=$PATH:/sbin:/usr/sbin; debugfs -w -R 'set_inode_field f size 0x7fffffffffffff' %s "
+			     "2>/dev/null",
+			     path),
+			 0);
 	mount_it();
 	ck_assert_int_eq(fs->ops->lookup(fs->root, "f", 1, 0, &n), -EUCLEAN);
 	unmount_only();
