@@ -18,6 +18,10 @@ const struct option image_options[] = {
 	{"exact", no_argument, NULL, 'e'},
 	{"json", no_argument, NULL, 'j'},
 	{"to", required_argument, NULL, 'o'},
+	{"parent", required_argument, NULL, 'p'},
+	{"parent-dir", required_argument, NULL, 'D'},
+	{"force-parent", no_argument, NULL, 'F'},
+	{"unsafe", no_argument, NULL, 'u'},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
@@ -32,6 +36,30 @@ int image_usage(FILE *f, const char *text)
 {
 	fprintf(f, "usage: vhdnfs image %s\n", text);
 	return f == stdout ? TOOL_OK : TOOL_USAGE;
+}
+
+bool image_parent_option(struct image_parents *p, int opt)
+{
+	switch (opt) {
+	case 'p':
+		p->parent = optarg;
+		return true;
+	case 'D':
+		if (p->ndirs + 1 < ARRAY_LEN(p->dir))
+			p->dir[p->ndirs++] = optarg;
+		return true;
+	case 'F':
+		p->force = true;
+		return true;
+	default:
+		return false;
+	}
+}
+
+struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned flags)
+{
+	return (struct vhd_open_opts){
+		.flags = flags, .parent = p->parent, .parent_dirs = p->ndirs ? p->dir : NULL, .force_parent = p->force};
 }
 
 /* ---- temporary files ------------------------------------------------------------------------------------------------------- */
@@ -88,15 +116,19 @@ void image_temp_done(const char *name)
 
 int cmd_image(int argc, char **argv)
 {
-	static const char help[] = "create|info|convert …\n\n"
-				   "  create   a new image, empty or with the files of a folder\n"
+	static const char help[] = "create|info|convert|chain|commit|rebase …\n\n"
+				   "  create   a new image: empty, with the files of a folder, or over a parent\n"
 				   "  info     what an image is and what is in it\n"
-				   "  convert  between raw, fixed and dynamic\n\n"
+				   "  convert  between raw, fixed and dynamic; of a child, with what its parents hold\n"
+				   "  chain    is every parent of an image there, and the one it was made over?\n"
+				   "  commit   what a child holds goes into its parent\n"
+				   "  rebase   give a child another parent\n\n"
 				   "\"vhdnfs image COMMAND --help\" says more.";
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} commands[] = {{"create", image_create}, {"info", image_info}, {"convert", image_convert}};
+	} commands[] = {{"create", image_create}, {"info", image_info},     {"convert", image_convert},
+			{"chain", image_chain},   {"commit", image_commit}, {"rebase", image_rebase}};
 
 	if (argc > 1)
 		for (size_t i = 0; i < ARRAY_LEN(commands); i++)

@@ -14,6 +14,25 @@ int image_create(int argc, char **argv);
 int image_info(int argc, char **argv);
 int image_convert(int argc, char **argv);
 
+int image_commit(int argc, char **argv);
+int image_rebase(int argc, char **argv);
+int image_chain(int argc, char **argv);
+
+/* What was said about where parents are. */
+struct image_parents {
+	const char *parent;
+	const char *dir[9]; /* NULL at the end */
+	unsigned ndirs;
+	bool force;
+};
+/* True: it was one of --parent, --parent-dir, --force-parent. */
+bool image_parent_option(struct image_parents *p, int opt);
+struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned flags);
+#define IMAGE_PARENT_HELP                                                                                              \
+	"  --parent FILE     where the parent of a differencing image is, whatever it says itself\n"                   \
+	"  --parent-dir DIR  parents are looked for below this folder (its own, unless given; repeatable)\n"           \
+	"  --force-parent    take a parent that was changed since"
+
 extern const struct option image_options[]; /* of all of them; each takes the letters it knows */
 
 /* One line on standard error; the exit status for it. */

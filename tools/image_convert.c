@@ -10,9 +10,9 @@
 #include "vhd/base/cleanup.h"
 
 /* An image if it is one, else a raw disk. */
-static int open_source(const char *path, struct image_side *s, struct why *why)
+static int open_source(const char *path, const struct image_parents *p, struct image_side *s, struct why *why)
 {
-	const struct vhd_open_opts oo = {.flags = VHD_OPEN_CACHED};
+	const struct vhd_open_opts oo = image_open_opts(p, VHD_OPEN_CACHED);
 	int err = vhd_open(&s->vhd, path, &oo, why);
 	int64_t n;
 
@@ -93,18 +93,23 @@ static void note_geometry(const char *dst, uint64_t size)
 
 int image_convert(int argc, char **argv)
 {
-	static const char help[] = "convert --to raw|fixed|dynamic SRC DST\n\n"
-				   "SRC is a VHD or a raw disk. Zeros stay holes. DST appears when it is complete.";
+	static const char help[] =
+		"convert --to raw|fixed|dynamic SRC DST\n\n"
+		"SRC is a VHD or a raw disk. Zeros stay holes. DST appears when it is complete. Of a\n"
+		"differencing image all of the disk is copied, so that DST needs no parent.\n\n" IMAGE_PARENT_HELP;
 	static const struct {
 		const char *name;
 		enum vhd_type type;
 	} kinds[] = {{"raw", 0}, {"fixed", VHD_FIXED}, {"dynamic", VHD_DYNAMIC}};
+	struct image_parents parents = {.parent = NULL};
 	struct image_side s = {.vhd = NULL};
 	struct why why = {.line = ""};
 	const char *to = NULL;
 	int opt, err;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
+		if (image_parent_option(&parents, opt))
+			continue;
 		if (opt != 'o')
 			return image_usage(opt == 'h' ? stdout : stderr, help);
 		to = optarg;
@@ -114,7 +119,7 @@ int image_convert(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
 		if (strcmp(to, kinds[i].name) != 0)
 			continue;
-		err = open_source(argv[optind], &s, &why);
+		err = open_source(argv[optind], &parents, &s, &why);
 		if (!err)
 			err = convert(&s, argv[optind + 1], kinds[i].type, &why);
 		if (!err && kinds[i].type && s.vhd)

@@ -256,6 +256,10 @@ static bool parse_option(struct create *c, int opt)
 	case 'e':
 		c->o.exact = true;
 		return true;
+	case 'p':
+		c->o.parent = optarg;
+		c->o.type = VHD_DIFF;
+		return true;
 	default:
 		return false;
 	}
@@ -266,6 +270,10 @@ static void told(const char *path, const struct create *c)
 	uint64_t size = c->o.exact ? round_up_u64(c->o.size, 512) : vhd_round_size(c->o.size);
 	char text[SIZE_TEXT];
 
+	if (c->o.parent) {
+		printf("%s: differencing VHD over %s\n", path, c->o.parent);
+		return;
+	}
 	printf("%s: %s VHD, %s%s%s\n", path, c->o.type == VHD_FIXED ? "fixed" : "dynamic", size_text(size, text),
 	       c->fs ? ", " : "", c->fs ? c->fs : "");
 	if (vhd_round_size(size) != size)
@@ -278,12 +286,14 @@ static void told(const char *path, const struct create *c)
 int image_create(int argc, char **argv)
 {
 	static const char help[] =
-		"create [--fixed] [--size SIZE] [--fs ext4] [--from DIR] [--exact] FILE\n\n"
+		"create [--fixed] [--size SIZE] [--fs ext4] [--from DIR] [--exact] FILE\n"
+		"       vhdnfs image create --parent PARENT FILE\n\n"
 		"  --fixed     all of the disk in the file; by default the image grows (dynamic)\n"
 		"  --size SIZE 10G, 512M, …; with --from it may be left out\n"
 		"  --fs ext4   make a file system in it\n"
 		"  --from DIR  fill it with the files of a folder (makes an ext4)\n"
-		"  --exact     keep the size; by default it is rounded up so that all programs agree on it";
+		"  --exact     keep the size; by default it is rounded up so that all programs agree on it\n"
+		"  --parent PARENT  a differencing image: it holds what is written from now on, PARENT the rest";
 	struct create c = {.o = {.type = VHD_DYNAMIC}};
 	struct why why = {.line = ""};
 	int opt, err;
@@ -291,12 +301,13 @@ int image_create(int argc, char **argv)
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
 		if (opt == 'h')
 			return image_usage(stdout, help);
-		if (opt == '?' || opt == 'j' || opt == 'o')
+		if (!strchr("fstdep", opt))
 			return image_usage(stderr, help);
 		if (!parse_option(&c, opt))
 			return TOOL_USAGE;
 	}
-	if (argc - optind != 1 || (!c.o.size && !c.from))
+	if (argc - optind != 1 || (!c.o.size && !c.from && !c.o.parent) ||
+	    (c.o.parent && (c.o.size || c.from || c.fs || c.o.type != VHD_DIFF)))
 		return image_usage(stderr, help);
 	if (c.from && !c.fs)
 		c.fs = "ext4";

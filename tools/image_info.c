@@ -14,6 +14,14 @@
 
 typedef unsigned long long ull;
 
+/* What there is to show of a file. */
+struct shown {
+	struct vhd_info info;
+	struct vhd *vhd; /* with its parents; NULL: they are not to be had, and broken says why */
+	struct why broken;
+	struct vol_list list;
+};
+
 static const char *type_name(enum vhd_type t)
 {
 	return t == VHD_FIXED ? "fixed" : t == VHD_DYNAMIC ? "dynamic" : "differencing";
@@ -83,8 +91,18 @@ static json_t *volumes_json(const struct vol_list *l)
 	return vols;
 }
 
-static json_t *info_json(const char *path, const struct vhd_info *i, const struct vol_list *l)
+static json_t *chain_json(const struct shown *s)
 {
+	json_t *a = json_array();
+
+	for (const struct vhd *v = s->vhd ? vhd_parent(s->vhd) : NULL; v; v = vhd_parent(v))
+		json_array_append_new(a, json_string(vhd_path(v)));
+	return a;
+}
+
+static json_t *info_json(const char *path, const struct shown *s)
+{
+	const struct vhd_info *i = &s->info;
 	json_t *j = json_object();
 
 	put_text(j, "file", path);
@@ -112,17 +130,22 @@ static json_t *info_json(const char *path, const struct vhd_info *i, const struc
 	json_object_set_new(j, "saved-state", json_boolean(i->saved_state));
 	if (i->type == VHD_DIFF) {
 		json_object_set_new(j, "parent", parent_json(i));
+		json_object_set_new(j, "chain", chain_json(s));
+	}
+	if (!s->vhd) {
+		put_text(j, "chain-error", s->broken.line);
 	} else {
-		put_text(j, "partition-table", table_name(l->table));
-		json_object_set_new(j, "volumes", volumes_json(l));
+		put_text(j, "partition-table", table_name(s->list.table));
+		json_object_set_new(j, "volumes", volumes_json(&s->list));
 	}
 	return j;
 }
 
 /* ---- text ------------------------------------------------------------------------------------------------------------------- */
 
-static void parent_text(const struct vhd_info *i)
+static void parent_text(const struct shown *s)
 {
+	const struct vhd_info *i = &s->info;
 	char uuid[37];
 
 	uuid_unparse_lower(i->parent_uuid, uuid);
@@ -130,6 +153,10 @@ static void parent_text(const struct vhd_info *i)
 	for (unsigned n = 0; n < i->nparents; n++)
 		if (i->parent[n].path[0])
 			printf("  %s       %s\n", i->parent[n].code, i->parent[n].path);
+	if (!s->vhd)
+		printf("  chain      broken: %s\n", s->broken.line);
+	for (const struct vhd *v = s->vhd ? vhd_parent(s->vhd) : NULL; v; v = vhd_parent(v))
+		printf("  over       %s\n", vhd_path(v));
 }
 
 static void volumes_text(const struct vol_list *l)
@@ -151,8 +178,9 @@ static void volumes_text(const struct vol_list *l)
 		printf("  inside     nothing known\n");
 }
 
-static void info_text(const char *path, const struct vhd_info *i, const struct vol_list *l)
+static void info_text(const char *path, const struct shown *s)
 {
+	const struct vhd_info *i = &s->info;
 	char a[SIZE_TEXT], b[SIZE_TEXT], uuid[37], when[40];
 	time_t t = (time_t)i->created;
 	struct tm tm;
@@ -179,55 +207,69 @@ static void info_text(const char *path, const struct vhd_info *i, const struct v
 	if (i->saved_state)
 		printf("  saved      a virtual machine's saved state belongs to it\n");
 	if (i->type == VHD_DIFF)
-		parent_text(i);
-	else
-		volumes_text(l);
+		parent_text(s);
+	if (s->vhd)
+		volumes_text(&s->list);
 }
 
 /* ---- info ------------------------------------------------------------------------------------------------------------------- */
 
-static int info_of(const char *path, bool json, struct vol_list *l, struct why *why)
+/* What can be told of one file; a child whose parents are not to be had is told of without what is inside. */
+static int look(const char *path, const struct image_parents *p, struct shown *s, struct why *why)
 {
-	const struct vhd_open_opts oo = {.flags = VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO};
-	AUTO(vhd_closep) struct vhd *v = NULL;
-	struct vhd_info i;
-	json_t *j;
-	int err;
+	struct vhd_open_opts oo = image_open_opts(p, VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO);
+	int err = vhd_open(&s->vhd, path, &oo, why);
 
-	if ((err = vhd_open(&v, path, &oo, why)) < 0)
+	if (err)
 		return err;
-	vhd_info(v, &i);
-	memset(l, 0, sizeof *l);
-	if (i.type != VHD_DIFF && (err = vol_scan(v, l, why)) < 0)
-		return why->line[0] ? err : why_set(why, err, "%s: %s", path, strerror(-err));
-	if (!json) {
-		info_text(path, &i, l);
-		return 0;
+	vhd_info(s->vhd, &s->info);
+	if (s->info.type == VHD_DIFF) {
+		vhd_close(TAKE(s->vhd));
+		oo.flags &= ~(unsigned)VHD_OPEN_INFO;
+		vhd_open(&s->vhd, path, &oo, &s->broken);
 	}
-	j = info_json(path, &i, l);
-	json_dumpf(j, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(j);
+	if (s->vhd && (err = vol_scan(s->vhd, &s->list, why)) < 0)
+		return why->line[0] ? err : why_set(why, err, "%s: %s", path, strerror(-err));
 	return 0;
+}
+
+static int info_of(const char *path, const struct image_parents *p, bool json, struct why *why)
+{
+	AUTO(freep) struct shown *s = calloc(1, sizeof *s);
+	json_t *j;
+	int err = s ? look(path, p, s, why) : -ENOMEM;
+
+	if (!err && !json) {
+		info_text(path, s);
+	} else if (!err) {
+		j = info_json(path, s);
+		json_dumpf(j, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(j);
+	}
+	if (s)
+		vhd_close(s->vhd);
+	return err;
 }
 
 int image_info(int argc, char **argv)
 {
-	static const char help[] = "info [--json] FILE…";
-	AUTO(freep) struct vol_list *l = malloc(sizeof *l);
+	static const char help[] = "info [--json] FILE…\n\n" IMAGE_PARENT_HELP;
+	struct image_parents parents = {.parent = NULL};
 	bool json = false;
 	int opt, rc = TOOL_OK;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
-		if (opt != 'j')
+		if (opt == 'j')
+			json = true;
+		else if (!image_parent_option(&parents, opt))
 			return image_usage(opt == 'h' ? stdout : stderr, help);
-		json = true;
 	}
 	if (optind == argc)
 		return image_usage(stderr, help);
 	for (; optind < argc; optind++) {
 		struct why why = {.line = ""};
-		int err = l ? info_of(argv[optind], json, l, &why) : -ENOMEM;
+		int err = info_of(argv[optind], &parents, json, &why);
 
 		if (err)
 			rc = image_complain(&why, err);

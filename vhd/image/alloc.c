@@ -10,7 +10,7 @@
  *     moves for the first time, the copy at the start is made good: at every cut one of the two can be read.
  *  3. A block's data reads as zeros before its number appears in bat[]. Space that the file had when it was opened may hold old
  *     bytes: it is punched first. Space that the file grew into is zeros already.
- *  4. The table on disk names a block only after its bitmap (all ones), what was written to it, and the footer behind it are on
+ *  4. The table on disk names a block only after its bitmap (all ones; of a child all zeros, then rule 5), what was written to it, and the footer behind it are on
  *     stable storage: a flush writes bitmaps, syncs, writes the entries that are pending, and syncs again, however many there are.
  *  5. A bitmap on disk of a block that was there before gets a bit only after the sector is on stable storage: bitmaps are copied
  *     before the first sync of a flush and written between the two.
@@ -157,7 +157,10 @@ static int allocate(struct vhd *v, uint32_t block)
 	/* What fails in here leaves space unused at worst: rule 3 keeps it from being seen. */
 	if ((err = take_place(v, &data)) < 0)
 		return err;
-	atomic_fetch_or(&v->state[block], BLOCK_FULL);
+	if (v->type != VHD_DIFF)
+		atomic_fetch_or(&v->state[block], BLOCK_FULL);
+	else if ((err = vhd_bitmap_new(v, block)) < 0)
+		return err;
 	/* Together: whoever sees the place and then flushes must find the block pending. */
 	lock_take(&v->mu);
 	v->pending[v->npending++] = block;
@@ -184,21 +187,21 @@ int vhd_block_ready(struct vhd *v, uint32_t block)
 
 #define BATCH 64u
 
-/* All ones, in whole units of the host: the room in front of the bitmap is the block's own. */
+/* In whole units of the host: the room in front of the bitmap is the block's own. */
 static int write_new_bitmaps(struct vhd *v, const uint32_t *block, uint32_t n)
 {
-	AUTO(freep) uint8_t *ones = n ? hio_alloc(v->bitmap_room) : NULL;
+	AUTO(freep) uint8_t *buf = n ? hio_alloc(v->bitmap_room) : NULL;
 	uint32_t slack = v->bitmap_room - v->bitmap_bytes;
-	struct iovec iov = {ones, v->bitmap_room};
+	struct iovec iov = {buf, v->bitmap_room};
 	struct hio_req req[BATCH];
 	int err = 0;
 
 	if (!n)
 		return 0;
-	if (!ones)
+	if (!buf)
 		return -ENOMEM;
-	memset(ones, 0, slack);
-	memset(ones + slack, 0xff, v->bitmap_bytes);
+	memset(buf, 0, slack);
+	memset(buf + slack, v->type == VHD_DIFF ? 0 : 0xff, v->bitmap_bytes);
 	for (uint32_t i = 0, k; i < n && !err; i += k) {
 		for (k = 0; k < BATCH && i + k < n; k++)
 			req[k] = (struct hio_req){.op = HIO_OP_WRITE,

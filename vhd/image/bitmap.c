@@ -96,6 +96,18 @@ static bool accept(struct vhd *v, uint32_t block, const uint8_t *bits) REQUIRES(
 	return true;
 }
 
+int vhd_bitmap_new(struct vhd *v, uint32_t block)
+{
+	AUTO(freep) uint8_t *none = calloc(1, v->bitmap_bytes);
+	bool ok = false;
+
+	lock_take(&v->maps_mu);
+	if (none)
+		ok = accept(v, block, none);
+	lock_drop(&v->maps_mu);
+	return ok ? 0 : -ENOMEM;
+}
+
 static bool unseen(const struct vhd *v, uint32_t block)
 {
 	return block < v->blocks && bat_get(v, block) != VHD_UNUSED && !block_is(v, block, BLOCK_FULL | BLOCK_PARTIAL);

@@ -18,6 +18,7 @@
 
 /* What belongs to a request to the host. */
 struct origin {
+	struct vhd *src;             /* whose file: the image, or one of its parents */
 	struct vhd_io *first, *last; /* the transfers it serves: neighbours in the caller's array */
 	uint32_t block;              /* whose bitmap is marked when it is done; VHD_UNUSED: none */
 	uint32_t sector, sectors;
@@ -31,6 +32,7 @@ struct gather {
 	struct iovec iov[GATHER_IOV];
 	unsigned nreq, niov;
 	uint64_t next; /* where in the file the last request ends */
+	bool mixed;    /* they go to more than one file */
 	int first_err;
 };
 
@@ -43,11 +45,39 @@ static void gather_fail(struct gather *g, const struct origin *o, int err)
 		g->first_err = err;
 }
 
+/* Those of one file together. */
+static void run_all(struct gather *g)
+{
+	struct hio_req req[GATHER_REQ];
+	unsigned at[GATHER_REQ];
+	uint64_t sent = 0; /* bit per request */
+
+	static_assert(GATHER_REQ <= 64, "a bit for each");
+	if (!g->mixed) {
+		hio_run(g->of[0].src->io, g->req, g->nreq);
+		return;
+	}
+	for (unsigned i = 0; i < g->nreq; i++) {
+		unsigned n = 0;
+
+		for (unsigned k = i; k < g->nreq; k++)
+			if (!(sent >> k & 1) && g->of[k].src == g->of[i].src) {
+				sent |= UINT64_C(1) << k;
+				at[n] = k;
+				req[n++] = g->req[k];
+			}
+		if (n)
+			hio_run(g->of[i].src->io, req, n);
+		for (unsigned k = 0; k < n; k++)
+			g->req[at[k]].result = req[k].result;
+	}
+}
+
 static void gather_send(struct gather *g)
 {
 	if (!g->nreq)
 		return;
-	hio_run(g->v->io, g->req, g->nreq);
+	run_all(g);
 	for (unsigned i = 0; i < g->nreq; i++) {
 		const struct origin *o = &g->of[i];
 		int err = g->req[i].result;
@@ -58,6 +88,7 @@ static void gather_send(struct gather *g)
 			gather_fail(g, o, err);
 	}
 	g->nreq = g->niov = 0;
+	g->mixed = false;
 }
 
 /* Where in an iovec the walk stands. */
@@ -93,11 +124,12 @@ static void fill_zeros(struct cursor *c, uint64_t len)
 }
 
 /* A request for a run: the last one made longer where the run continues it, else a new one. */
-static struct hio_req *gather_req(struct gather *g, struct vhd_io *io, uint64_t host, uint32_t mark)
+static struct hio_req *gather_req(struct gather *g, struct vhd *src, struct vhd_io *io, uint64_t host, uint32_t mark)
 {
 	struct hio_req *r;
 
-	if (g->nreq && g->next == host && g->of[g->nreq - 1].block == mark && g->niov < GATHER_IOV) {
+	if (g->nreq && g->next == host && g->of[g->nreq - 1].block == mark && g->of[g->nreq - 1].src == src &&
+	    g->niov < GATHER_IOV) {
 		g->of[g->nreq - 1].last = io;
 		return &g->req[g->nreq - 1];
 	}
@@ -105,11 +137,13 @@ static struct hio_req *gather_req(struct gather *g, struct vhd_io *io, uint64_t 
 		gather_send(g);
 	r = &g->req[g->nreq];
 	*r = (struct hio_req){.op = g->op, .off = host, .iov = &g->iov[g->niov]};
-	g->of[g->nreq++] = (struct origin){.first = io, .last = io, .block = mark};
+	g->mixed |= g->nreq && g->of[0].src != src;
+	g->of[g->nreq++] = (struct origin){.src = src, .first = io, .last = io, .block = mark};
 	return r;
 }
 
-static void gather_run(struct gather *g, struct vhd_io *io, struct cursor *c, uint64_t off, const struct vhd_run *run)
+static void gather_run(struct gather *g, struct vhd *src, struct vhd_io *io, struct cursor *c, uint64_t off,
+		       const struct vhd_run *run)
 {
 	uint32_t block = g->v->type == VHD_FIXED ? 0 : (uint32_t)(off >> g->v->block_shift);
 	bool marks = g->op == HIO_OP_WRITE && g->v->type != VHD_FIXED && !block_is(g->v, block, BLOCK_FULL);
@@ -117,7 +151,7 @@ static void gather_run(struct gather *g, struct vhd_io *io, struct cursor *c, ui
 	uint64_t host = run->off, left = run->len;
 
 	while (left) {
-		struct hio_req *r = gather_req(g, io, host, marks ? block : VHD_UNUSED);
+		struct hio_req *r = gather_req(g, src, io, host, marks ? block : VHD_UNUSED);
 		struct origin *o = &g->of[r - g->req];
 		uint64_t got = 0;
 
@@ -142,7 +176,7 @@ static void gather_run(struct gather *g, struct vhd_io *io, struct cursor *c, ui
 	}
 }
 
-/* Where the bytes of a write go: their block gets a place when it has none, and bits do not matter yet. */
+/* Where the bytes of a write go, always in the image itself: their block gets a place when it has none, and bits do not matter yet. */
 static int place(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
 {
 	uint32_t in = (uint32_t)(off & (v->block_size - 1)), block;
@@ -168,15 +202,16 @@ static int gather_io(struct gather *g, struct vhd_io *io)
 	if ((off | len) % VHD_SECTOR || !range_ok(off, len, g->v->size))
 		return -EINVAL;
 	while (len) {
+		struct vhd *src = g->v;
 		struct vhd_run run;
-		int err = g->op == HIO_OP_WRITE ? place(g->v, off, len, &run) : vhd_map(g->v, off, len, &run);
+		int err = g->op == HIO_OP_WRITE ? place(g->v, off, len, &run) : vhd_map_src(g->v, off, len, &run, &src);
 
 		if (err < 0)
 			return err;
 		if (run.hole)
 			fill_zeros(&c, run.len);
 		else
-			gather_run(g, io, &c, off, &run);
+			gather_run(g, src, io, &c, off, &run);
 		off += run.len;
 		len -= run.len;
 	}
@@ -190,6 +225,7 @@ static int transfer(struct vhd *v, enum hio_op op, struct vhd_io *io, unsigned n
 	g.v = v;
 	g.op = op;
 	g.nreq = g.niov = 0;
+	g.mixed = false;
 	g.next = 0;
 	g.first_err = 0;
 	for (unsigned i = 0; i < n; i++)
@@ -257,7 +293,7 @@ static int discard(struct vhd *v, uint64_t off, uint64_t len)
 		struct vhd_run run;
 		int err = vhd_map(v, off, len, &run);
 
-		if (!err && !run.hole)
+		if (!err && !run.hole && run.layer == 0) /* what a parent holds stays */
 			err = hio_punch(v->io, run.off, run.len);
 		if (err)
 			return err;

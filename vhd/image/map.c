@@ -4,7 +4,7 @@
  *
  * A run is a hole, or bytes that are contiguous in the file. Holes are merged across blocks; data never crosses a block, since
  * a bitmap lies between two. Sector by sector nothing is done: a block that is full is one run, of others the bitmap in memory
- * gives runs.
+ * gives runs. What is a hole in a child is looked for in its parent, and so on: a step per image, in tables that are in memory.
  */
 #include <errno.h>
 
@@ -36,16 +36,38 @@ static int map_block(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *
 	return 0;
 }
 
-int vhd_map(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
+static int map_one(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
 {
-	if (len == 0 || !range_ok(off, len, v->size))
-		return -EINVAL;
-	if (v->info_only)
-		return -ENOTSUP;
 	if (v->type != VHD_FIXED)
 		return map_block(v, off, len, run);
 	*run = (struct vhd_run){.off = off, .len = len};
 	return 0;
+}
+
+int vhd_map_src(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run, struct vhd **src)
+{
+	uint8_t layer = 0;
+	int err;
+
+	if (len == 0 || !range_ok(off, len, v->size))
+		return -EINVAL;
+	if (v->info_only)
+		return -ENOTSUP;
+	while ((err = map_one(v, off, len, run)) == 0 && run->hole && v->parent && off < v->parent->size) {
+		v = v->parent;
+		len = min_u64(run->len, v->size - off);
+		layer++;
+	}
+	run->layer = layer;
+	*src = v;
+	return err;
+}
+
+int vhd_map(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
+{
+	struct vhd *src;
+
+	return vhd_map_src(v, off, len, run, &src);
 }
 
 int vhd_next_data(struct vhd *v, uint64_t off, uint64_t *data, uint64_t *end)
@@ -55,12 +77,13 @@ int vhd_next_data(struct vhd *v, uint64_t off, uint64_t *data, uint64_t *end)
 	while (off < v->size) {
 		uint64_t from, to;
 		struct vhd_run run;
+		struct vhd *src;
 		int err;
 
-		if ((err = vhd_map(v, off, v->size - off, &run)) < 0)
+		if ((err = vhd_map_src(v, off, v->size - off, &run, &src)) < 0)
 			return err;
 		if (!run.hole) {
-			if ((err = hio_next_data(v->io, run.off, &from, &to)) < 0)
+			if ((err = hio_next_data(src->io, run.off, &from, &to)) < 0)
 				return err;
 			if (from < run.off + run.len) {
 				*data = off + (from - run.off);

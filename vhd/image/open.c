@@ -154,14 +154,16 @@ static struct vhd *vhd_alloc(void)
 	lock_init(&v->mu);
 	lock_init(&v->flush_mu);
 	lock_init(&v->maps_mu);
+	list_init(&v->share_link);
 	list_init(&v->maps_lru);
 	list_init(&v->maps_dirty);
 	v->ahead = 1;
 	return v;
 }
 
-static void vhd_free(struct vhd *v)
+void vhd_free(struct vhd *v)
 {
+	vhd_chain_drop(v->parent);
 	vhd_bitmap_free_all(v);
 	for (unsigned i = 0; i < LATCHES; i++)
 		lock_fini(&v->latch[i]);
@@ -182,21 +184,8 @@ static void vhd_freep(struct vhd **v)
 		vhd_free(*v);
 }
 
-/* Until chains are followed: better no data than the parent's read as zeros. */
-static int refuse_child(struct vhd *v, struct why *why)
+int vhd_open_one(struct vhd **out, const char *path, const struct vhd_open_opts *o, struct why *why)
 {
-	struct vhd_info info;
-
-	vhd_info(v, &info);
-	return why_set(why, -ENOTSUP, "%s: a differencing image over \"%.200s\"; chains are not supported yet",
-		       hio_path(v->io),
-		       info.nparents && info.parent[0].path[0] ? info.parent[0].path : info.parent_name);
-}
-
-int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why)
-{
-	static const struct vhd_open_opts defaults = {.size_from = VHD_SIZE_AUTO};
-	const struct vhd_open_opts *o = opts ? opts : &defaults;
 	AUTO(vhd_freep) struct vhd *v = vhd_alloc();
 	unsigned flags = 0;
 	int64_t size;
@@ -211,19 +200,31 @@ int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opt
 		return err;
 	v->writable = o->flags & VHD_OPEN_WRITE;
 	size = hio_size(v->io);
-	if (size < 0)
-		return why_set(why, (int)size, "%s: %s", path, strerror((int)-size));
+	if (size < 0 || (err = hio_identify(v->io, &v->id)) < 0)
+		return why_set(why, size < 0 ? (int)size : err, "%s: %s", path, strerror(size < 0 ? (int)-size : -err));
 	v->file_size = (uint64_t)size;
 	if ((err = find_footer(v, why)) < 0 || (err = check_footer(v, o, why)) < 0)
 		return err;
 	if ((err = v->type == VHD_FIXED ? check_fixed(v, why) : vhd_open_dynamic(v, why)) < 0)
 		return err;
 	atomic_init(&v->wrote, v->type != VHD_FIXED && (!v->tail_ok || !v->head_ok));
-	v->info_only = v->type == VHD_DIFF;
-	if (v->info_only && !(o->flags & VHD_OPEN_INFO))
-		return refuse_child(v, why);
+	v->info_only = v->type == VHD_DIFF && o->flags & VHD_OPEN_INFO;
 	*out = TAKE(v);
 	return 0;
+}
+
+int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why)
+{
+	static const struct vhd_open_opts defaults = {.size_from = VHD_SIZE_AUTO};
+	const struct vhd_open_opts *o = opts ? opts : &defaults;
+	AUTO(vhd_freep) struct vhd *v = NULL;
+	int err = vhd_open_one(&v, path, o, why);
+
+	if (!err && v->type == VHD_DIFF && !v->info_only && !(o->flags & VHD_OPEN_ALONE))
+		err = vhd_open_chain(v, o, why);
+	if (!err)
+		*out = TAKE(v);
+	return err;
 }
 
 int vhd_close(struct vhd *v)
@@ -259,6 +260,11 @@ bool vhd_writable(const struct vhd *v)
 const char *vhd_path(const struct vhd *v)
 {
 	return hio_path(v->io);
+}
+
+const struct vhd *vhd_parent(const struct vhd *v)
+{
+	return v->parent;
 }
 
 struct hio *vhd_host(struct vhd *v)

@@ -25,8 +25,8 @@ static const struct {
 	{"W2ru", ENC_UTF16LE}, /* relative Windows path */
 	{"MacX", ENC_UTF8},    /* file:// URL */
 	{"Mac ", ENC_NONE},    /* alias blob */
-	{"Wi2k", ENC_NONE},    /* ANSI, long gone */
-	{"Wi2r", ENC_NONE},
+	{"Wi2k", ENC_UTF8},    /* bytes of some old code page */
+	{"Wi2r", ENC_UTF8},
 };
 
 /* One code point as UTF-8. Room for 4 bytes is the caller's business. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * vhd.h - one open VHD image: fixed or dynamic, as a flat range of bytes
+ * vhd.h - one open VHD image with its parents, as a flat range of bytes
  *
  * All offsets and lengths are bytes of the guest's disk unless a name says otherwise. Any thread may call any function
  * at any time; writes to overlapping ranges race as on a disk (the block cache above never issues them).
@@ -30,11 +30,17 @@ enum vhd_open_flags {
 	VHD_OPEN_NOLOCK = 1 << 1, /* do not take the image lock: info on an image that a server holds */
 	VHD_OPEN_CACHED = 1 << 2, /* through the host's page cache (tools) */
 	VHD_OPEN_INFO = 1 << 3, /* only for vhd_info(): parents are not looked for, transfers get -ENOTSUP in a child */
+	VHD_OPEN_ALONE = 1 << 4, /* a child without its parents: what is not in it is a hole */
 };
 
 struct vhd_open_opts {
 	unsigned flags;
 	enum vhd_size_from size_from;
+	/* Of a differencing image: */
+	const char *parent; /* where its parent is, whatever it says itself; NULL: what it says */
+	const char *const
+		*parent_dirs; /* parents are looked for only below these; NULL at the end; NULL: its own folder */
+	bool force_parent;    /* a parent that was changed since is taken */
 };
 
 /**
@@ -42,8 +48,9 @@ struct vhd_open_opts {
  * @opts: NULL for the defaults (read-only, size by the creator's rule)
  *
  * Return: 0; negative errno with one line in @why: -EINVAL not a VHD; -EUCLEAN damaged (which structure, found,
- *         expected); -ENOTSUP a kind that is not served (differencing, until chains are supported; VHDX);
- *         -EBUSY in use elsewhere; -ENOMEM; whatever the host said. Nothing is written by opening.
+ *         expected; a parent that is another or was changed); -ENOENT a parent is not found; -EACCES it lies outside of
+ *         the folders allowed; -ENOTSUP a kind that is not served (raw parents; VHDX); -EBUSY in use elsewhere; -ENOMEM;
+ *         whatever the host said. Nothing is written by opening. Parents are opened read-only, and shared.
  * Owns:   the caller closes *out.
  */
 int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why);
@@ -55,6 +62,8 @@ void vhd_closep(struct vhd **v);
 uint64_t vhd_size(const struct vhd *v); /* bytes, a multiple of 512 */
 bool vhd_writable(const struct vhd *v);
 const char *vhd_path(const struct vhd *v);
+/* The next image of the chain; NULL: there is none. Lives as long as @v. */
+const struct vhd *vhd_parent(const struct vhd *v);
 /* The host file of the image itself, for tests that watch or disturb what goes to it; not for transfers. */
 struct hio *vhd_host(struct vhd *v);
 
@@ -143,14 +152,30 @@ struct vhd_info {
 void vhd_info(const struct vhd *v, struct vhd_info *info);
 
 struct vhd_create_opts {
-	enum vhd_type type;  /* VHD_FIXED or VHD_DYNAMIC */
-	uint64_t size;       /* bytes, 1 … VHD_MAX_SIZE */
+	enum vhd_type type;
+	const char *parent;  /* of VHD_DIFF: the image it is made over; size and geometry are the parent's */
+	uint64_t size;       /* bytes, 1 … VHD_MAX_SIZE; not for VHD_DIFF */
 	uint32_t block_size; /* 0 = 2 MiB; a power of two, 512 KiB … 256 MiB */
+	uuid_t uuid;         /* zeros: a new one */
 	bool exact;          /* keep the size (rounded up to 512) instead of rounding up to what geometry can express */
 };
 
 /* Make a new, empty image that reads as zeros; fails when @path exists. The file appears whole or not at all. */
 int vhd_create(const char *path, const struct vhd_create_opts *opts, struct why *why);
+
+/**
+ * vhd_commit() - what a child holds itself goes into its parent
+ * @path:     of the child, which nobody may have open, nor the parent
+ * @o:        where the parent is
+ * @progress: called with bytes done and in all; may be NULL
+ *
+ * The child stays as it is, and whole at every moment; it only repeats its parent afterwards. Other children of the parent do not
+ * survive this: their parent changed.
+ *
+ * Return: 0; -EFBIG the child holds something behind the parent's end; what opening and writing say.
+ */
+int vhd_commit(const char *path, const struct vhd_open_opts *o, void (*progress)(uint64_t done, uint64_t all),
+	       struct why *why);
 
 /* The size that vhd_create() gives for a request: CHS-exact below 65535*16*255 sectors, else rounded up to 512. */
 uint64_t vhd_round_size(uint64_t size);

@@ -41,6 +41,10 @@ struct bitmap; /* of one block, in memory; bitmap.c */
 
 struct vhd {
 	struct hio *io;
+	struct hio_id id;
+	struct vhd *parent;     /* of a child: read-only, and shared by all children of it; chain.c */
+	struct list share_link; /* of a parent, like the next, under chain.c's lock */
+	unsigned refs;
 	struct vhd_footer footer;
 	enum vhd_type type;
 	enum vhd_size_from size_from;
@@ -118,6 +122,9 @@ uint64_t vhd_chs_size(const struct vhd_footer *f);
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used);
 
 /* ---- open.c ---- */
+/* One file, without its parents. */
+int vhd_open_one(struct vhd **out, const char *path, const struct vhd_open_opts *o, struct why *why);
+void vhd_free(struct vhd *v);
 /* The image is damaged: -EUCLEAN, and a line that begins with its path. */
 int vhd_bad(struct vhd *v, struct why *why, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -129,7 +136,40 @@ int vhd_open_dynamic(struct vhd *v, struct why *why);
 int vhd_check_locators(struct vhd *v, struct why *why);
 void vhd_parent_info(const struct vhd *v, struct vhd_info *info);
 
+/* ---- child.c: what a child's header and locators say ---- */
+#define CHILD_PATH_MAX 1024u /* bytes of a path in UTF-16, or UTF-8 */
+struct vhd_child {
+	uint64_t size; /* of the parent, bytes */
+	uint8_t uuid[16];
+	uint32_t timestamp;
+	uint8_t name[512];
+	struct vhd_child_path {
+		char code[5];
+		uint8_t text[CHILD_PATH_MAX];
+		uint32_t len; /* bytes */
+	} path[3];
+	unsigned npaths;
+};
+/* What a child at @path says of the image at @parent. -ENAMETOOLONG; what opening the parent said. */
+int vhd_child_of(struct vhd_child *c, const char *parent, const char *path, struct why *why);
+/* Fills the header's fields about the parent. @at: where in the file the locators' texts begin. */
+void vhd_child_header(const struct vhd_child *c, uint64_t at, struct vhd_dynamic *d);
+/* The texts, and how many bytes they take: whole sectors. */
+void vhd_child_locators(const struct vhd_child *c, uint8_t *to);
+uint64_t vhd_child_bytes(const struct vhd_child *c);
+
+/* ---- chain.c ---- */
+/* Finds and opens the parents of a child, and theirs. */
+int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why);
+void vhd_chain_drop(struct vhd *parent); /* gives a reference back; NULL is accepted */
+
+/* ---- map.c ---- */
+/* As vhd_map(); *src is the image of the chain that the run is in. */
+int vhd_map_src(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run, struct vhd **src);
+
 /* ---- bitmap.c ---- */
+/* A new block of a child: nothing is in it yet. */
+int vhd_bitmap_new(struct vhd *v, uint32_t block);
 /* Bits from sector @s of a block on, at most @max of them, that have the same value. Loads the bitmap when needed. */
 int vhd_bitmap_run(struct vhd *v, uint32_t block, uint32_t s, uint32_t max, bool *set, uint32_t *n);
 /* The sectors were written: they are in the block from now on. */

@@ -156,6 +156,16 @@ const char *hio_path(const struct hio *h)
 	return h->path;
 }
 
+int hio_identify(struct hio *h, struct hio_id *id)
+{
+	struct stat st;
+
+	if (fstat(h->fd, &st) < 0)
+		return -errno;
+	*id = (struct hio_id){.dev = st.st_dev, .ino = st.st_ino, .mtime = st.st_mtime};
+	return 0;
+}
+
 bool hio_writable(const struct hio *h)
 {
 	return h->writable;
@@ -575,5 +585,12 @@ int hio_publish(const char *tmp, const char *path, struct why *why)
 		return why_set(why, err, "%s: exists already; it is not replaced", path);
 	if (!err)
 		err = sync_folder(path);
+	return err ? why_set(why, err, "%s: %s", path, strerror(-err)) : 0;
+}
+
+int hio_replace(const char *tmp, const char *path, struct why *why)
+{
+	int err = rename(tmp, path) < 0 ? -errno : sync_folder(path);
+
 	return err ? why_set(why, err, "%s: %s", path, strerror(-err)) : 0;
 }

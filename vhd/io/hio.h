@@ -66,6 +66,13 @@ static inline void hio_closep(struct hio **h)
 const char *hio_path(const struct hio *h);
 bool hio_writable(const struct hio *h);
 
+/* Which file it is, however it was named, and when it was last written (seconds since 1970). */
+struct hio_id {
+	uint64_t dev, ino;
+	int64_t mtime;
+};
+int hio_identify(struct hio *h, struct hio_id *id);
+
 /* Current length in bytes of a file or block device, or a negative errno. */
 int64_t hio_size(struct hio *h);
 
@@ -121,5 +128,7 @@ void hio_allow_uring(bool allow);
  * survives a crash. 0 or negative errno with a line in @why; @tmp is gone on success only.
  */
 int hio_publish(const char *tmp, const char *path, struct why *why);
+/* The same, but @path may exist, and is this file from now on. */
+int hio_replace(const char *tmp, const char *path, struct why *why);
 
 #endif
