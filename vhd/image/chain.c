@@ -104,13 +104,12 @@ static int not_this(struct search *s, int err, const char *fmt, ...)
 	return err;
 }
 
-/* The child keeps the time its parent was last written when it was made; some keep nothing, some the time in the footer. */
+/* The child keeps the time its parent was last written when it was made. Windows 10 keeps nothing. */
 static bool is_unchanged(const struct vhd *child, const struct vhd *parent)
 {
 	int64_t then = (int64_t)be32_get(child->header.parent_timestamp), mtime = parent->id.mtime - VHD_EPOCH;
-	int64_t made = (int64_t)be32_get(parent->footer.timestamp);
 
-	return !then || llabs(then - mtime) <= SLACK_S || then == made;
+	return !then || llabs(then - mtime) <= SLACK_S;
 }
 
 static int check_parent(struct search *s, const struct vhd *p)
