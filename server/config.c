@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <yaml.h>
 
 #include "vhd/base/cleanup.h"
@@ -38,7 +39,9 @@ struct file_config {
 	char **allow;
 	uint32_t allow_count;
 	char *cache_size, *state_dir;
-	bool *read_only;
+	char **parent_dirs;
+	uint32_t parent_dirs_count;
+	bool *read_only, *force_parent;
 	enum squash *squash;
 	uint32_t *threads, *workers, *max_connections, *lease_seconds;
 	enum log_level *log_level;
@@ -82,6 +85,9 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_SEQUENCE("allow", OPT_PTR, struct file_config, allow, &string_entry, 0, CYAML_UNLIMITED),
 	CYAML_FIELD_STRING_PTR("cache-size", OPT_PTR, struct file_config, cache_size, 1, CYAML_UNLIMITED),
 	CYAML_FIELD_STRING_PTR("state-dir", OPT_PTR, struct file_config, state_dir, 1, CYAML_UNLIMITED),
+	CYAML_FIELD_SEQUENCE("parent-dirs", OPT_PTR, struct file_config, parent_dirs, &string_entry, 0,
+			     CYAML_UNLIMITED),
+	CYAML_FIELD_BOOL_PTR("force-parent", OPT_PTR, struct file_config, force_parent),
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
 	CYAML_FIELD_ENUM_PTR("squash", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, squash, squash_words,
 			     CYAML_ARRAY_LEN(squash_words)),
@@ -323,6 +329,9 @@ static int take_lists(struct config *c, const struct file_config *f, const char 
 	for (uint32_t i = 0; i < f->allow_count; i++)
 		if ((err = config_add_allow(c, f->allow[i], why)) < 0)
 			return at_line(why, err, path, config_line(data, len, "allow", (int)i, NULL, -1));
+	for (uint32_t i = 0; i < f->parent_dirs_count; i++)
+		if ((err = config_add_parent_dir(c, f->parent_dirs[i], why)) < 0)
+			return at_line(why, err, path, config_line(data, len, "parent-dirs", (int)i, NULL, -1));
 	for (uint32_t i = 0; i < f->exports_count; i++)
 		if ((err = take_export(c, &f->exports[i], why)) < 0)
 			return at_line(why, err, path, config_line(data, len, "exports", (int)i, NULL, -1));
@@ -338,6 +347,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->squash = *f->squash;
 	if (f->read_only)
 		c->read_only = *f->read_only;
+	if (f->force_parent)
+		c->force_parent = *f->force_parent;
 	if (f->threads)
 		c->loops = *f->threads;
 	if (f->workers)
@@ -409,6 +420,9 @@ void config_fini(struct config *c)
 		free(c->image[i].allow);
 	}
 	free(c->listen);
+	for (unsigned i = 0; i < c->nparent_dir; i++)
+		free(c->parent_dir[i]);
+	free(c->parent_dir);
 	free(c->allow);
 	free(c->image);
 	free(c->state_dir);
@@ -471,6 +485,25 @@ int config_add_listen(struct config *c, const char *text, struct why *why)
 bad:
 	return why_set(why, -EINVAL, "listen \"%.200s\": expected ADDRESS[:PORT], such as 127.0.0.1:2049 or [::1]:2049",
 		       text);
+}
+
+int config_add_parent_dir(struct config *c, const char *dir, struct why *why)
+{
+	struct stat st;
+	char **p;
+
+	if (stat(dir, &st) < 0)
+		return why_set(why, -errno, "parent folder %s: %s", dir, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return why_set(why, -ENOTDIR, "parent folder %s: not a directory", dir);
+	/* One more for the NULL at the end. */
+	p = realloc(c->parent_dir, (c->nparent_dir + 2) * sizeof *p);
+	if (!p)
+		return -ENOMEM;
+	c->parent_dir = p;
+	p[c->nparent_dir + 1] = NULL;
+	p[c->nparent_dir] = strdup(dir);
+	return p[c->nparent_dir++] ? 0 : -ENOMEM;
 }
 
 int config_add_allow(struct config *c, const char *text, struct why *why)

@@ -31,6 +31,10 @@ struct config {
 	unsigned nimage;
 	uint64_t cache_size; /* bytes */
 	char *state_dir;     /* NULL: beside the image */
+	/* Where the parents of differencing images are looked for: real folders; none: beside each image. */
+	char **parent_dir;
+	unsigned nparent_dir;
+	bool force_parent; /* parents that were changed since are taken */
 	bool read_only;
 	enum squash squash;      /* for images that do not say */
 	unsigned loops, workers; /* 0: by the number of cores */
@@ -50,6 +54,7 @@ int config_load(struct config *c, const char *path, struct why *why);
 /* "ADDR[:PORT]", "[V6][:PORT]", ":PORT" is refused. */
 int config_add_listen(struct config *c, const char *text, struct why *why);
 int config_add_allow(struct config *c, const char *text, struct why *why);
+int config_add_parent_dir(struct config *c, const char *dir, struct why *why);
 /* "IMAGE[=NAME]" */
 int config_add_image(struct config *c, const char *text, struct why *why);
 int config_set_cache_size(struct config *c, const char *text, struct why *why);

@@ -21,6 +21,8 @@ struct images {
 	struct list list GUARDED_BY(mu);
 	struct cache *cache;
 	struct exports *exports;
+	const char *const *parent_dirs;
+	bool force_parent;
 	int error GUARDED_BY(mu);
 };
 
@@ -167,7 +169,9 @@ no_dev:
 
 static int image_open(struct image *i, struct why *why)
 {
-	struct vhd_open_opts vo = {.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE};
+	struct vhd_open_opts vo = {.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE,
+				   .parent_dirs = i->all->parent_dirs,
+				   .force_parent = i->all->force_parent};
 	int err = vhd_open(&i->vhd, i->conf.path, &vo, why);
 
 	if (vo.flags && (err == -EACCES || err == -EROFS || err == -EPERM)) {
@@ -237,6 +241,12 @@ static int conf_copy(struct config_image *to, const struct config_image *from)
 	}
 	to->opts.allow = to->allow;
 	return to->path && to->name && (to->allow || !from->opts.nallow) ? 0 : -ENOMEM;
+}
+
+void images_parents(struct images *im, const char *const *dirs, bool force)
+{
+	im->parent_dirs = dirs;
+	im->force_parent = force;
 }
 
 int images_serve(struct images *im, const struct config_image *ci, struct why *why)

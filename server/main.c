@@ -54,6 +54,9 @@ static const char usage[] =
 	"  -r, --read-only          change nothing in any image\n"
 	"  -a, --allow CIDR         clients that may connect, such as 10.0.0.0/8; may be repeated (default: all)\n"
 	"      --no-root-squash     let root on a client be root on the files\n"
+	"      --parent-dir DIR     look for parents of differencing images below DIR, instead of beside the image;\n"
+	"                           may be repeated\n"
+	"      --force-parent       take parents that were changed since\n"
 	"      --state-dir DIR      where client records are kept (default: beside the image)\n"
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
@@ -70,7 +73,17 @@ static const char usage[] =
 	"  vhdnfsd disk.vhd\n"
 	"  mount -t nfs -o vers=4.2 127.0.0.1:/disk /mnt\n";
 
-enum { OPT_NO_ROOT_SQUASH = 256, OPT_STATE_DIR, OPT_THREADS, OPT_WORKERS, OPT_LEASE, OPT_LOG_LEVEL, OPT_LIST_OPS };
+enum {
+	OPT_NO_ROOT_SQUASH = 256,
+	OPT_PARENT_DIR,
+	OPT_FORCE_PARENT,
+	OPT_STATE_DIR,
+	OPT_THREADS,
+	OPT_WORKERS,
+	OPT_LEASE,
+	OPT_LOG_LEVEL,
+	OPT_LIST_OPS
+};
 
 static const struct option options[] = {
 	{"config", required_argument, NULL, 'c'},
@@ -79,6 +92,8 @@ static const struct option options[] = {
 	{"read-only", no_argument, NULL, 'r'},
 	{"allow", required_argument, NULL, 'a'},
 	{"no-root-squash", no_argument, NULL, OPT_NO_ROOT_SQUASH},
+	{"parent-dir", required_argument, NULL, OPT_PARENT_DIR},
+	{"force-parent", no_argument, NULL, OPT_FORCE_PARENT},
 	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
@@ -145,6 +160,11 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return config_add_allow(c, arg, why);
 	case OPT_NO_ROOT_SQUASH:
 		c->squash = SQUASH_NONE;
+		return 0;
+	case OPT_PARENT_DIR:
+		return config_add_parent_dir(c, arg, why);
+	case OPT_FORCE_PARENT:
+		c->force_parent = true;
 		return 0;
 	case OPT_STATE_DIR:
 		return state_dir(c, arg, why);
@@ -249,6 +269,7 @@ static int start(struct daemon *d, struct why *why)
 	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = exports_new(&d->nfs.exports, why)) < 0 ||
 	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
 		return err;
+	images_parents(d->images, (const char *const *)d->conf.parent_dir, d->conf.force_parent);
 	for (unsigned i = 0; i < d->conf.nimage; i++)
 		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)
 			return err;

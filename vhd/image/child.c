@@ -107,14 +107,18 @@ static int add_path(struct vhd_child *c, const char *code, const char *text)
 /* The real path that a new file at @path will have. */
 static int real_path_of_new(const char *path, char *out)
 {
-	AUTO(freep) char *dir = strdup(path);
 	const char *slash = strrchr(path, '/');
+	char dir[PATH_MAX] = ".";
 	size_t n;
 
-	if (!dir)
-		return -ENOMEM;
-	dir[slash ? (slash == path ? 1 : slash - path) : 0] = '\0';
-	if (!realpath(*dir ? dir : ".", out))
+	if (slash) {
+		n = slash == path ? 1 : (size_t)(slash - path);
+		if (n >= sizeof dir)
+			return -ENAMETOOLONG;
+		memcpy(dir, path, n);
+		dir[n] = '\0';
+	}
+	if (!realpath(dir, out))
 		return -errno;
 	n = strlen(out);
 	if (n + strlen(slash ? slash + 1 : path) + 2 > PATH_MAX)
