@@ -373,6 +373,24 @@ bool nfsc_has_42(const struct nfsc *n)
 	return n->minor == 2;
 }
 
+int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups)
+{
+	char name[] = "client";
+	gid_t list[16];
+	AUTH *auth;
+
+	if (ngroups > 16)
+		return -EINVAL;
+	for (unsigned i = 0; i < ngroups; i++)
+		list[i] = groups[i];
+	auth = authunix_create(name, uid, gid, (int)ngroups, list);
+	if (!auth)
+		return -ENOMEM;
+	auth_destroy(n->clnt->cl_auth);
+	n->clnt->cl_auth = auth;
+	return 0;
+}
+
 const char *nfsc_session(const struct nfsc *n)
 {
 	return n->session;

@@ -33,6 +33,8 @@ int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why);
 int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why);
 /* The same with a session of several slots; calls of ours use slot 0, the others are the caller's. */
 int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why);
+/* AUTH_SYS of the calls from now on; at most 16 groups besides. */
+int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups);
 const char *nfsc_session(const struct nfsc *n); /* 16 bytes */
 /* The sequence number that a slot used last. */
 uint32_t nfsc_slot_seq(const struct nfsc *n, unsigned slot);

@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test_access.c - who may do what: AUTH_SYS credentials against modes, squashing, sticky and set-id bits, other flavors */
+#include <check.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/protocol/server.h"
+
+enum { ROOT = 0, ANN = 1000, BOB = 1001, STAFF = 2000, NOBODY = 65534 };
+
+static struct nfsc *c;
+static nfs_fh4 dir; /* /disk/d: ANN's, 0755 */
+static char dir_buf[NFS4_FHSIZE];
+static const char *const no_squash[] = {"--no-root-squash", NULL};
+
+static void be(uint32_t uid, uint32_t gid)
+{
+	ck_assert_int_eq(nfsc_set_cred(c, uid, gid, 0, NULL), 0);
+}
+
+static component4 name_of(const char *s)
+{
+	return (component4){.utf8string_len = (u_int)strlen(s), .utf8string_val = (char *)(uintptr_t)s};
+}
+
+static void keep_fh(nfs_fh4 *to, char *buf, const nfs_fh4 *from)
+{
+	memcpy(buf, from->nfs_fh4_val, from->nfs_fh4_len);
+	*to = (nfs_fh4){.nfs_fh4_len = from->nfs_fh4_len, .nfs_fh4_val = buf};
+}
+
+static nfsstat4 run(nfs_argop4 *op, unsigned n, COMPOUND4res *res)
+{
+	return (nfsstat4)-nfsc_call(c, op, n, res);
+}
+
+static nfsstat4 on(const nfs_fh4 *fh, const nfs_argop4 *op)
+{
+	nfs_argop4 all[2] = {nfsc_putfh(fh), *op};
+	COMPOUND4res res;
+	nfsstat4 st = run(all, 2, &res);
+
+	nfsc_free(&res);
+	return st;
+}
+
+struct file {
+	nfs_fh4 fh;
+	char buf[NFS4_FHSIZE];
+	stateid4 sid;
+};
+
+static void put32(char *p, uint32_t v)
+{
+	raw_put32((uint8_t *)p, v);
+}
+
+/* Mode, and optionally owner and group as text, as a fattr4 in static memory. */
+static fattr4 attrs(int mode, const char *owner, const char *group)
+{
+	static uint32_t words[2];
+	static char v[64];
+	uint32_t n = 0;
+
+	words[0] = words[1] = 0;
+	if (mode >= 0) {
+		words[1] |= 1u << (FATTR4_MODE - 32);
+		put32(v, (uint32_t)mode);
+		n = 4;
+	}
+	for (int i = 0; i < 2; i++) {
+		const char *t = i ? group : owner;
+		uint32_t len = t ? (uint32_t)strlen(t) : 0;
+
+		if (!t)
+			continue;
+		words[1] |= 1u << ((i ? FATTR4_OWNER_GROUP : FATTR4_OWNER) - 32);
+		put32(v + n, len);
+		memset(v + n + 4, 0, 8);
+		memcpy(v + n + 4, t, len);
+		n += 4 + ((len + 3) & ~3u);
+	}
+	return (fattr4){.attrmask = {.bitmap4_len = 2, .bitmap4_val = words},
+			.attr_vals = {.attrlist4_len = n, .attrlist4_val = v}};
+}
+
+static nfsstat4 open_in(const nfs_fh4 *in, const char *name, uint32_t access, int mode, struct file *f)
+{
+	nfs_argop4 op[3] = {nfsc_putfh(in), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
+	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
+	char owner[] = "o";
+	COMPOUND4res res;
+	nfsstat4 st;
+
+	a->share_access = access;
+	a->owner.owner.owner_val = owner;
+	a->owner.owner.owner_len = 1;
+	a->openhow.opentype = mode >= 0 ? OPEN4_CREATE : OPEN4_NOCREATE;
+	if (mode >= 0) {
+		a->openhow.openflag4_u.how.mode = UNCHECKED4;
+		a->openhow.openflag4_u.how.createhow4_u.createattrs = attrs(mode, NULL, NULL);
+	}
+	a->claim.claim = CLAIM_NULL;
+	a->claim.open_claim4_u.file = name_of(name);
+	st = run(op, 3, &res);
+	if (st == NFS4_OK) {
+		f->sid = res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
+		keep_fh(&f->fh, f->buf, &res.resarray.resarray_val[3].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object);
+	}
+	nfsc_free(&res);
+	return st;
+}
+
+static void close_it(struct file *f)
+{
+	nfs_argop4 op = {.argop = OP_CLOSE};
+
+	op.nfs_argop4_u.opclose.open_stateid = f->sid;
+	ck_assert_int_eq(on(&f->fh, &op), NFS4_OK);
+}
+
+/* A file in the folder, made by whoever we are, closed again. */
+static struct file make(const char *name, int mode)
+{
+	static struct file f;
+
+	ck_assert_int_eq(open_in(&dir, name, OPEN4_SHARE_ACCESS_BOTH, mode, &f), NFS4_OK);
+	close_it(&f);
+	f.fh.nfs_fh4_val = f.buf;
+	return f;
+}
+
+static nfsstat4 may_open(const char *name, uint32_t access)
+{
+	struct file f;
+	nfsstat4 st = open_in(&dir, name, access, -1, &f);
+
+	if (st == NFS4_OK)
+		close_it(&f);
+	return st;
+}
+
+static struct nfs_attrs attr(const nfs_fh4 *fh)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_GETATTR}};
+	struct nfs_attrs a;
+	COMPOUND4res res;
+
+	op[1].nfs_argop4_u.opgetattr.attr_request = nfs_attrs_mask();
+	ck_assert_int_eq(run(op, 2, &res), NFS4_OK);
+	ck_assert(nfs_attrs_decode(
+		&res.resarray.resarray_val[2].nfs_resop4_u.opgetattr.GETATTR4res_u.resok4.obj_attributes, &a));
+	nfsc_free(&res);
+	return a;
+}
+
+static nfsstat4 setattr(const nfs_fh4 *fh, int mode, const char *owner, const char *group)
+{
+	nfs_argop4 op = {.argop = OP_SETATTR};
+
+	op.nfs_argop4_u.opsetattr.obj_attributes = attrs(mode, owner, group);
+	return on(fh, &op);
+}
+
+static nfsstat4 mkdir_in(const nfs_fh4 *in, const char *name, int mode)
+{
+	nfs_argop4 op = {.argop = OP_CREATE};
+	CREATE4args *a = &op.nfs_argop4_u.opcreate;
+
+	a->objtype.type = NF4DIR;
+	a->objname = name_of(name);
+	a->createattrs = attrs(mode, NULL, NULL);
+	return on(in, &op);
+}
+
+static nfsstat4 remove_from(const nfs_fh4 *in, const char *name)
+{
+	nfs_argop4 op = {.argop = OP_REMOVE};
+
+	op.nfs_argop4_u.opremove.target = name_of(name);
+	return on(in, &op);
+}
+
+static uint32_t access_of(const nfs_fh4 *fh)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_ACCESS}};
+	COMPOUND4res res;
+	uint32_t bits;
+
+	op[1].nfs_argop4_u.opaccess.access = 0x3f;
+	ck_assert_int_eq(run(op, 2, &res), NFS4_OK);
+	bits = res.resarray.resarray_val[2].nfs_resop4_u.opaccess.ACCESS4res_u.resok4.access;
+	nfsc_free(&res);
+	return bits;
+}
+
+static void look_up(const char *path, nfs_fh4 *fh, char *buf)
+{
+	struct why why = {.line = ""};
+	nfs_fh4 got;
+
+	ck_assert_msg(nfsc_lookup(c, path, &got, &why) == 0, "%s", why.line);
+	keep_fh(fh, buf, &got);
+}
+
+static void setup(void)
+{
+	nfs_fh4 top;
+	char top_buf[NFS4_FHSIZE];
+
+	server_start(no_squash);
+	c = server_client();
+	be(ROOT, ROOT);
+	look_up("/disk", &top, top_buf);
+	ck_assert_int_eq(mkdir_in(&top, "d", 0755), NFS4_OK);
+	look_up("/disk/d", &dir, dir_buf);
+	ck_assert_int_eq(setattr(&dir, 0755, "1000", "1000"), NFS4_OK);
+	be(ANN, ANN);
+}
+
+static void teardown(void)
+{
+	nfsc_close(c);
+	server_stop();
+}
+
+/* ---- modes ------------------------------------------------------------------------------------------------------------------------ */
+
+START_TEST(the_bits_of_owner_group_and_others_count)
+{
+	static const uint32_t staff[] = {7, STAFF, 9}, sixteen[16] = {[15] = STAFF};
+	struct file f = make("f", 0640);
+
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, NULL), NFS4_OK);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, "2000"), NFS4_OK);
+	be(ANN, ANN);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_BOTH), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_WRITE), NFS4ERR_ACCESS);
+	be(BOB, STAFF);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4_OK);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_BOTH), NFS4ERR_ACCESS);
+	/* The other groups of the credential. */
+	ck_assert_int_eq(nfsc_set_cred(c, BOB, BOB, 3, staff), 0);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4_OK);
+	ck_assert_int_eq(nfsc_set_cred(c, BOB, BOB, 16, sixteen), 0);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4_OK);
+	/* The owner's bits are the owner's, even when the group may do more. */
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&f.fh, 0060, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(nfsc_set_cred(c, ANN, STAFF, 0, NULL), 0);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	be(BOB, STAFF);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_BOTH), NFS4_OK);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_BOTH), NFS4_OK);
+}
+END_TEST
+
+START_TEST(folders_want_r_to_list_x_to_pass_and_w_to_change)
+{
+	nfs_argop4 list = {.argop = OP_READDIR}, look = {.argop = OP_LOOKUP};
+	struct file f = make("f", 0666);
+
+	list.nfs_argop4_u.opreaddir.dircount = list.nfs_argop4_u.opreaddir.maxcount = 4096;
+	look.nfs_argop4_u.oplookup.objname = name_of("f");
+	ck_assert_int_eq(setattr(&dir, 0711, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(on(&dir, &list), NFS4ERR_ACCESS);
+	ck_assert_int_eq(on(&dir, &look), NFS4_OK);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_BOTH), NFS4_OK);
+	ck_assert_int_eq(open_in(&dir, "new", OPEN4_SHARE_ACCESS_BOTH, 0644, &f), NFS4ERR_ACCESS);
+	ck_assert_int_eq(mkdir_in(&dir, "sub", 0755), NFS4ERR_ACCESS);
+	ck_assert_int_eq(remove_from(&dir, "f"), NFS4ERR_ACCESS);
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&dir, 0744, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(on(&dir, &list), NFS4_OK);
+	ck_assert_int_eq(on(&dir, &look), NFS4ERR_ACCESS);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&dir, 0733, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(mkdir_in(&dir, "sub", 0755), NFS4_OK);
+	ck_assert_int_eq(remove_from(&dir, "f"), NFS4_OK);
+}
+END_TEST
+
+START_TEST(access_says_what_may_be_done)
+{
+	struct file f = make("f", 0754);
+
+	ck_assert_uint_eq(access_of(&f.fh) & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE),
+			  ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE);
+	be(BOB, ANN);
+	ck_assert_uint_eq(access_of(&f.fh) & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE),
+			  ACCESS4_READ | ACCESS4_EXECUTE);
+	be(BOB, BOB);
+	ck_assert_uint_eq(access_of(&f.fh) & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE),
+			  ACCESS4_READ);
+	ck_assert_uint_eq(access_of(&dir) & (ACCESS4_READ | ACCESS4_LOOKUP | ACCESS4_MODIFY | ACCESS4_DELETE),
+			  ACCESS4_READ | ACCESS4_LOOKUP);
+}
+END_TEST
+
+/* A program that is only executable is read by the client to be run. */
+START_TEST(what_may_be_run_may_be_read_for_it)
+{
+	make("prog", 0711);
+	be(BOB, BOB);
+	ck_assert_int_eq(may_open("prog", OPEN4_SHARE_ACCESS_READ), NFS4_OK);
+	ck_assert_int_eq(may_open("prog", OPEN4_SHARE_ACCESS_WRITE), NFS4ERR_ACCESS);
+}
+END_TEST
+
+/* ---- owners ----------------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(new_files_belong_to_who_makes_them)
+{
+	struct file f = make("f", 0600);
+	struct nfs_attrs a = attr(&f.fh);
+
+	ck_assert_str_eq(a.owner, "1000");
+	ck_assert_str_eq(a.group, "1000");
+	/* In a set-gid folder to its group. */
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&dir, 02777, NULL, "2000"), NFS4_OK);
+	be(BOB, BOB);
+	f = make("g", 0600);
+	a = attr(&f.fh);
+	ck_assert_str_eq(a.owner, "1001");
+	ck_assert_str_eq(a.group, "2000");
+}
+END_TEST
+
+START_TEST(only_root_gives_files_away_and_owners_choose_among_their_groups)
+{
+	static const uint32_t staff[] = {STAFF};
+	struct file f = make("f", 0644);
+
+	ck_assert_int_eq(setattr(&f.fh, -1, "1001", NULL), NFS4ERR_PERM);
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, "2000"), NFS4ERR_PERM);
+	ck_assert_int_eq(nfsc_set_cred(c, ANN, ANN, 1, staff), 0);
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, "2000"), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(setattr(&f.fh, 0666, NULL, NULL), NFS4ERR_PERM);
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, "1001"), NFS4ERR_PERM);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&f.fh, -1, "1001", "7"), NFS4_OK);
+	ck_assert_str_eq(attr(&f.fh).owner, "1001");
+	ck_assert_str_eq(attr(&f.fh).group, "7");
+	ck_assert_int_eq(setattr(&f.fh, -1, "nobody in particular", NULL), NFS4ERR_BADOWNER);
+}
+END_TEST
+
+START_TEST(set_id_bits_go_when_others_write_or_the_owner_changes)
+{
+	static const char byte[] = "x";
+	nfs_argop4 op = {.argop = OP_WRITE};
+	struct file f, keep = make("f", 06777);
+	WRITE4args *w = &op.nfs_argop4_u.opwrite;
+
+	ck_assert_uint_eq(attr(&keep.fh).mode, 06777);
+	be(BOB, BOB);
+	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_WRITE, -1, &f), NFS4_OK);
+	*w = (WRITE4args){.stateid = f.sid, .stable = UNSTABLE4};
+	w->data.data_val = (char *)(uintptr_t)byte;
+	w->data.data_len = 1;
+	ck_assert_int_eq(on(&f.fh, &op), NFS4_OK);
+	close_it(&f);
+	ck_assert_uint_eq(attr(&f.fh).mode, 0777);
+	be(ANN, ANN);
+	keep = make("g", 04755);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&keep.fh, -1, "1001", NULL), NFS4_OK);
+	ck_assert_uint_eq(attr(&keep.fh).mode, 0755);
+}
+END_TEST
+
+START_TEST(in_a_sticky_folder_only_owners_remove)
+{
+	nfs_argop4 op[4] = {nfsc_putfh(&dir), {.argop = OP_SAVEFH}, nfsc_putfh(&dir), {.argop = OP_RENAME}};
+	COMPOUND4res res;
+
+	make("anns", 0666);
+	ck_assert_int_eq(setattr(&dir, 01777, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	make("bobs", 0666);
+	ck_assert_int_eq(remove_from(&dir, "anns"), NFS4ERR_PERM);
+	op[3].nfs_argop4_u.oprename.oldname = name_of("anns");
+	op[3].nfs_argop4_u.oprename.newname = name_of("mine");
+	ck_assert_int_eq(run(op, 4, &res), NFS4ERR_PERM);
+	nfsc_free(&res);
+	/* Nor by putting another in its place. */
+	op[3].nfs_argop4_u.oprename.oldname = name_of("bobs");
+	op[3].nfs_argop4_u.oprename.newname = name_of("anns");
+	ck_assert_int_eq(run(op, 4, &res), NFS4ERR_PERM);
+	nfsc_free(&res);
+	ck_assert_int_eq(remove_from(&dir, "bobs"), NFS4_OK);
+	make("bobs", 0666);
+	/* The folder's owner may. */
+	be(ANN, ANN);
+	ck_assert_int_eq(remove_from(&dir, "bobs"), NFS4_OK);
+}
+END_TEST
+
+/* A stateid stands for a check that was made when the file was opened. */
+START_TEST(an_open_file_stays_open_for_its_owner_whatever_its_mode)
+{
+	static const char byte[] = "x";
+	nfs_argop4 op = {.argop = OP_WRITE};
+	struct file f;
+	WRITE4args *w = &op.nfs_argop4_u.opwrite;
+
+	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_BOTH, 0444, &f), NFS4_OK);
+	*w = (WRITE4args){.stateid = f.sid, .stable = UNSTABLE4};
+	w->data.data_val = (char *)(uintptr_t)byte;
+	w->data.data_len = 1;
+	ck_assert_int_eq(on(&f.fh, &op), NFS4_OK);
+	close_it(&f);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_WRITE), NFS4ERR_ACCESS);
+}
+END_TEST
+
+/* ---- squashing -------------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(root_is_nobody_unless_told_otherwise)
+{
+	struct file f;
+	nfs_fh4 top;
+	char buf[NFS4_FHSIZE];
+
+	make("secret", 0600);
+	ck_assert_int_eq(setattr(&dir, 0777, NULL, NULL), NFS4_OK);
+	nfsc_close(c);
+	server_stop();
+	server_start(NULL); /* another image: root's folder */
+	c = server_client();
+	be(ROOT, ROOT);
+	look_up("/disk", &top, buf);
+	/* mke2fs gave the folder to whoever ran it, 0755. */
+	if (strcmp(attr(&top).owner, "0") == 0) {
+		ck_assert_int_eq(mkdir_in(&top, "x", 0755), NFS4ERR_ACCESS);
+		be(NOBODY, NOBODY);
+		ck_assert_int_eq(mkdir_in(&top, "x", 0755), NFS4ERR_ACCESS);
+		ck_assert_int_eq(setattr(&top, 0777, NULL, NULL), NFS4ERR_PERM);
+	}
+	dir = top;
+	ck_assert_int_eq(may_open("hello", OPEN4_SHARE_ACCESS_READ), NFS4_OK);
+	ck_assert_int_eq(open_in(&top, "new", OPEN4_SHARE_ACCESS_BOTH, 0644, &f), NFS4ERR_ACCESS);
+}
+END_TEST
+
+/* ---- other flavors ---------------------------------------------------------------------------------------------------------------- */
+
+/* RFC 5531 §9: AUTH_NONE may ask for nothing but NULL; who cannot be read is told so; nobody else notices. */
+START_TEST(other_flavors_are_refused_and_nobody_else_notices)
+{
+	uint8_t b[256], call[56];
+	int fd = raw_connect();
+	static const uint32_t words[] = {0x80000000u | 52, 7, 0, 2, 100003, 4, 1, 99, 4, 0, 0, 0, 0, 1};
+
+	for (unsigned i = 0; i < 14; i++)
+		raw_put32(call + 4 * i, words[i]);
+	raw_send(fd, call, sizeof call);
+	ck_assert_int_gt(raw_reply(fd, b, sizeof b, 5000), 16);
+	ck_assert_uint_eq(raw_get32(b), 7);
+	ck_assert_uint_eq(raw_get32(b + 8), 1);  /* MSG_DENIED */
+	ck_assert_uint_eq(raw_get32(b + 12), 1); /* AUTH_ERROR */
+	/* A credential of AUTH_SYS that is cut short. */
+	raw_put32(call + 28, 1);
+	raw_send(fd, call, sizeof call);
+	ck_assert_int_gt(raw_reply(fd, b, sizeof b, 5000), 16);
+	ck_assert_uint_eq(raw_get32(b + 8), 1);
+	ck_assert_uint_eq(raw_get32(b + 12), 1);
+	close(fd);
+	make("f", 0644);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+	Suite *s = suite_create("access");
+	TCase *t = tcase_create("access");
+	SRunner *r;
+	int failed;
+
+	(void)argc;
+	server_find(argv[0]);
+	tcase_set_timeout(t, 60);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, the_bits_of_owner_group_and_others_count);
+	tcase_add_test(t, folders_want_r_to_list_x_to_pass_and_w_to_change);
+	tcase_add_test(t, access_says_what_may_be_done);
+	tcase_add_test(t, what_may_be_run_may_be_read_for_it);
+	tcase_add_test(t, new_files_belong_to_who_makes_them);
+	tcase_add_test(t, only_root_gives_files_away_and_owners_choose_among_their_groups);
+	tcase_add_test(t, set_id_bits_go_when_others_write_or_the_owner_changes);
+	tcase_add_test(t, in_a_sticky_folder_only_owners_remove);
+	tcase_add_test(t, an_open_file_stays_open_for_its_owner_whatever_its_mode);
+	tcase_add_test(t, root_is_nobody_unless_told_otherwise);
+	tcase_add_test(t, other_flavors_are_refused_and_nobody_else_notices);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
