@@ -78,9 +78,8 @@ static void end_wait(struct waiter *wt)
 	lock_drop(&s->work_mu);
 }
 
-static void run_call(struct worker *w) REQUIRES(w->srv->work_mu)
+static void run_call(struct rpc_server *s, struct worker *w) REQUIRES(s->work_mu)
 {
-	struct rpc_server *s = w->srv;
 	struct call *k = list_first(&s->work, struct call, link);
 
 	list_del(&k->link);
@@ -94,9 +93,8 @@ static void run_call(struct worker *w) REQUIRES(w->srv->work_mu)
 	lock_take(&s->work_mu);
 }
 
-static void run_deferred(struct worker *w) REQUIRES(w->srv->work_mu)
+static void run_deferred(struct rpc_server *s, struct worker *w) REQUIRES(s->work_mu)
 {
-	struct rpc_server *s = w->srv;
 	struct deferred *d = list_first(&s->deferred, struct deferred, link);
 
 	list_del(&d->link);
@@ -109,17 +107,15 @@ static void run_deferred(struct worker *w) REQUIRES(w->srv->work_mu)
 }
 
 /* Until there is nothing to do, or enough others do it: those that waited came back. */
-static void work(struct worker *w) REQUIRES(w->srv->work_mu)
+static void work(struct rpc_server *s, struct worker *w) REQUIRES(s->work_mu)
 {
-	struct rpc_server *s = w->srv;
-
 	s->work_active++;
 	while (has_work(s) && s->work_active <= s->work_target) {
 		call_another(s);
 		if (!list_empty(&s->work))
-			run_call(w);
+			run_call(s, w);
 		else
-			run_deferred(w);
+			run_deferred(s, w);
 	}
 	s->work_active--;
 	lock_drop(&s->work_mu);
@@ -135,7 +131,7 @@ static void *worker_main(void *arg)
 	lock_take(&s->work_mu);
 	for (;;) {
 		if (has_work(s) && s->work_active < s->work_target) {
-			work(w);
+			work(s, w);
 			continue;
 		}
 		if (s->work_stop && !has_work(s))
