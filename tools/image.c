@@ -22,6 +22,11 @@ const struct option image_options[] = {
 	{"parent-dir", required_argument, NULL, 'D'},
 	{"force-parent", no_argument, NULL, 'F'},
 	{"unsafe", no_argument, NULL, 'u'},
+	{"repair", no_argument, NULL, 'R'},
+	{"creator", required_argument, NULL, 'C'},
+	{"uuid", required_argument, NULL, 'U'},
+	{"geometry", required_argument, NULL, 'G'},
+	{"timestamp", required_argument, NULL, 'T'},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
@@ -116,10 +121,16 @@ void image_temp_done(const char *name)
 
 int cmd_image(int argc, char **argv)
 {
-	static const char help[] = "create|info|convert|chain|commit|rebase …\n\n"
+	static const char help[] = "COMMAND …\n\n"
 				   "  create   a new image: empty, with the files of a folder, or over a parent\n"
 				   "  info     what an image is and what is in it\n"
+				   "  check    everything that can be wrong with it, and repair what can be\n"
 				   "  convert  between raw, fixed and dynamic; of a child, with what its parents hold\n"
+				   "  compare  do two disks hold the same?\n"
+				   "  map      which ranges hold data, and where\n"
+				   "  resize   a larger or a smaller disk\n"
+				   "  compact  give back the space of what holds only zeros\n"
+				   "  set      creator, UUID, geometry, time\n"
 				   "  chain    is every parent of an image there, and the one it was made over?\n"
 				   "  commit   what a child holds goes into its parent\n"
 				   "  rebase   give a child another parent\n\n"
@@ -127,8 +138,12 @@ int cmd_image(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} commands[] = {{"create", image_create}, {"info", image_info},     {"convert", image_convert},
-			{"chain", image_chain},   {"commit", image_commit}, {"rebase", image_rebase}};
+	} commands[] = {
+		{"create", image_create},   {"info", image_info},       {"check", image_check},
+		{"convert", image_convert}, {"compare", image_compare}, {"map", image_map},
+		{"resize", image_resize},   {"compact", image_compact}, {"set", image_set},
+		{"chain", image_chain},     {"commit", image_commit},   {"rebase", image_rebase},
+	};
 
 	if (argc > 1)
 		for (size_t i = 0; i < ARRAY_LEN(commands); i++)

@@ -17,6 +17,12 @@ int image_convert(int argc, char **argv);
 int image_commit(int argc, char **argv);
 int image_rebase(int argc, char **argv);
 int image_chain(int argc, char **argv);
+int image_check(int argc, char **argv);
+int image_map(int argc, char **argv);
+int image_compare(int argc, char **argv);
+int image_set(int argc, char **argv);
+int image_resize(int argc, char **argv);
+int image_compact(int argc, char **argv);
 
 /* What was said about where parents are. */
 struct image_parents {
@@ -46,6 +52,14 @@ struct image_side {
 	struct hio *raw;
 	uint64_t size; /* bytes */
 };
+
+/* An image if it is one, else a raw disk. Released by image_side_close(). */
+int image_side_open(const char *path, const struct image_parents *p, unsigned flags, struct image_side *s,
+		    struct why *why);
+void image_side_close(struct image_side *s);
+/* As vhd_next_data() and vhd_read(). */
+int image_side_next(const struct image_side *s, uint64_t off, uint64_t *data, uint64_t *end);
+int image_side_read(const struct image_side *s, void *buf, uint64_t len, uint64_t off);
 
 /**
  * image_copy() - the content of a disk

@@ -9,10 +9,11 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 
-/* An image if it is one, else a raw disk. */
-static int open_source(const char *path, const struct image_parents *p, struct image_side *s, struct why *why)
+int image_side_open(const char *path, const struct image_parents *p, unsigned flags, struct image_side *s,
+		    struct why *why)
 {
-	const struct vhd_open_opts oo = image_open_opts(p, VHD_OPEN_CACHED);
+	const struct vhd_open_opts oo = image_open_opts(p, flags);
+	unsigned raw = (flags & VHD_OPEN_CACHED ? HIO_CACHED : 0) | (flags & VHD_OPEN_NOLOCK ? 0 : HIO_LOCK);
 	int err = vhd_open(&s->vhd, path, &oo, why);
 	int64_t n;
 
@@ -21,11 +22,18 @@ static int open_source(const char *path, const struct image_parents *p, struct i
 		return 0;
 	}
 	/* -EINVAL is "no VHD"; what is damaged is not taken for something else. */
-	if (err != -EINVAL || (err = hio_open(&s->raw, path, HIO_CACHED | HIO_LOCK, why)) < 0)
+	if (err != -EINVAL || (err = hio_open(&s->raw, path, raw, why)) < 0)
 		return err;
 	n = hio_size(s->raw);
 	s->size = n > 0 ? round_up_u64((uint64_t)n, 512) : 0; /* a disk has whole sectors */
 	return s->size ? 0 : why_set(why, -EINVAL, "%s: empty", path);
+}
+
+void image_side_close(struct image_side *s)
+{
+	vhd_close(s->vhd);
+	hio_close(s->raw);
+	*s = (struct image_side){.size = 0};
 }
 
 static int make_target(const char *tmp, enum vhd_type type, const struct image_side *from, struct image_side *to,
@@ -119,13 +127,12 @@ int image_convert(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
 		if (strcmp(to, kinds[i].name) != 0)
 			continue;
-		err = open_source(argv[optind], &parents, &s, &why);
+		err = image_side_open(argv[optind], &parents, VHD_OPEN_CACHED, &s, &why);
 		if (!err)
 			err = convert(&s, argv[optind + 1], kinds[i].type, &why);
 		if (!err && kinds[i].type && s.vhd)
 			note_geometry(argv[optind + 1], s.size);
-		vhd_close(s.vhd);
-		hio_close(s.raw);
+		image_side_close(&s);
 		return err ? image_complain(&why, err) : TOOL_OK;
 	}
 	fprintf(stderr, "vhdnfs: --to \"%s\": expected raw, fixed or dynamic\n", to);

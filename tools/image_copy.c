@@ -44,12 +44,12 @@ static bool all_zero(const uint8_t *p, size_t n)
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------------- */
 
-static int next_data(const struct image_side *s, uint64_t off, uint64_t *data, uint64_t *end)
+int image_side_next(const struct image_side *s, uint64_t off, uint64_t *data, uint64_t *end)
 {
 	return s->raw ? hio_next_data(s->raw, off, data, end) : vhd_next_data(s->vhd, off, data, end);
 }
 
-static int read_side(const struct image_side *s, void *buf, uint64_t len, uint64_t off)
+int image_side_read(const struct image_side *s, void *buf, uint64_t len, uint64_t off)
 {
 	return s->raw ? hio_read(s->raw, buf, len, off) : vhd_read(s->vhd, buf, len, off);
 }
@@ -81,7 +81,7 @@ static int read_all(struct copy *c)
 
 	for (uint64_t at = 0; at < s->size;) {
 		uint64_t data, end;
-		int err = next_data(s, at, &data, &end);
+		int err = image_side_next(s, at, &data, &end);
 
 		if (err)
 			return err;
@@ -94,7 +94,7 @@ static int read_all(struct copy *c)
 				return 0;
 			p->off = at;
 			p->len = min_u64(end - at, PIECE - at % PIECE);
-			if ((err = read_side(s, p->buf, p->len, at)) < 0)
+			if ((err = image_side_read(s, p->buf, p->len, at)) < 0)
 				return err;
 			at += p->len;
 			filled(c);

@@ -141,7 +141,9 @@ static const struct {
 	{{.type = VHD_DYNAMIC, .size = 0}, "size 0"},
 	{{.type = VHD_DYNAMIC, .size = VHD_MAX_SIZE + 512}, "2040 GiB"},
 	{{.type = VHD_FIXED, .size = UINT64_MAX}, "2040 GiB"},
-	{{.type = VHD_DIFF, .size = MIB}, "expected fixed or dynamic"},
+	{{.type = (enum vhd_type)5, .size = MIB}, "expected fixed, dynamic or differencing"},
+	{{.type = VHD_DIFF}, "has a parent"},
+	{{.type = VHD_FIXED, .size = MIB, .parent = "x"}, "has a parent"},
 	{{.type = VHD_DYNAMIC, .size = MIB, .block_size = 3 << 20}, "block size"},
 	{{.type = VHD_DYNAMIC, .size = MIB, .block_size = 256}, "block size"},
 };

@@ -115,7 +115,7 @@ static int reserve_pending(struct vhd *v) REQUIRES(v->mu)
 }
 
 /* Rules 1 to 3 up to the place: where a new block's data goes. */
-static int take_place(struct vhd *v, uint64_t *data)
+int vhd_take_place(struct vhd *v, uint64_t *data)
 {
 	uint64_t from, after = 0, stale = 0;
 	int err;
@@ -155,7 +155,7 @@ static int allocate(struct vhd *v, uint32_t block)
 	int err;
 
 	/* What fails in here leaves space unused at worst: rule 3 keeps it from being seen. */
-	if ((err = take_place(v, &data)) < 0)
+	if ((err = vhd_take_place(v, &data)) < 0)
 		return err;
 	if (v->type != VHD_DIFF)
 		atomic_fetch_or(&v->state[block], BLOCK_FULL);
@@ -239,7 +239,7 @@ static int write_sectors(struct vhd *v, uint32_t first, uint32_t last)
 }
 
 /* The table's sectors that hold these blocks (sorted), neighbours together. */
-static int write_entries(struct vhd *v, const uint32_t *block, uint32_t n)
+int vhd_write_entries(struct vhd *v, const uint32_t *block, uint32_t n)
 {
 	const uint32_t per = VHD_SECTOR / 4, most = 2048;
 	int err = 0;
@@ -298,7 +298,8 @@ static int flush_dynamic(struct vhd *v)
 	for (uint32_t i = 0; i < n; i++)
 		atomic_fetch_or(&v->state[block[i]], BLOCK_ON_DISK);
 	qsort(block, n, sizeof *block, by_number);
-	if ((err = write_entries(v, block, n)) < 0 || (err = vhd_bitmap_write(v, maps)) < 0 || (err = sync_file(v)) < 0)
+	if ((err = vhd_write_entries(v, block, n)) < 0 || (err = vhd_bitmap_write(v, maps)) < 0 ||
+	    (err = sync_file(v)) < 0)
 		goto out;
 	if (n)
 		end_flush(v, n);

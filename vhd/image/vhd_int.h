@@ -187,6 +187,10 @@ void vhd_bitmap_free_all(struct vhd *v);
 /* ---- alloc.c ---- */
 /* The block has a place; what was never written in it reads as zeros. */
 int vhd_block_ready(struct vhd *v, uint32_t block);
+/* A new place behind everything else; *data: where its data goes, its bitmap just before. */
+int vhd_take_place(struct vhd *v, uint64_t *data);
+/* The table's sectors that hold these blocks (ascending), with what bat[] says of those that are ON_DISK. */
+int vhd_write_entries(struct vhd *v, const uint32_t *block, uint32_t n);
 /* Put the tail footer behind the last block and cut the file there. */
 int vhd_trim_tail(struct vhd *v);
 

@@ -99,6 +99,23 @@ static void ask(blkid_probe pr, const char *key, char *to, size_t cap)
 			*to = '?';
 }
 
+/* What an ext2, ext3 or ext4 takes, from its superblock ("Disk layout": s_blocks_count, s_log_block_size). 0: it is none. */
+static uint64_t ext_len(int fd)
+{
+	uint8_t sb[1024];
+	le32 lo, shift, hi, incompat;
+	uint64_t blocks, len;
+
+	if (pread(fd, sb, sizeof sb, 1024) != sizeof sb || sb[56] != 0x53 || sb[57] != 0xef)
+		return 0;
+	memcpy(&lo, sb + 4, 4);
+	memcpy(&shift, sb + 24, 4);
+	memcpy(&incompat, sb + 96, 4);
+	memcpy(&hi, sb + 0x150, 4);
+	blocks = le32_get(lo) | (le32_get(incompat) & 0x80 ? (uint64_t)le32_get(hi) << 32 : 0); /* 64bit */
+	return le32_get(shift) <= 6 && mul_ok(blocks, UINT64_C(1024) << le32_get(shift), &len) ? len : 0;
+}
+
 /* 1: something is there. */
 static int probe(struct vhd *v, struct vol_part *p)
 {
@@ -124,6 +141,7 @@ static int probe(struct vhd *v, struct vol_part *p)
 			ask(pr, "TYPE", p->fstype, sizeof p->fstype);
 			ask(pr, "LABEL", p->label, sizeof p->label);
 			ask(pr, "UUID", uuid, sizeof uuid);
+			p->fs_len = strncmp(p->fstype, "ext", 3) == 0 ? ext_len(fd) : 0;
 			if (uuid_parse(uuid, p->uuid) < 0)
 				uuid_clear(p->uuid);
 			found = p->fstype[0] != '\0';

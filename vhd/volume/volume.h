@@ -22,7 +22,8 @@ struct vol_part {
 	uint64_t len;    /* bytes, > 0, inside the disk */
 	char fstype[16]; /* libblkid's name: "ext4", "ntfs", "vfat", …; "" when it knows none */
 	char label[64];
-	uuid_t uuid; /* of the file system, zero when it has none */
+	uuid_t uuid;     /* of the file system, zero when it has none */
+	uint64_t fs_len; /* bytes that the file system takes; 0: it does not say */
 };
 
 struct vol_list {

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image_modify.c - vhdnfs image set, resize, compact: an image changed in place, or replaced at once */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tools/image.h"
+#include "tools/tool.h"
+#include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/base/size.h"
+#include "vhd/image/modify.h"
+#include "vhd/volume/volume.h"
+
+/* ---- set -------------------------------------------------------------------------------------------------------------------- */
+
+static bool take_geometry(const char *text, struct vhd_fields *f)
+{
+	unsigned c, h, s;
+	char end;
+
+	if (sscanf(text, "%u/%u/%u%c", &c, &h, &s, &end) != 3 || c > 65535 || !h || h > 255 || !s || s > 255)
+		return false;
+	f->cylinders = (uint16_t)c;
+	f->heads = (uint8_t)h;
+	f->sectors = (uint8_t)s;
+	return f->set_geometry = true;
+}
+
+static bool take_field(int opt, const char *text, struct vhd_fields *f)
+{
+	char *end;
+
+	switch (opt) {
+	case 'C':
+		memset(f->creator, ' ', sizeof f->creator);
+		memcpy(f->creator, text, strnlen(text, sizeof f->creator));
+		f->set_creator = strlen(text) <= sizeof f->creator && *text;
+		return f->set_creator;
+	case 'U':
+		if (strcmp(text, "new") == 0)
+			uuid_generate(f->uuid);
+		else if (uuid_parse(text, f->uuid) < 0)
+			return false;
+		return f->set_uuid = true;
+	case 'G':
+		return take_geometry(text, f);
+	case 'T':
+		f->time = strcmp(text, "now") == 0 ? time(NULL) : strtoll(text, &end, 10);
+		return f->set_time = strcmp(text, "now") == 0 || (*text && !*end && f->time >= 946684800);
+	default:
+		return false;
+	}
+}
+
+int image_set(int argc, char **argv)
+{
+	static const char help[] =
+		"set [OPTION]… FILE\n\n"
+		"  --creator TEXT      up to four characters, such as \"vpc \" or win; some programs go by the "
+		"geometry or by the\n"
+		"                      size depending on it\n"
+		"  --uuid UUID|new     children of the image look for the old one\n"
+		"  --geometry C/H/S    cylinders, heads, sectors per track; not more than the disk holds\n"
+		"  --timestamp SECONDS|now  when it was made, since 1970";
+	struct vhd_fields f = {.set_creator = false};
+	struct why why = {.line = ""};
+	int opt, err;
+
+	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
+		if (opt == 'h' || !strchr("CUGT", opt))
+			return image_usage(opt == 'h' ? stdout : stderr, help);
+		if (!take_field(opt, optarg, &f)) {
+			fprintf(stderr, "vhdnfs: \"%s\" is not understood; see \"vhdnfs image set --help\"\n", optarg);
+			return TOOL_USAGE;
+		}
+	}
+	if (argc - optind != 1 || !(f.set_creator || f.set_uuid || f.set_geometry || f.set_time))
+		return image_usage(stderr, help);
+	err = vhd_set_fields(argv[optind], &f, &why);
+	return err ? image_complain(&why, err) : TOOL_OK;
+}
+
+/* ---- resize ----------------------------------------------------------------------------------------------------------------- */
+
+/* Zeros may belong to a file system all the same. */
+static int check_volumes(const char *path, uint64_t size, struct why *why)
+{
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_CACHED | VHD_OPEN_NOLOCK};
+	AUTO(vhd_closep) struct vhd *v = NULL;
+	AUTO(freep) struct vol_list *l = NULL;
+	int err = vhd_open(&v, path, &oo, why);
+
+	if (err || size >= vhd_size(v))
+		return err;
+	l = calloc(1, sizeof *l);
+	if (!l)
+		return -ENOMEM;
+	if ((err = vol_scan(v, l, why)) < 0)
+		return err;
+	for (unsigned i = 0; i < l->n; i++) {
+		const struct vol_part *p = &l->part[i];
+		uint64_t len = p->fs_len && p->fs_len < p->len ? p->fs_len : p->len;
+
+		if (p->fstype[0] && p->start + len > size)
+			return why_set(why, -ENOTEMPTY,
+				       "%s: the %s in it reaches to byte %llu; make it smaller first, or say --unsafe",
+				       path, p->fstype, (unsigned long long)(p->start + len));
+	}
+	return 0;
+}
+
+int image_resize(int argc, char **argv)
+{
+	static const char help[] =
+		"resize --size SIZE [--exact] [--unsafe] FILE\n\n"
+		"The disk becomes larger, or smaller where nothing but zeros is cut off. What is inside, partitions\n"
+		"and file systems, is not changed.\n\n"
+		"  --exact   keep the size; by default it is rounded up so that all programs agree on it\n"
+		"  --unsafe  cut off zeros that a file system counts as its own";
+	struct why why = {.line = ""};
+	uint64_t size = 0;
+	bool exact = false, unsafe = false;
+	int opt, err = 0;
+
+	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
+		if (opt == 'e')
+			exact = true;
+		else if (opt == 'u')
+			unsafe = true;
+		else if (opt != 's' || size_parse(optarg, &size) < 0)
+			return image_usage(opt == 'h' ? stdout : stderr, help);
+	}
+	if (argc - optind != 1 || !size)
+		return image_usage(stderr, help);
+	if (!unsafe)
+		err = check_volumes(argv[optind], size, &why);
+	if (!err)
+		err = vhd_resize(argv[optind], size, exact, &why);
+	return err ? image_complain(&why, err) : TOOL_OK;
+}
+
+/* ---- compact ---------------------------------------------------------------------------------------------------------------- */
+
+/* A copy without the zeros takes the image's place. It keeps its UUID: children find it, but for the time of its last change. */
+static int compact(const char *path, struct why *why)
+{
+	struct image_side from = {.vhd = NULL}, to = {.vhd = NULL};
+	const struct vhd_open_opts ro = {.flags = VHD_OPEN_WRITE}, wo = {.flags = VHD_OPEN_WRITE};
+	struct vhd_create_opts co = {.type = VHD_DYNAMIC, .exact = true};
+	struct vhd_info i;
+	const char *tmp;
+	int err, closed;
+
+	/* For writing: nobody else may have it open. */
+	if ((err = vhd_open(&from.vhd, path, &ro, why)) < 0)
+		return err;
+	vhd_info(from.vhd, &i);
+	if (i.type != VHD_DYNAMIC) {
+		vhd_close(from.vhd);
+		return why_set(why, -EINVAL, "%s: only dynamic images can be compacted", path);
+	}
+	from.size = to.size = co.size = i.size;
+	co.block_size = i.block_size;
+	uuid_copy(co.uuid, i.uuid);
+	if (!(tmp = image_temp(path, "tmp"))) {
+		vhd_close(from.vhd);
+		return -ENOMEM;
+	}
+	err = vhd_create(tmp, &co, why);
+	if (!err)
+		err = vhd_open(&to.vhd, tmp, &wo, why);
+	if (!err)
+		err = image_copy(&from, &to, "compact", why);
+	closed = vhd_close(to.vhd);
+	if (!err && closed)
+		err = why_set(why, closed, "%s: %s", tmp, strerror(-closed));
+	vhd_close(from.vhd);
+	if (!err)
+		err = hio_replace(tmp, path, why);
+	image_temp_done(tmp);
+	return err;
+}
+
+int image_compact(int argc, char **argv)
+{
+	static const char help[] =
+		"compact FILE\n\n"
+		"Blocks of a dynamic image that hold only zeros are given back. The image is written anew beside\n"
+		"itself, and replaced at once when that is done.";
+	struct why why = {.line = ""};
+	int opt, err;
+
+	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1)
+		return image_usage(opt == 'h' ? stdout : stderr, help);
+	if (argc - optind != 1)
+		return image_usage(stderr, help);
+	err = compact(argv[optind], &why);
+	return err ? image_complain(&why, err) : TOOL_OK;
+}
