@@ -17,6 +17,7 @@
 #include "tests/unit/image_fixture.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/image/modify.h"
 #include "vhd/io/hio.h"
 
 #define DISK (4 * MIB)
@@ -272,52 +273,152 @@ static void setup(void)
 	fx_setup();
 }
 
-/* design.md §8, alloc.c rules 2 to 5 */
-START_TEST(a_cut_at_any_operation_leaves_an_image_with_every_promise_kept)
+static void free_events(void)
 {
-	AUTO(freep) uint32_t *first = calloc(SECTORS, sizeof *first);
-	struct disk stable, now = {.b = calloc(1, FILE_ROOM)};
+	for (unsigned i = 0; i < nevents; i++)
+		free(events[i].data);
+	free(events);
+	events = NULL;
+	nevents = room = 0;
+}
+
+/* The image as every cut of the recorded operations leaves it; @stable: as it was before them, freed here. */
+static void each_cut(struct disk *stable, void (*check)(unsigned cut, const void *arg), const void *arg)
+{
+	struct disk now = {.b = calloc(1, FILE_ROOM)};
 	unsigned synced = 0;
+
+	ck_assert_ptr_nonnull(now.b);
+	for (unsigned cut = 0; cut <= nevents; cut++) {
+		/* Everything before a sync that returned is on the disk. */
+		if (cut && events[cut - 1].ev == HIO_EV_FLUSH)
+			for (; synced < cut; synced++)
+				apply(stable, &events[synced], 100);
+		memcpy(now.b, stable->b, max_u64(stable->size, now.size));
+		now.size = stable->size;
+		for (unsigned i = synced; i < cut; i++)
+			apply(&now, &events[i], (unsigned)(cut % 4) * 30);
+		store(&now);
+		check(cut, arg);
+		memset(now.b, 0, now.size);
+	}
+	free_events();
+	free(stable->b);
+	free(now.b);
+}
+
+static void promises_kept(unsigned cut, const void *first)
+{
+	struct vhd *v = fx_open(VHD_OPEN_WRITE);
+
+	check_promises(v, cut, first);
+	if (cut % 16 == 0)
+		goes_on(v);
+	else
+		fx_close(v);
+}
+
+static void work_and_cut(const uint32_t *first)
+{
+	struct disk stable;
 	struct vhd *v;
 
-	ck_assert(first && now.b);
-	for (int i = 0; i < _i; i++)
-		fx_rnd(1000); /* another course of things */
-	nevents = 0;
-	fx_make(VHD_DYNAMIC, DISK, BLOCK);
-	if (_i % 2)
-		partial_image(first);
 	load(&stable);
 	hio_set_default_hook(record, NULL);
 	v = fx_open(VHD_OPEN_WRITE);
 	work(v);
 	fx_close(v);
 	hio_set_default_hook(NULL, NULL);
-	for (unsigned cut = 0; cut <= nevents; cut++) {
-		/* Everything before a sync that returned is on the disk. */
-		if (cut && events[cut - 1].ev == HIO_EV_FLUSH)
-			for (; synced < cut; synced++)
-				apply(&stable, &events[synced], 100);
-		memcpy(now.b, stable.b, max_u64(stable.size, now.size));
-		now.size = stable.size;
-		for (unsigned i = synced; i < cut; i++)
-			apply(&now, &events[i], (unsigned)(cut % 4) * 30);
-		store(&now);
-		v = fx_open(VHD_OPEN_WRITE);
-		check_promises(v, cut, first);
-		if (cut % 16 == 0)
-			goes_on(v);
-		else
-			fx_close(v);
-		memset(now.b, 0, now.size);
+	each_cut(&stable, promises_kept, first);
+}
+
+/* design.md §8, alloc.c rules 2 to 5 */
+START_TEST(a_cut_at_any_operation_leaves_an_image_with_every_promise_kept)
+{
+	AUTO(freep) uint32_t *first = calloc(SECTORS, sizeof *first);
+
+	ck_assert_ptr_nonnull(first);
+	for (int i = 0; i < _i; i++)
+		fx_rnd(1000); /* another course of things */
+	fx_make(VHD_DYNAMIC, DISK, BLOCK);
+	if (_i % 2)
+		partial_image(first);
+	work_and_cut(first);
+}
+END_TEST
+
+/* The same over a parent: what a child lost is what the parent holds, never zeros and never garbage. */
+START_TEST(a_cut_in_a_child_shows_its_parent)
+{
+	AUTO(freep) uint32_t *first = calloc(SECTORS, sizeof *first);
+	AUTO(freep) uint8_t *b = malloc(DISK);
+	char base[110], child[96];
+	struct vhd_create_opts o = {.type = VHD_DIFF, .parent = base, .block_size = BLOCK};
+	struct vhd *v;
+
+	ck_assert(first && b);
+	for (int i = 0; i < _i; i++)
+		fx_rnd(1000);
+	snprintf(base, sizeof base, "%s/base.vhd", fx_dir);
+	memcpy(child, fx_path, sizeof child);
+	snprintf(fx_path, sizeof fx_path, "%.90s", base);
+	fx_make(_i % 2 ? VHD_FIXED : VHD_DYNAMIC, DISK, 0);
+	v = fx_open(VHD_OPEN_WRITE);
+	for (uint64_t s = 0; s < SECTORS; s++) {
+		first[s] = s % 5 ? 900 : 0;
+		memset(b + s * 512, 0, 512);
+		if (first[s])
+			stamp(b + s * 512, s, first[s]);
 	}
-	for (unsigned i = 0; i < nevents; i++)
-		free(events[i].data);
-	free(events);
-	events = NULL;
-	room = 0;
-	free(stable.b);
-	free(now.b);
+	ck_assert_int_eq(vhd_write(v, b, DISK, 0), 0);
+	fx_close(v);
+	memcpy(fx_path, child, sizeof child);
+	ck_assert_msg(vhd_create(fx_path, &o, &fx_why) == 0, "%s", fx_why.line);
+	work_and_cut(first);
+}
+END_TEST
+
+struct resized {
+	uint64_t from, to;
+	const uint8_t *content; /* of the smaller of both */
+};
+
+static void one_size_or_the_other(unsigned cut, const void *arg)
+{
+	const struct resized *r = arg;
+	struct vhd *v = fx_open(VHD_OPEN_WRITE);
+	uint64_t n = min_u64(r->from, r->to), size = vhd_size(v);
+	AUTO(freep) uint8_t *b = malloc(n);
+
+	ck_assert_msg(size == r->from || size == r->to, "cut %u: %llu bytes", cut, (unsigned long long)size);
+	ck_assert_int_eq(vhd_read(v, b, n, 0), 0);
+	ck_assert_msg(memcmp(b, r->content, n) == 0, "cut %u: content changed", cut);
+	fx_close(v);
+}
+
+/* modify.c: blocks are moved out of the table's way, or the footer. */
+START_TEST(a_cut_while_the_size_changes_leaves_the_old_or_the_new)
+{
+	static const uint64_t to[] = {DISK + 3 * BLOCK, 4000 * (uint64_t)BLOCK, DISK - 2 * BLOCK,
+				      4000 * (uint64_t)BLOCK};
+	AUTO(freep) uint8_t *b = calloc(1, DISK);
+	struct disk stable;
+	struct resized r = {.from = DISK, .to = to[_i], .content = b};
+	const struct vhd_create_opts o = {.type = VHD_DYNAMIC, .size = DISK, .block_size = BLOCK, .exact = true};
+	struct vhd *v;
+
+	ck_assert_int_eq(vhd_create(fx_path, &o, &fx_why), 0);
+	v = fx_open(VHD_OPEN_WRITE);
+	for (uint64_t s = 0; s < SECTORS - 4 * BLOCK / 512 && _i < 3; s += 3) {
+		stamp(b + s * 512, s, 7);
+		ck_assert_int_eq(vhd_write(v, b + s * 512, 512, s * 512), 0);
+	}
+	fx_close(v);
+	load(&stable);
+	hio_set_default_hook(record, NULL);
+	ck_assert_msg(vhd_resize(fx_path, r.to, true, &fx_why) == 0, "%s", fx_why.line);
+	hio_set_default_hook(NULL, NULL);
+	each_cut(&stable, one_size_or_the_other, &r);
 }
 END_TEST
 
@@ -329,6 +430,8 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_checked_fixture(t, setup, fx_teardown);
 	tcase_add_loop_test(t, a_cut_at_any_operation_leaves_an_image_with_every_promise_kept, 0, 4);
+	tcase_add_loop_test(t, a_cut_in_a_child_shows_its_parent, 0, 4);
+	tcase_add_loop_test(t, a_cut_while_the_size_changes_leaves_the_old_or_the_new, 0, 4);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }
