@@ -23,6 +23,8 @@ const struct option image_options[] = {
 	{"force-parent", no_argument, NULL, 'F'},
 	{"unsafe", no_argument, NULL, 'u'},
 	{"repair", no_argument, NULL, 'R'},
+	{"azure", no_argument, NULL, 'A'},
+	{"size-from", required_argument, NULL, 'S'},
 	{"creator", required_argument, NULL, 'C'},
 	{"uuid", required_argument, NULL, 'U'},
 	{"geometry", required_argument, NULL, 'G'},
@@ -56,6 +58,14 @@ bool image_parent_option(struct image_parents *p, int opt)
 	case 'F':
 		p->force = true;
 		return true;
+	case 'S':
+		if (strcmp(optarg, "chs") == 0)
+			p->size_from = VHD_SIZE_CHS;
+		else if (strcmp(optarg, "current") == 0)
+			p->size_from = VHD_SIZE_CURRENT;
+		else
+			return strcmp(optarg, "auto") == 0;
+		return true;
 	default:
 		return false;
 	}
@@ -63,8 +73,11 @@ bool image_parent_option(struct image_parents *p, int opt)
 
 struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned flags)
 {
-	return (struct vhd_open_opts){
-		.flags = flags, .parent = p->parent, .parent_dirs = p->ndirs ? p->dir : NULL, .force_parent = p->force};
+	return (struct vhd_open_opts){.flags = flags,
+				      .size_from = p->size_from,
+				      .parent = p->parent,
+				      .parent_dirs = p->ndirs ? p->dir : NULL,
+				      .force_parent = p->force};
 }
 
 /* ---- temporary files ------------------------------------------------------------------------------------------------------- */
@@ -132,6 +145,7 @@ int cmd_image(int argc, char **argv)
 				   "  compact  give back the space of what holds only zeros\n"
 				   "  set      creator, UUID, geometry, time\n"
 				   "  chain    is every parent of an image there, and the one it was made over?\n"
+				   "  flatten  a child becomes an image that needs no parent\n"
 				   "  commit   what a child holds goes into its parent\n"
 				   "  rebase   give a child another parent\n\n"
 				   "\"vhdnfs image COMMAND --help\" says more.";
@@ -142,7 +156,8 @@ int cmd_image(int argc, char **argv)
 		{"create", image_create},   {"info", image_info},       {"check", image_check},
 		{"convert", image_convert}, {"compare", image_compare}, {"map", image_map},
 		{"resize", image_resize},   {"compact", image_compact}, {"set", image_set},
-		{"chain", image_chain},     {"commit", image_commit},   {"rebase", image_rebase},
+		{"chain", image_chain},     {"commit", image_commit},   {"flatten", image_flatten},
+		{"rebase", image_rebase},
 	};
 
 	if (argc > 1)

@@ -23,6 +23,7 @@ int image_compare(int argc, char **argv);
 int image_set(int argc, char **argv);
 int image_resize(int argc, char **argv);
 int image_compact(int argc, char **argv);
+int image_flatten(int argc, char **argv);
 
 /* What was said about where parents are. */
 struct image_parents {
@@ -30,14 +31,16 @@ struct image_parents {
 	const char *dir[9]; /* NULL at the end */
 	unsigned ndirs;
 	bool force;
+	enum vhd_size_from size_from;
 };
-/* True: it was one of --parent, --parent-dir, --force-parent. */
+/* True: it was one of --parent, --parent-dir, --force-parent, --size-from. */
 bool image_parent_option(struct image_parents *p, int opt);
 struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned flags);
 #define IMAGE_PARENT_HELP                                                                                              \
 	"  --parent FILE     where the parent of a differencing image is, whatever it says itself\n"                   \
 	"  --parent-dir DIR  parents are looked for below this folder (its own, unless given; repeatable)\n"           \
-	"  --force-parent    take a parent that was changed since"
+	"  --force-parent    take a parent that was changed since\n"                                                   \
+	"  --size-from HOW   chs, current, or auto: by who made it"
 
 extern const struct option image_options[]; /* of all of them; each takes the letters it knows */
 

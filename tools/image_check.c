@@ -69,16 +69,37 @@ static int check_once(const char *path, bool json, struct vhd_check_result *c, s
 	return err;
 }
 
+/* What Azure asks of an image that is uploaded. */
+static int check_azure(const char *path, struct why *why)
+{
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO};
+	struct vhd_info i;
+	struct vhd *v;
+	int err = vhd_open(&v, path, &oo, why);
+
+	if (err)
+		return err;
+	vhd_info(v, &i);
+	vhd_close(v);
+	if (i.type != VHD_FIXED)
+		return why_set(why, -EINVAL, "%s: Azure takes only fixed images", path);
+	if (i.size_current % (1u << 20))
+		return why_set(why, -EINVAL, "%s: Azure takes only whole MiB, not %llu bytes", path,
+			       (ull)i.size_current);
+	return 0;
+}
+
 int image_check(int argc, char **argv)
 {
 	static const char help[] =
-		"check [--repair] [--json] FILE\n\n"
+		"check [--repair] [--azure] [--json] FILE\n\n"
 		"Looks at every structure of the image, not at what is on the disk. Exit status 0: nothing wrong;\n"
 		"1: errors; 3: only warnings and unused space.\n\n"
 		"  --repair  afterwards put right what can be: damaged copies of the footer, unused space at the end.\n"
-		"            Not while there are errors that could only be guessed at";
+		"            Not while there are errors that could only be guessed at\n"
+		"  --azure   would Azure take it? Fixed, whole MiB";
 	struct vhd_check_result c;
-	bool json = false, repair = false;
+	bool json = false, repair = false, azure = false;
 	struct why why = {.line = ""};
 	int opt, err;
 
@@ -87,6 +108,8 @@ int image_check(int argc, char **argv)
 			json = true;
 		else if (opt == 'R')
 			repair = true;
+		else if (opt == 'A')
+			azure = true;
 		else
 			return image_usage(opt == 'h' ? stdout : stderr, help);
 	}
@@ -98,6 +121,8 @@ int image_check(int argc, char **argv)
 		if ((err = vhd_repair(argv[optind], &why)) == 0)
 			err = check_once(argv[optind], json, &c, &why);
 	}
+	if (!err && azure)
+		err = check_azure(argv[optind], &why);
 	if (err)
 		return image_complain(&why, err);
 	return c.errors ? TOOL_FAILED : c.warnings || c.leaks ? CHECK_HARMLESS : TOOL_OK;

@@ -29,6 +29,7 @@ struct create {
 	struct vhd_create_opts o;
 	const char *fs, *from;
 	uint64_t inodes; /* that the folder needs */
+	bool azure;
 };
 
 /* ---- how large ------------------------------------------------------------------------------------------------------------- */
@@ -226,6 +227,8 @@ static int create(const char *path, struct create *c, struct why *why)
 		return why_set(why, -EEXIST, "%s: exists already; it is not replaced", path);
 	if (c->from && (err = measure(c, why)) < 0)
 		return err;
+	if (c->azure)
+		c->o.size = round_up_u64(c->o.size, 1u << 20);
 	if (c->o.size > VHD_MAX_SIZE)
 		return why_set(why, -EFBIG, "%s: size %llu: a VHD has at most 2040 GiB", path,
 			       (unsigned long long)c->o.size);
@@ -255,6 +258,10 @@ static bool parse_option(struct create *c, int opt)
 		return true;
 	case 'e':
 		c->o.exact = true;
+		return true;
+	case 'A':
+		c->azure = c->o.exact = true;
+		c->o.type = VHD_FIXED;
 		return true;
 	case 'p':
 		c->o.parent = optarg;
@@ -286,13 +293,14 @@ static void told(const char *path, const struct create *c)
 int image_create(int argc, char **argv)
 {
 	static const char help[] =
-		"create [--fixed] [--size SIZE] [--fs ext4] [--from DIR] [--exact] FILE\n"
+		"create [--fixed] [--size SIZE] [--fs ext4] [--from DIR] [--exact | --azure] FILE\n"
 		"       vhdnfs image create --parent PARENT FILE\n\n"
 		"  --fixed     all of the disk in the file; by default the image grows (dynamic)\n"
 		"  --size SIZE 10G, 512M, …; with --from it may be left out\n"
 		"  --fs ext4   make a file system in it\n"
 		"  --from DIR  fill it with the files of a folder (makes an ext4)\n"
 		"  --exact     keep the size; by default it is rounded up so that all programs agree on it\n"
+		"  --azure     as Azure takes them: fixed, whole MiB\n"
 		"  --parent PARENT  a differencing image: it holds what is written from now on, PARENT the rest";
 	struct create c = {.o = {.type = VHD_DYNAMIC}};
 	struct why why = {.line = ""};
@@ -301,7 +309,7 @@ int image_create(int argc, char **argv)
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
 		if (opt == 'h')
 			return image_usage(stdout, help);
-		if (!strchr("fstdep", opt))
+		if (!strchr("fstdeAp", opt))
 			return image_usage(stderr, help);
 		if (!parse_option(&c, opt))
 			return TOOL_USAGE;

@@ -141,38 +141,33 @@ int image_resize(int argc, char **argv)
 	return err ? image_complain(&why, err) : TOOL_OK;
 }
 
-/* ---- compact ---------------------------------------------------------------------------------------------------------------- */
+/* ---- compact, flatten ------------------------------------------------------------------------------------------------------- */
 
-/* A copy without the zeros takes the image's place. It keeps its UUID: children find it, but for the time of its last change. */
-static int compact(const char *path, struct why *why)
+/* A copy takes the image's place: without the zeros, without a parent. It keeps its UUID: children find it, but for the time of its
+ * last change. */
+static int rewrite(const char *path, const struct image_parents *p, enum vhd_type type, const char *what,
+		   struct why *why)
 {
+	/* For writing: nobody else may have it open. */
+	const struct vhd_open_opts ro = image_open_opts(p, VHD_OPEN_WRITE), wo = {.flags = VHD_OPEN_WRITE};
 	struct image_side from = {.vhd = NULL}, to = {.vhd = NULL};
-	const struct vhd_open_opts ro = {.flags = VHD_OPEN_WRITE}, wo = {.flags = VHD_OPEN_WRITE};
 	struct vhd_create_opts co = {.type = VHD_DYNAMIC, .exact = true};
+	const char *tmp = NULL;
 	struct vhd_info i;
-	const char *tmp;
 	int err, closed;
 
-	/* For writing: nobody else may have it open. */
 	if ((err = vhd_open(&from.vhd, path, &ro, why)) < 0)
 		return err;
 	vhd_info(from.vhd, &i);
-	if (i.type != VHD_DYNAMIC) {
-		vhd_close(from.vhd);
-		return why_set(why, -EINVAL, "%s: only dynamic images can be compacted", path);
-	}
 	from.size = to.size = co.size = i.size;
 	co.block_size = i.block_size;
 	uuid_copy(co.uuid, i.uuid);
-	if (!(tmp = image_temp(path, "tmp"))) {
-		vhd_close(from.vhd);
-		return -ENOMEM;
-	}
-	err = vhd_create(tmp, &co, why);
-	if (!err)
-		err = vhd_open(&to.vhd, tmp, &wo, why);
-	if (!err)
-		err = image_copy(&from, &to, "compact", why);
+	if (i.type != type)
+		err = why_set(why, -EINVAL, "%s: not a %s image", path, type == VHD_DIFF ? "differencing" : "dynamic");
+	else if (!(tmp = image_temp(path, "tmp")))
+		err = -ENOMEM;
+	if (!err && (err = vhd_create(tmp, &co, why)) == 0 && (err = vhd_open(&to.vhd, tmp, &wo, why)) == 0)
+		err = image_copy(&from, &to, what, why);
 	closed = vhd_close(to.vhd);
 	if (!err && closed)
 		err = why_set(why, closed, "%s: %s", tmp, strerror(-closed));
@@ -183,19 +178,37 @@ static int compact(const char *path, struct why *why)
 	return err;
 }
 
-int image_compact(int argc, char **argv)
+static int rewrite_command(int argc, char **argv, const char *help, enum vhd_type type)
 {
-	static const char help[] =
-		"compact FILE\n\n"
-		"Blocks of a dynamic image that hold only zeros are given back. The image is written anew beside\n"
-		"itself, and replaced at once when that is done.";
+	struct image_parents parents = {.parent = NULL};
 	struct why why = {.line = ""};
 	int opt, err;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1)
-		return image_usage(opt == 'h' ? stdout : stderr, help);
+		if (!image_parent_option(&parents, opt))
+			return image_usage(opt == 'h' ? stdout : stderr, help);
 	if (argc - optind != 1)
 		return image_usage(stderr, help);
-	err = compact(argv[optind], &why);
+	err = rewrite(argv[optind], &parents, type, argv[0], &why);
 	return err ? image_complain(&why, err) : TOOL_OK;
+}
+
+int image_compact(int argc, char **argv)
+{
+	return rewrite_command(
+		argc, argv,
+		"compact FILE\n\n"
+		"Blocks of a dynamic image that hold only zeros are given back. The image is written anew beside\n"
+		"itself, and replaced at once when that is done.",
+		VHD_DYNAMIC);
+}
+
+int image_flatten(int argc, char **argv)
+{
+	return rewrite_command(argc, argv,
+			       "flatten FILE\n\n"
+			       "A differencing image becomes a dynamic one that needs no parent. It is written anew "
+			       "beside itself, and\n"
+			       "replaced at once when that is done.\n\n" IMAGE_PARENT_HELP,
+			       VHD_DIFF);
 }

@@ -6,14 +6,22 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "vhd/image/check.h"
 #include "vhd/image/vhd.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void ignore(void *arg, const struct vhd_finding *f)
+{
+	(void)arg;
+	(void)f;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct vhd_open_opts o = {.flags = VHD_OPEN_CACHED | VHD_OPEN_NOLOCK};
 	int fd = memfd_create("image", MFD_CLOEXEC);
+	struct vhd_check_result result;
 	struct vhd *v = NULL;
 	char path[32];
 	uint8_t buf[4096];
@@ -28,6 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			vhd_read(v, buf, sizeof buf, at);
 		vhd_close(v);
 	}
+	vhd_check(path, ignore, NULL, &result, NULL);
 	close(fd);
 	return 0;
 }
