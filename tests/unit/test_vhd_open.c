@@ -456,6 +456,43 @@ START_TEST(a_damaged_locator_is_named)
 }
 END_TEST
 
+/* §2.8: XenServer's map of full blocks spares us their bitmaps; one that cannot be right is not believed. */
+START_TEST(a_batmap_is_used_when_valid_and_ignored_when_stale)
+{
+	static const struct {
+		uint8_t map;
+		bool sum_ok, used;
+	} cases[] = {{0x80, true, true}, {0x80, false, false}, {0xc0, true, false}, {0x00, true, false}};
+	struct vhd_batmap bm = {
+		.cookie = "tdbatmap", .offset = be64_of(2560), .sectors = be32_of(1), .version = be32_of(0x10002)};
+	uint8_t b[512], map[512] = {cases[_i].map}, none[512] = {0};
+	uint64_t tail;
+	struct vhd *v;
+	be32 at;
+
+	fx_make(VHD_DYNAMIC, 16 * MIB, 0);
+	v = fx_open(VHD_OPEN_WRITE);
+	memset(b, 7, sizeof b);
+	ck_assert_int_eq(vhd_write(v, b, 512, 512), 0);
+	fx_close(v);
+	tail = fx_size() - 512;
+	fx_poke(28, "tap\0\0\1\0\3", 8);
+	fx_poke(tail + 28, "tap\0\0\1\0\3", 8);
+	fx_seal_head();
+	fx_seal_tail();
+	bm.checksum = be32_of(~(uint32_t)cases[_i].map + !cases[_i].sum_ok);
+	fx_poke(2048, &bm, sizeof bm);
+	fx_poke(2560, map, sizeof map);
+	/* Who believes the map does not see that the bitmap says otherwise. */
+	fx_peek(1536, at.b, 4);
+	fx_poke((uint64_t)be32_get(at) * 512, none, sizeof none);
+	v = fx_open(0);
+	ck_assert_int_eq(vhd_read(v, b, 512, 512), 0);
+	ck_assert_uint_eq(b[9], cases[_i].used ? 7 : 0);
+	fx_close(v);
+}
+END_TEST
+
 /* ---- samples ------------------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -609,6 +646,7 @@ int main(void)
 	tcase_add_test(t, the_largest_image_opens_in_no_time);
 	tcase_add_test(t, a_child_without_its_parent_is_refused_by_the_parents_name);
 	tcase_add_loop_test(t, a_damaged_locator_is_named, 0, (int)ARRAY_LEN(locators));
+	tcase_add_loop_test(t, a_batmap_is_used_when_valid_and_ignored_when_stale, 0, 4);
 	tcase_add_loop_test(t, samples_read_as_their_makers_meant, 0, (int)ARRAY_LEN(samples));
 	tcase_add_loop_test(t, samples_that_are_not_served_are_refused, 0, (int)ARRAY_LEN(refused));
 	tcase_add_loop_test(t, samples_keep_their_metadata_when_written, 0, 4);

@@ -120,6 +120,33 @@ static int read_table(struct vhd *v, struct why *why)
 	return 0;
 }
 
+/* The ones' complement of the sum of its bytes; version 1.1 took them as signed. */
+static bool batmap_sum_ok(const struct vhd_batmap *bm, const uint8_t *map, size_t len)
+{
+	uint32_t sum = 0, sum_signed = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		sum += map[i];
+		sum_signed += (uint32_t)map[i] - (map[i] & 0x80 ? 256u : 0);
+	}
+	return be32_get(bm->checksum) == ~sum || be32_get(bm->checksum) == ~sum_signed;
+}
+
+/* Blocks whose bitmap need not be read: it is all ones. A map that claims this of a block that has no place is stale, as a whole. */
+static int use_batmap(struct vhd *v, const struct vhd_batmap *bm, uint64_t off, size_t len)
+{
+	AUTO(freep) uint8_t *map = hio_alloc(len + 1);
+	int err = map ? hio_read(v->io, map, len, off) : -ENOMEM;
+	bool good = !err && batmap_sum_ok(bm, map, len);
+
+	for (uint32_t i = 0; good && i < v->blocks && i / 8 < len; i++)
+		good = !(map[i / 8] & 0x80 >> i % 8) || bat_get(v, i) != VHD_UNUSED;
+	for (uint32_t i = 0; good && i < v->blocks && i / 8 < len; i++)
+		if (map[i / 8] & 0x80 >> i % 8)
+			atomic_fetch_or(&v->state[i], BLOCK_FULL);
+	return err;
+}
+
 /* XenServer's batmap follows the padded table. It says which bitmaps are all ones; we only ever set bits, so it stays true
  * without our doing; it must only not be written over. */
 static int find_batmap(struct vhd *v, struct why *why)
@@ -139,9 +166,12 @@ static int find_batmap(struct vhd *v, struct why *why)
 	off = be64_get(bm.offset);
 	len = (uint64_t)be32_get(bm.sectors) * VHD_SECTOR;
 	/* One that lies elsewhere or claims more than a bit per entry is not followed. */
-	if (off >= v->meta_end && off - v->meta_end <= HIO_ALIGN &&
-	    len <= round_up_u64(v->entries / 8 + 1, HIO_ALIGN) && range_ok(off, len, v->file_size))
-		v->meta_end = off + len;
+	if (off < v->meta_end || off - v->meta_end > HIO_ALIGN || len > round_up_u64(v->entries / 8 + 1, HIO_ALIGN) ||
+	    !range_ok(off, len, v->file_size))
+		return 0;
+	v->meta_end = off + len;
+	if ((err = use_batmap(v, &bm, off, (size_t)len)) < 0)
+		return why_set(why, err, "%s: reading the batmap: %s", hio_path(v->io), strerror(-err));
 	return 0;
 }
 
