@@ -218,7 +218,7 @@ DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-d
 	liburing-dev liburcu-dev libcyaml-dev libyaml-dev libjansson-dev libsystemd-dev e2fsprogs
 DEPS_TEST := check clang clang-format cppcheck libclang-rt-14-dev git qemu-utils fdisk user-mode-linux nfs-common \
 	iproute2 util-linux kmod fio bzip2 xz-utils
-DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs python3
+DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs python3 qemu-utils fio
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: deps deps-build deps-bench
@@ -261,8 +261,17 @@ demo: deps-build
 	$(Q)tests/demo
 
 bench: deps-bench
-	$(Q)$(MAKE) all
+	$(Q)$(MAKE) all benches
 	$(Q)tests/bench/peers
+	$(Q)tests/bench/vhd-peers
+
+# What measures layers below the server.
+.PHONY: benches
+benches: $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
+$(O)/bench/%: $(O)/obj/tests/bench/%.o $(O)/libvhd.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_VHD)
 
 # Every target of tests/fuzz for FUZZ_SECONDS, from its committed corpus.
 FUZZ_SECONDS ?= 60

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * bench_cache.c - what a hit of the block cache costs: nanoseconds per call, for 1 … N threads
- *
- * gcc -std=gnu11 -O2 -I. -D_GNU_SOURCE -pthread tests/bench/bench_cache.c build/libvhd.a -lext2fs -lcom_err -lblkid -luuid -luring
  */
 #include <pthread.h>
 #include <stdio.h>
