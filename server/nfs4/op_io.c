@@ -5,6 +5,7 @@
 
 #include "server/nfs4/compound.h"
 #include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
 #include "xdr/prims.h"
 
 /* The stateid is good for this access; one that is no open's needs the permission as well. */
@@ -223,12 +224,26 @@ nfsstat4 op_deallocate(struct compound *c)
 
 /* ---- hints ------------------------------------------------------------------------------------------------------------------------------ */
 
-/* RFC 7862 §15.5: checked as asked, answered with the hints that will be followed: none yet. Never NFS4ERR_NOTSUPP, which
- * would make clients stop sending hints for the whole mount. */
+#define HINT(h) (1u << (h))
+
+/* One-time instructions about a range, and what the file system makes of them. */
+static const struct {
+	uint32_t hint, against; /* asked together with one of these, it is not followed */
+	enum fs_advice how;
+} actions[] = {
+	{HINT(IO_ADVISE4_WILLNEED), HINT(IO_ADVISE4_DONTNEED), FS_WILLNEED},
+	{HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), HINT(IO_ADVISE4_DONTNEED), FS_MAPS},
+	{HINT(IO_ADVISE4_DONTNEED), HINT(IO_ADVISE4_WILLNEED) | HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), FS_DONTNEED},
+};
+
+/* RFC 7862 §15.5: the answer holds the hints that are followed, of those that were given; an empty one is no error, and what is not
+ * understood is none either. Never NFS4ERR_NOTSUPP, which would make clients stop sending hints for the whole mount. */
 nfsstat4 op_io_advise(struct compound *c)
 {
 	IO_ADVISE4args a = {.iaa_offset = 0};
 	IO_ADVISE4resok res = {.ior_hints = {.bitmap4_len = 0}};
+	const struct fs_ops *ops = c->cfh.node->fs->ops;
+	uint32_t asked, followed = 0;
 	uint64_t end;
 	nfsstat4 st;
 
@@ -236,5 +251,18 @@ nfsstat4 op_io_advise(struct compound *c)
 		return st;
 	if (!add_ok(a.iaa_offset, a.iaa_count, &end))
 		return NFS4ERR_INVAL;
+	asked = a.iaa_hints.bitmap4_len ? a.iaa_hints.bitmap4_val[0] : 0;
+	for (size_t i = 0; ops->advise && i < ARRAY_LEN(actions); i++) {
+		int err;
+
+		if (!(asked & actions[i].hint) || asked & actions[i].against)
+			continue;
+		err = ops->advise(c->cfh.node, a.iaa_offset, a.iaa_count, actions[i].how, nowait(c));
+		if (err == -EAGAIN && !c->may_block)
+			return ST_WAIT;
+		if (!err)
+			followed |= actions[i].hint;
+	}
+	res.ior_hints = (bitmap4){.bitmap4_len = followed != 0, .bitmap4_val = &followed};
 	return C_ENCODE(c, IO_ADVISE4resok, &res);
 }

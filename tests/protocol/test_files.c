@@ -192,6 +192,36 @@ START_TEST(advice_is_always_accepted)
 }
 END_TEST
 
+/* R22: exactly what is followed, and both of a contradiction are not. */
+START_TEST(the_answer_holds_the_hints_that_are_followed)
+{
+	const uint32_t will = 1u << IO_ADVISE4_WILLNEED, maps = 1u << IO_ADVISE4_WILLNEED_OPPORTUNISTIC,
+		       dont = 1u << IO_ADVISE4_DONTNEED, seq = 1u << IO_ADVISE4_SEQUENTIAL;
+	const struct {
+		uint32_t asked, followed;
+	} cases[] = {{will, will},      {maps, maps}, {dont, dont}, {will | dont, 0}, {will | maps, will | maps},
+		     {seq | will, will}};
+	struct open_file f;
+
+	make("f", &f);
+	ck_assert_int_eq(write_at(c, &f, 0, "hello", 5), NFS4_OK);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		nfs_argop4 op = {.argop = OP_IO_ADVISE};
+		IO_ADVISE4args *a = &op.nfs_argop4_u.opio_advise;
+		uint32_t word = cases[i].asked;
+		const bitmap4 *b;
+		COMPOUND4res res;
+
+		*a = (IO_ADVISE4args){.iaa_stateid = f.sid, .iaa_hints = {.bitmap4_len = 1, .bitmap4_val = &word}};
+		ck_assert_int_eq(on(c, &f.fh, &op, &res), NFS4_OK);
+		b = &res.resarray.resarray_val[2].nfs_resop4_u.opio_advise.IO_ADVISE4res_u.resok4.ior_hints;
+		ck_assert_uint_eq(b->bitmap4_len ? b->bitmap4_val[0] : 0, cases[i].followed);
+		nfsc_free(&res);
+	}
+	ck_assert_int_eq(close_it(c, &f), NFS4_OK);
+}
+END_TEST
+
 /* ---- opens ------------------------------------------------------------------------------------------------------------------------ */
 
 /* RFC 8881 §18.16.3: the same verifier again is the same create; another one finds the file there. */
@@ -463,6 +493,7 @@ int main(int argc, char **argv)
 	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, advice_is_always_accepted);
+	tcase_add_test(t, the_answer_holds_the_hints_that_are_followed);
 	tcase_add_test(t, an_exclusive_create_can_be_retried);
 	tcase_add_test(t, share_reservations_hold_between_clients);
 	tcase_add_test(t, locks_are_seen_by_another_client);

@@ -348,6 +348,110 @@ START_TEST(an_inode_with_an_impossible_size_is_refused)
 }
 END_TEST
 
+static bool in_memory(struct fs_node *n, uint64_t from, uint64_t to)
+{
+	struct cache_seg seg[40];
+	bool eof;
+
+	for (uint64_t at = from; at < to; at += 65536) {
+		int k = fs->ops->read(n, at, 65536, FS_NOWAIT, seg, 40, &eof);
+
+		if (k < 0)
+			return false;
+		cache_unpin(seg, (unsigned)k);
+	}
+	return true;
+}
+
+/* A file of which nothing is in memory, in a fresh mount. */
+static struct fs_node *cold_file(const char *name, uint64_t size)
+{
+	AUTO(freep) uint8_t *b = malloc(size);
+	struct fs_node *n = new_file(name);
+
+	memset(b, 7, size);
+	ck_assert_int_eq(put(n, b, (uint32_t)size, 0), 0);
+	fs_node_put(n);
+	unmount_it();
+	mount_it();
+	ck_assert_int_eq(fs->ops->lookup(fs->root, name, (uint32_t)strlen(name), 0, &n), 0);
+	return n;
+}
+
+START_TEST(what_will_be_needed_is_read_without_being_asked_for)
+{
+	struct fs_node *n;
+
+	make(kinds[0], 32);
+	mount_it();
+	n = cold_file("f", 2 << 20);
+	ck_assert(!in_memory(n, 0, 2 << 20));
+	/* Only the maps, then a part, with the rest beyond the end of the file. */
+	ck_assert_int_eq(fs->ops->advise(n, 0, 0, FS_MAPS, 0), 0);
+	ck_assert(!in_memory(n, 0, 65536));
+	ck_assert_int_eq(fs->ops->advise(n, 1 << 20, 1ull << 40, FS_WILLNEED, 0), 0);
+	for (int i = 0; i < 500 && !in_memory(n, 1 << 20, 2 << 20); i++)
+		usleep(10000);
+	ck_assert(in_memory(n, 1 << 20, 2 << 20));
+	ck_assert(!in_memory(n, 0, 65536));
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
+START_TEST(what_is_not_needed_any_more_leaves_memory_first)
+{
+	struct fs_node *keep, *go, *more;
+	uint8_t b[65536];
+
+	make(kinds[0], 64);
+	mount_it();
+	fs_node_put(cold_file("keep", 2 << 20));
+	fs_node_put(cold_file("go", 2 << 20));
+	more = cold_file("more", 5 << 20);
+	ck_assert_int_eq(fs->ops->lookup(fs->root, "keep", 4, 0, &keep), 0);
+	ck_assert_int_eq(fs->ops->lookup(fs->root, "go", 2, 0, &go), 0);
+	for (uint64_t at = 0; at < 2 << 20; at += sizeof b)
+		ck_assert_int_eq(get(keep, b, sizeof b, at), sizeof b);
+	for (uint64_t at = 0; at < 2 << 20; at += sizeof b)
+		ck_assert_int_eq(get(go, b, sizeof b, at), sizeof b);
+	ck_assert_int_eq(fs->ops->advise(go, 0, 0, FS_DONTNEED, 0), 0);
+	for (uint64_t at = 0; at < 5 << 20; at += sizeof b)
+		ck_assert_int_eq(get(more, b, sizeof b, at), sizeof b);
+	/* The older file stays, the one that was given up goes. */
+	ck_assert(in_memory(keep, 0, 2 << 20));
+	ck_assert(!in_memory(go, 0, 2 << 20));
+	fs_node_put(keep);
+	fs_node_put(go);
+	fs_node_put(more);
+	unmount_it();
+	drop();
+}
+END_TEST
+
+/* DONTNEED of what was just written: it is written back, not lost. */
+START_TEST(what_is_given_up_keeps_its_data)
+{
+	AUTO(freep) uint8_t *b = malloc(1 << 20), *r = malloc(1 << 20);
+	struct fs_node *n;
+
+	make(kinds[0], 32);
+	mount_it();
+	n = new_file("f");
+	for (unsigned i = 0; i < 1 << 20; i++)
+		b[i] = (uint8_t)(i * 7 + i / 4096);
+	ck_assert_int_eq(put(n, b, 1 << 20, 100), 0);
+	ck_assert_int_eq(fs->ops->advise(n, 0, 0, FS_DONTNEED, FS_NOWAIT), -EAGAIN);
+	ck_assert_int_eq(fs->ops->advise(n, 0, 0, FS_DONTNEED, 0), 0);
+	ck_assert_int_eq(get(n, r, 1 << 20, 100), 1 << 20);
+	ck_assert_int_eq(memcmp(b, r, 1 << 20), 0);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 START_TEST(holes_are_found_by_seek)
 {
 	struct fs_node *n;
@@ -438,6 +542,9 @@ int main(void)
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
 	tcase_add_test(t, an_allocation_that_fails_takes_nothing);
 	tcase_add_test(t, an_inode_with_an_impossible_size_is_refused);
+	tcase_add_test(t, what_will_be_needed_is_read_without_being_asked_for);
+	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);
+	tcase_add_test(t, what_is_given_up_keeps_its_data);
 	tcase_add_test(t, holes_are_found_by_seek);
 	tcase_add_test(t, many_threads_write_at_once);
 	suite_add_tcase(s, t);

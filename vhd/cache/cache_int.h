@@ -351,6 +351,8 @@ void policy_fini(struct policy *p);
 void policy_insert(struct cache *c, struct frame *f); /* a new frame */
 void policy_move(struct cache *c, struct frame *from, struct frame *to);
 void policy_remove(struct cache *c, struct frame *f);
+/* To the end of the queue where frames leave, as if it was never touched. */
+void policy_demote(struct cache *c, struct frame *f);
 /* A frame nobody needs, out of the index and the queues (dead); NULL when @steps looks found none. */
 struct frame *policy_evict(struct cache *c, unsigned steps);
 

@@ -141,6 +141,38 @@ void policy_remove(struct cache *c, struct frame *f)
 	lock_drop(&c->policy.mu);
 }
 
+void policy_demote(struct cache *c, struct frame *f)
+{
+	struct policy *p = &c->policy;
+
+	lock_take(&p->mu);
+	if (!list_empty(&f->q)) { /* else it is in an evictor's hands */
+		queue_pull(p, f);
+		atomic_store_explicit(&f->freq, 0, memory_order_relaxed);
+		f->queue = Q_SMALL;
+		list_push_back(&p->small, &f->q);
+		p->nsmall++;
+	}
+	lock_drop(&p->mu);
+}
+
+void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	uint64_t end;
+
+	if (!add_ok(off, len, &end))
+		return;
+	end = min_u64(end, d->len);
+	for (uint64_t no = (off + CACHE_FRAME - 1) >> FRAME_SHIFT; (no + 1) << FRAME_SHIFT <= end; no++) {
+		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no));
+
+		if (f) {
+			policy_demote(d->c, f);
+			frame_unpin(f);
+		}
+	}
+}
+
 /* ---- eviction --------------------------------------------------------------------------------------------------- */
 
 static bool frame_in_use(struct frame *f)

@@ -495,3 +495,43 @@ int ext4_op_seek(struct fs_node *fn, uint64_t off, enum fs_seek what, uint64_t *
 	rwlock_drop(&n->rw);
 	return err;
 }
+
+/* ---- advice ---------------------------------------------------------------------------------------------------------------------- */
+
+int ext4_op_advise(struct fs_node *fn, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t at, end;
+	int err;
+
+	if (fn->type != FS_REG)
+		return -EINVAL;
+	if (!len || !add_ok(off, len, &end))
+		end = UINT64_MAX;
+	if (how == FS_DONTNEED && !fs->fs.read_only) {
+		if (flags & FS_NOWAIT)
+			return -EAGAIN;
+		if ((err = write_back(n, off, end == UINT64_MAX ? 0 : end)) < 0)
+			return err;
+	}
+	if ((err = lock_mapped(n, flags, false)) < 0)
+		return err;
+	end = min_u64(end, ext4_size(&n->inode));
+	for (at = round_down_u64(off, fs->block_size); how != FS_MAPS && at < end;) {
+		uint32_t lblk = (uint32_t)(at >> fs->block_bits);
+		struct ext4_ext run;
+		uint64_t from, bytes;
+
+		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
+		from = run.pblk << fs->block_bits;
+		bytes = min_u64((uint64_t)run.len << fs->block_bits, end - at);
+		if (run.pblk && how == FS_DONTNEED)
+			cache_demote(fs->dev, from, bytes);
+		else if (run.pblk && !(run.flags & EXT_UNWRITTEN))
+			cache_prefetch(fs->dev, from, bytes);
+		at += (uint64_t)run.len << fs->block_bits;
+	}
+	rwlock_drop(&n->rw);
+	return 0;
+}

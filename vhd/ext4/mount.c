@@ -325,6 +325,7 @@ static const struct fs_ops ops = {
 	.write = write_data,
 	.commit = ext4_op_commit,
 	.seek = ext4_op_seek,
+	.advise = ext4_op_advise,
 	.alloc = reserve,
 	.punch = ext4_op_punch,
 	.sync = ext4_op_sync,

@@ -112,6 +112,12 @@ struct fs_statfs {
 
 enum fs_seek { FS_SEEK_DATA, FS_SEEK_HOLE };
 
+enum fs_advice {
+	FS_WILLNEED, /* start reading the range, or as much of it as is sensible */
+	FS_MAPS,     /* only what says where it is */
+	FS_DONTNEED, /* its memory may go first; what is dirty of it is written back before */
+};
+
 struct fs_ops {
 	const char *name; /* "ext4" */
 
@@ -155,6 +161,9 @@ struct fs_ops {
 	int (*seek)(struct fs_node *n, uint64_t off, enum fs_seek what, uint64_t *out);
 	int (*alloc)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as before; extends the file */
 	int (*punch)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as zeros; size stays */
+
+	/* len 0: to the end. Beyond the end, and holes, are no error. NULL: no advice is taken. */
+	int (*advise)(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags);
 
 	int (*sync)(struct fs *fs); /* everything on stable storage */
 	int (*statfs)(struct fs *fs, struct fs_statfs *st);
