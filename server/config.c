@@ -41,7 +41,7 @@ struct file_config {
 	char *cache_size, *state_dir;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
-	bool *read_only, *force_parent;
+	bool *read_only, *force_parent, *discard;
 	enum squash *squash;
 	uint32_t *threads, *workers, *max_connections, *lease_seconds;
 	enum log_level *log_level;
@@ -88,6 +88,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_SEQUENCE("parent-dirs", OPT_PTR, struct file_config, parent_dirs, &string_entry, 0,
 			     CYAML_UNLIMITED),
 	CYAML_FIELD_BOOL_PTR("force-parent", OPT_PTR, struct file_config, force_parent),
+	CYAML_FIELD_BOOL_PTR("discard", OPT_PTR, struct file_config, discard),
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
 	CYAML_FIELD_ENUM_PTR("squash", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, squash, squash_words,
 			     CYAML_ARRAY_LEN(squash_words)),
@@ -347,6 +348,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->squash = *f->squash;
 	if (f->read_only)
 		c->read_only = *f->read_only;
+	if (f->discard)
+		c->discard = *f->discard;
 	if (f->force_parent)
 		c->force_parent = *f->force_parent;
 	if (f->threads)

@@ -34,6 +34,7 @@ struct config {
 	/* Where the parents of differencing images are looked for: real folders; none: beside each image. */
 	char **parent_dir;
 	unsigned nparent_dir;
+	bool discard;      /* the space of removed files goes back to the host */
 	bool force_parent; /* parents that were changed since are taken */
 	bool read_only;
 	enum squash squash;      /* for images that do not say */

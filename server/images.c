@@ -22,7 +22,7 @@ struct images {
 	struct cache *cache;
 	struct exports *exports;
 	const char *const *parent_dirs;
-	bool force_parent;
+	bool force_parent, discard;
 	int error GUARDED_BY(mu);
 };
 
@@ -126,7 +126,9 @@ static const struct fs_driver *driver_for(struct cache_dev *dev)
 /* Mount one volume and export it. -ENOTSUP: no driver for it, nothing was said yet. */
 static int volume_serve(struct image *i, const struct vol_part *part, const char *path, struct why *why)
 {
-	struct fs_mount_opts mo = {.read_only = i->conf.opts.read_only || !vhd_writable(i->vhd), .relatime = true};
+	struct fs_mount_opts mo = {.read_only = i->conf.opts.read_only || !vhd_writable(i->vhd),
+				   .relatime = true,
+				   .discard = i->all->discard};
 	struct volume *vol = calloc(1, sizeof *vol);
 	const struct fs_driver *drv;
 	struct why said = {.line = ""};
@@ -247,6 +249,11 @@ void images_parents(struct images *im, const char *const *dirs, bool force)
 {
 	im->parent_dirs = dirs;
 	im->force_parent = force;
+}
+
+void images_discard(struct images *im, bool discard)
+{
+	im->discard = discard;
 }
 
 int images_serve(struct images *im, const struct config_image *ci, struct why *why)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vhd/base/cleanup.h"
@@ -23,6 +24,7 @@ static struct vhd *vhd;
 static struct cache *cache;
 static struct cache_dev *dev;
 static struct fs *fs;
+static bool discard;
 
 static const char *const kinds[] = {
 	"-t ext4 -b 4096", "-t ext4 -b 1024", "-t ext4 -b 2048 -I 128 -O ^metadata_csum",
@@ -44,7 +46,7 @@ static int run(const char *fmt, ...)
 static void mount_it(void)
 {
 	const struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE};
-	const struct fs_mount_opts m = {.relatime = true};
+	const struct fs_mount_opts m = {.relatime = true, .discard = discard};
 	struct why why = {.line = ""};
 	int err;
 
@@ -378,6 +380,52 @@ static struct fs_node *cold_file(const char *name, uint64_t size)
 	return n;
 }
 
+/* trim.c: of what is freed the host gets its space back, and nothing else is touched. */
+START_TEST(the_host_gets_back_the_space_of_removed_files)
+{
+	AUTO(freep) uint8_t *b = malloc(1 << 20), *r = malloc(1 << 20);
+	struct fs_cinfo ci;
+	struct fs_node *n, *keep;
+	struct stat before, after;
+
+	make(kinds[_i], 32);
+	discard = true;
+	mount_it();
+	memset(b, 0x5a, 1 << 20);
+	keep = new_file("keep");
+	n = new_file("go");
+	for (unsigned i = 0; i < 8; i++) {
+		ck_assert_int_eq(put(keep, b, 1 << 20, (uint64_t)i << 20), 0);
+		ck_assert_int_eq(put(n, b, 1 << 20, (uint64_t)i << 20), 0);
+	}
+	ck_assert_int_eq(fs->ops->sync(fs), 0);
+	ck_assert_int_eq(stat(path, &before), 0);
+	ck_assert_int_eq(fs->ops->unlink(fs->root, "go", 2, 0, &ci), 0);
+	fs_node_put(n);
+	for (int i = 0; i < 200; i++) {
+		/* Others go on meanwhile, into the space that comes free too. */
+		n = new_file("other");
+		ck_assert_int_eq(put(n, b, 100000, 0), 0);
+		fs_node_put(n);
+		ck_assert_int_eq(fs->ops->unlink(fs->root, "other", 5, 0, &ci), 0);
+		ck_assert_int_eq(stat(path, &after), 0);
+		if (after.st_blocks < before.st_blocks - (7 << 20) / 512)
+			break;
+		usleep(50000);
+	}
+	ck_assert_msg(after.st_blocks < before.st_blocks - (7 << 20) / 512, "%lld blocks, then %lld",
+		      (long long)before.st_blocks, (long long)after.st_blocks);
+	for (unsigned i = 0; i < 8; i++) {
+		ck_assert_int_eq(get(keep, r, 1 << 20, (uint64_t)i << 20), 1 << 20);
+		ck_assert_int_eq(memcmp(b, r, 1 << 20), 0);
+	}
+	fs_node_put(keep);
+	unmount_it();
+	drop();
+	discard = false;
+}
+END_TEST
+
 START_TEST(what_will_be_needed_is_read_without_being_asked_for)
 {
 	struct fs_node *n;
@@ -542,6 +590,7 @@ int main(void)
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
 	tcase_add_test(t, an_allocation_that_fails_takes_nothing);
 	tcase_add_test(t, an_inode_with_an_impossible_size_is_refused);
+	tcase_add_loop_test(t, the_host_gets_back_the_space_of_removed_files, 0, 2);
 	tcase_add_test(t, what_will_be_needed_is_read_without_being_asked_for);
 	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);
 	tcase_add_test(t, what_is_given_up_keeps_its_data);

@@ -111,6 +111,10 @@ int cache_flush_device(struct cache_dev *d);
 /* Forget a range, dirty or not: its blocks were freed. Pinned frames keep their bytes until unpinned. */
 void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len);
 
+/* The range is of no use to anybody: forgotten, and its space in the image given back where that can be done. Nobody reads or
+ * writes it meanwhile. 0 or what vhd_discard() says. */
+int cache_trim(struct cache_dev *d, uint64_t off, uint64_t len);
+
 /* The first error that background writeback met since the last call (then 0 again): reported by COMMIT. */
 int cache_dev_error(struct cache_dev *d);
 

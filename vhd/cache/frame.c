@@ -311,3 +311,13 @@ uint64_t frame_drop_all(struct cache_dev *d)
 	}
 	return lost;
 }
+
+int cache_trim(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	if (!d->writable)
+		return -EROFS;
+	if (!range_ok(off, len, d->len))
+		return -EINVAL;
+	cache_discard(d, off, len);
+	return vhd_discard(d->v, d->start + off, round_down_u64(len, 512));
+}

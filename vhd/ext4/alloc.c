@@ -13,8 +13,9 @@
 #include "vhd/base/checked.h"
 #include "vhd/ext4/ext4_int.h"
 
-#define GOOD_RUN 16u  /* blocks: a run that is long enough to stop looking for a better one */
-#define LOOK_RUNS 32u /* runs that are looked at */
+#define GOOD_RUN 16u   /* blocks: a run that is long enough to stop looking for a better one */
+#define LOOK_RUNS 32u  /* runs that are looked at */
+#define HOLD_MAX 4096u /* blocks that are out of everybody's reach at a time */
 
 struct ext4_alloc {
 	uint64_t first, end; /* block numbers */
@@ -182,6 +183,34 @@ void ext4_alloc_free(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
 		return;
 	lock_take(&fs->alloc_mu);
 	set_bits(a, pblk - a->first, len, false);
+	ext4_trim_note(fs, pblk, len);
+	lock_drop(&fs->alloc_mu);
+}
+
+bool ext4_alloc_hold(struct ext4_fs *fs, uint64_t from, uint64_t end, uint64_t *pblk, uint64_t *len)
+{
+	struct ext4_alloc *a = fs->alloc;
+	uint64_t to = min_u64(end, a->end) - a->first, i;
+	bool found;
+
+	if (from < a->first || from >= min_u64(end, a->end))
+		return false;
+	lock_take(&fs->alloc_mu);
+	i = next_free(a, from - a->first, to);
+	found = i < to;
+	if (found) {
+		*pblk = a->first + i;
+		*len = run_at(a, i, to, HOLD_MAX);
+		set_bits(a, i, *len, true);
+	}
+	lock_drop(&fs->alloc_mu);
+	return found;
+}
+
+void ext4_alloc_unhold(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
+{
+	lock_take(&fs->alloc_mu);
+	set_bits(fs->alloc, pblk - fs->alloc->first, len, false);
 	lock_drop(&fs->alloc_mu);
 }
 

@@ -35,6 +35,7 @@
 #include "vhd/cache/cache.h"
 #include "vhd/volume/fs.h"
 
+struct ext4_trim;  /* trim.c: what was freed, until it is punched */
 struct ext4_alloc; /* alloc.c: used | reserved | freed-but-not-committed blocks, in memory */
 struct ext4_map;   /* extent.c: the extent map of one inode, in memory */
 struct ext4_names; /* names.c or dir.c: the name cache, if there is one */
@@ -74,6 +75,7 @@ struct ext4_fs {
 
 	struct lock alloc_mu;
 	struct ext4_alloc *alloc;
+	struct ext4_trim *trim; /* freed blocks to punch; NULL: none are. Guarded by alloc_mu */
 	struct ext4_names *names;
 	atomic_size_t order_bytes; /* of all directories' orders */
 };
@@ -164,6 +166,17 @@ int ext4_alloc_run(struct ext4_fs *fs, uint64_t goal, uint32_t want, bool data, 
 void ext4_alloc_free(struct ext4_fs *fs, uint64_t pblk, uint64_t len);
 uint64_t ext4_alloc_left(struct ext4_fs *fs);
 uint64_t ext4_goal_of_inode(struct ext4_fs *fs, uint64_t ino);
+/* The first run of free blocks in [from, end) becomes taken; false: there is none. And free again. */
+bool ext4_alloc_hold(struct ext4_fs *fs, uint64_t from, uint64_t end, uint64_t *pblk, uint64_t *len);
+void ext4_alloc_unhold(struct ext4_fs *fs, uint64_t pblk, uint64_t len);
+
+/* ---- giving space back: trim.c --------------------------------------------------------------------------------------- */
+
+int ext4_trim_init(struct ext4_fs *fs);
+void ext4_trim_fini(struct ext4_fs *fs);
+void ext4_trim_note(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->alloc_mu);
+/* Flushes when there is something to punch; takes fs->mu. */
+void ext4_trim_now(struct ext4_fs *fs);
 
 /* ---- extent maps: map.c (in memory), extent.c (on disk) -------------------------------------------------------------- */
 

@@ -96,6 +96,7 @@ static void fs_free(struct ext4_fs *fs)
 {
 	ext4_names_fini(fs);
 	ext4_alloc_fini(fs);
+	ext4_trim_fini(fs);
 	if (fs->e2) {
 		fs->e2->flags &= ~(EXT2_FLAG_DIRTY | EXT2_FLAG_CHANGED); /* what is to be written, we have written */
 		ext2fs_free(fs->e2);
@@ -205,7 +206,7 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	fs->dev = dev;
 	fs->fs.ops = &ops;
 	fs->relatime = o->relatime;
-	if ((err = open_e2(fs, dev, write, why)) < 0 ||
+	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (err = open_e2(fs, dev, write, why)) < 0 ||
 	    (err = check_features(fs->e2->super, why_ro, sizeof why_ro, why)) < 0) {
 		fs_free(fs);
 		return err;

@@ -836,16 +836,25 @@ static void evict_idle(struct ext4_fs *fs, uint32_t keep) REQUIRES(fs->table_mu)
 	}
 }
 
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static void *housekeeper(void *arg) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = arg;
+	uint64_t stored = now_ms();
 
 	lock_take(&fs->table_mu);
 	while (!fs->stopping) {
-		bool late = true;
+		uint64_t age = now_ms() - stored;
 
-		if (list_empty(&fs->reap) && fs->nidle <= IDLE_MAX)
-			late = !cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS);
+		if (list_empty(&fs->reap) && fs->nidle <= IDLE_MAX && age < WRITE_BEHIND_MS)
+			cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS - (uint32_t)age);
 		if (!list_empty(&fs->reap) && !fs->stopping)
 			cond_wait_ms(&fs->table_cond, &fs->table_mu, GATHER_MS);
 		while (!list_empty(&fs->reap) && !fs->stopping) {
@@ -857,13 +866,16 @@ static void *housekeeper(void *arg) NO_THREAD_SAFETY
 		}
 		if (fs->stopping)
 			break;
-		if (late || fs->nidle > IDLE_MAX) {
+		if (now_ms() - stored >= WRITE_BEHIND_MS || fs->nidle > IDLE_MAX) {
 			int err;
 
+			stored = now_ms();
 			lock_drop(&fs->table_mu);
 			err = ext4_store_all(fs);
 			if (err)
 				log_warn("ext4: writing inodes: %s", strerror(-err));
+			else if (fs->trim)
+				ext4_trim_now(fs);
 			lock_take(&fs->table_mu);
 		}
 		evict_idle(fs, IDLE_MAX * 3 / 4);

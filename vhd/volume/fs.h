@@ -212,6 +212,7 @@ static inline unsigned fs_seg_max(uint32_t len)
 struct fs_mount_opts {
 	bool read_only;
 	bool relatime; /* else atime is never updated by reads */
+	bool discard;  /* the space of freed blocks goes back to the host, some seconds later */
 };
 
 struct fs_driver {
