@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "vhd/base/checked.h"
-#include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/ext4/ext4_int.h"
 
@@ -93,25 +92,30 @@ static void punch(struct ext4_fs *fs, const struct note *note)
 	}
 }
 
-void ext4_trim_now(struct ext4_fs *fs) NO_THREAD_SAFETY
+static unsigned take_notes(struct ext4_fs *fs, struct note *to)
 {
-	AUTO(freep) struct note *note = malloc(sizeof fs->trim->note);
-	unsigned n = 0;
+	unsigned n;
 
-	if (!note)
-		return;
 	lock_take(&fs->alloc_mu);
 	n = fs->trim->n;
-	memcpy(note, fs->trim->note, n * sizeof *note);
+	memcpy(to, fs->trim->note, n * sizeof *to);
 	fs->trim->n = 0;
 	lock_drop(&fs->alloc_mu);
-	if (!n)
-		return;
-	/* What was noted was freed in memory: now on the disk too. */
-	if (ext4_store_all(fs) < 0 || cache_flush(fs->dev) < 0)
-		return;
+	return n;
+}
+
+void ext4_trim_now(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct note *note = malloc(sizeof fs->trim->note);
+	unsigned n = note ? take_notes(fs, note) : 0;
+
+	/* What was noted was freed in memory: now on the disk too, or it is not touched. */
+	if (n && (ext4_store_all(fs) < 0 || cache_flush(fs->dev) < 0))
+		n = 0;
 	n = merge(note, n);
 	for (unsigned i = 0; i < n; i++)
 		punch(fs, &note[i]);
-	log_debug("ext4: %u runs of free blocks given back to the host", n);
+	if (n)
+		log_debug("ext4: %u runs of free blocks given back to the host", n);
+	free(note);
 }
