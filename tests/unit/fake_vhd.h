@@ -177,6 +177,14 @@ int vhd_writev(struct vhd *v, struct vhd_io *io, unsigned n)
 	return fake_run(v, io, n, FAKE_WRITE);
 }
 
+int vhd_discard(struct vhd *v, uint64_t off, uint64_t len)
+{
+	(void)v;
+	(void)off;
+	(void)len;
+	return 0;
+}
+
 int vhd_flush(struct vhd *v)
 {
 	atomic_fetch_add(&v->flushes, 1);
