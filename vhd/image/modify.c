@@ -131,6 +131,7 @@ static int resize_fixed(struct vhd *v, uint64_t size)
 			return err;
 		return size > old ? hio_punch(v->io, old, VHD_SECTOR) : 0;
 	}
+	/* A crash before the cut leaves the old size, with one sector of its zeros written over. */
 	if ((err = write_footers(v, size)) < 0 || (err = hio_truncate(v->io, size + VHD_SECTOR)) < 0)
 		return err;
 	return hio_flush(v->io);

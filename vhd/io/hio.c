@@ -590,7 +590,15 @@ int hio_publish(const char *tmp, const char *path, struct why *why)
 
 int hio_replace(const char *tmp, const char *path, struct why *why)
 {
-	int err = rename(tmp, path) < 0 ? -errno : sync_folder(path);
+	char real[PATH_MAX];
+	struct stat st;
+	int err;
 
+	/* A link stays a link; who may use the file stays so too, where we may say so. */
+	if (!realpath(path, real) || stat(real, &st) < 0 || chmod(tmp, st.st_mode & 07777) < 0)
+		return why_set(why, -errno, "%s: %s", path, strerror(errno));
+	if (chown(tmp, st.st_uid, st.st_gid) < 0 && errno != EPERM)
+		return why_set(why, -errno, "%s: %s", path, strerror(errno));
+	err = rename(tmp, real) < 0 ? -errno : sync_folder(real);
 	return err ? why_set(why, err, "%s: %s", path, strerror(-err)) : 0;
 }

@@ -128,7 +128,7 @@ void hio_allow_uring(bool allow);
  * survives a crash. 0 or negative errno with a line in @why; @tmp is gone on success only.
  */
 int hio_publish(const char *tmp, const char *path, struct why *why);
-/* The same, but @path may exist, and is this file from now on. */
+/* The same, but @path exists, and is this file from now on, with the old one's owner and mode. */
 int hio_replace(const char *tmp, const char *path, struct why *why);
 
 #endif
