@@ -350,6 +350,35 @@ START_TEST(an_inode_with_an_impossible_size_is_refused)
 }
 END_TEST
 
+/* A file that is made to lie over the inode table cannot be used to write over it. */
+START_TEST(a_file_over_the_file_systems_own_blocks_is_refused)
+{
+	struct cache_seg seg[4];
+	struct fs_node *n;
+	bool eof;
+
+	make("-t ext2 -b 4096", 16);
+	mount_it();
+	n = new_file("f");
+	ck_assert_int_eq(put(n, "hello", 5, 0), 0);
+	fs_node_put(n);
+	unmount_it();
+	ck_assert_int_eq(
+		run("PATH=$PATH:/sbin:/usr/sbin; "
+		    "t=$(dumpe2fs %s 2>/dev/null | sed -n 's/.*Inode table at \\([0-9]*\\)-.*/\\1/p' | head -n 1); "
+		    "debugfs -w -R \"set_inode_field f block[0] $t\" %s 2>/dev/null",
+		    path, path),
+		0);
+	mount_it();
+	ck_assert_int_eq(fs->ops->lookup(fs->root, "f", 1, 0, &n), 0);
+	ck_assert_int_eq(put(n, "overwritten", 11, 0), -EUCLEAN);
+	ck_assert_int_eq(fs->ops->read(n, 0, 4096, 0, seg, 4, &eof), -EUCLEAN);
+	fs_node_put(n);
+	unmount_only();
+	drop();
+}
+END_TEST
+
 static bool in_memory(struct fs_node *n, uint64_t from, uint64_t to)
 {
 	struct cache_seg seg[40];
@@ -590,6 +619,7 @@ int main(void)
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
 	tcase_add_test(t, an_allocation_that_fails_takes_nothing);
 	tcase_add_test(t, an_inode_with_an_impossible_size_is_refused);
+	tcase_add_test(t, a_file_over_the_file_systems_own_blocks_is_refused);
 	tcase_add_loop_test(t, the_host_gets_back_the_space_of_removed_files, 0, 2);
 	tcase_add_test(t, what_will_be_needed_is_read_without_being_asked_for);
 	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);

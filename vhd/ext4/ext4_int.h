@@ -35,6 +35,7 @@
 #include "vhd/cache/cache.h"
 #include "vhd/volume/fs.h"
 
+struct ext4_zones; /* zones.c: where our own metadata is */
 struct ext4_trim;  /* trim.c: what was freed, until it is punched */
 struct ext4_alloc; /* alloc.c: used | reserved | freed-but-not-committed blocks, in memory */
 struct ext4_map;   /* extent.c: the extent map of one inode, in memory */
@@ -75,7 +76,9 @@ struct ext4_fs {
 
 	struct lock alloc_mu;
 	struct ext4_alloc *alloc;
-	struct ext4_trim *trim; /* freed blocks to punch; NULL: none are. Guarded by alloc_mu */
+	struct ext4_zones *zones; /* constant once mounted */
+	atomic_bool told;         /* of an inode that reaches into them */
+	struct ext4_trim *trim;   /* freed blocks to punch; NULL: none are. Guarded by alloc_mu */
 	struct ext4_names *names;
 	atomic_size_t order_bytes; /* of all directories' orders */
 };
@@ -169,6 +172,12 @@ uint64_t ext4_goal_of_inode(struct ext4_fs *fs, uint64_t ino);
 /* The first run of free blocks in [from, end) becomes taken; false: there is none. And free again. */
 bool ext4_alloc_hold(struct ext4_fs *fs, uint64_t from, uint64_t end, uint64_t *pblk, uint64_t *len);
 void ext4_alloc_unhold(struct ext4_fs *fs, uint64_t pblk, uint64_t len);
+
+/* ---- zones.c ---- */
+int ext4_zones_init(struct ext4_fs *fs) REQUIRES(fs->mu);
+void ext4_zones_fini(struct ext4_fs *fs);
+/* Does the run reach into metadata of the file system? */
+bool ext4_in_zones(const struct ext4_fs *fs, uint64_t pblk, uint64_t len);
 
 /* ---- giving space back: trim.c --------------------------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/log.h"
 #include "vhd/ext4/ext4_int.h"
 
 #define RUN_INIT 32768u   /* blocks of one extent on disk */
@@ -102,6 +103,22 @@ static int load_indirect(struct ext4_node *n, struct ext4_map *m)
 	return in.err ? in.err : ext4_errno(e);
 }
 
+/* The first such inode of a file system is told; who asks for it again and again does not fill the log. */
+static int check_zones(struct ext4_node *n, const struct ext4_map *m)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		if (!ext4_in_zones(fs, m->e[i].pblk, m->e[i].len))
+			continue;
+		if (!atomic_exchange(&fs->told, true))
+			log_warn("ext4: inode %llu: its block %u is one of the file system's own (%llu); not served",
+				 (unsigned long long)n->n.ino, m->e[i].lblk, (unsigned long long)m->e[i].pblk);
+		return -EUCLEAN;
+	}
+	return 0;
+}
+
 int ext4_map_load(struct ext4_node *n)
 {
 	struct ext4_map *m = calloc(1, sizeof *m);
@@ -112,6 +129,8 @@ int ext4_map_load(struct ext4_node *n)
 	/* Short symbolic links and special files keep other things in i_block. */
 	if (n->n.type == FS_REG || n->n.type == FS_DIR || (n->n.type == FS_LNK && !ext2fs_is_fast_symlink(small(n))))
 		err = has_extents(n) ? load_extents(n, m) : load_indirect(n, m);
+	if (!err)
+		err = check_zones(n, m);
 	if (err) {
 		ext4_map_free(m);
 		return err;

@@ -97,6 +97,7 @@ static void fs_free(struct ext4_fs *fs)
 	ext4_names_fini(fs);
 	ext4_alloc_fini(fs);
 	ext4_trim_fini(fs);
+	ext4_zones_fini(fs);
 	if (fs->e2) {
 		fs->e2->flags &= ~(EXT2_FLAG_DIRTY | EXT2_FLAG_CHANGED); /* what is to be written, we have written */
 		ext2fs_free(fs->e2);
@@ -168,7 +169,7 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 	fs->group_dirty = calloc(fs->e2->group_desc_count, 1);
 	if (!fs->group_dirty)
 		return -ENOMEM;
-	if ((err = ext4_alloc_init(fs)) < 0 || (err = ext4_names_init(fs)) < 0)
+	if ((err = ext4_zones_init(fs)) < 0 || (err = ext4_alloc_init(fs)) < 0 || (err = ext4_names_init(fs)) < 0)
 		return err;
 	if ((err = ext4_table_init(fs)) < 0)
 		return err;
