@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "advise/stream.h"
 #include "server/nfs4/compound.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
@@ -47,6 +48,21 @@ static bool link_pieces(struct compound *c, struct cache_seg *seg, unsigned n)
 	return true;
 }
 
+/* What this read says about the next ones. Never waits, and never fails. */
+static void look_ahead(struct fs_node *n, uint64_t off, uint32_t len)
+{
+	const struct fs_ops *ops = n->fs->ops;
+	struct adv_step step;
+
+	if (!ops->advise || !len)
+		return;
+	adv_read(&n->stream, off, len, &step);
+	if (step.ahead_len)
+		ops->advise(n, step.ahead_off, step.ahead_len, FS_WILLNEED, FS_NOWAIT);
+	if (step.drop_len)
+		ops->advise(n, step.drop_off, step.drop_len, FS_NOREUSE, FS_NOWAIT);
+}
+
 nfsstat4 op_read(struct compound *c)
 {
 	READ4args a = {.offset = 0};
@@ -83,6 +99,7 @@ nfsstat4 op_read(struct compound *c)
 	}
 	for (int i = 0; i < n; i++)
 		words[1] += seg[i].len;
+	look_ahead(c->cfh.node, a.offset, words[1]);
 	words[0] = __builtin_bswap32(eof);
 	if (!link_pieces(c, seg, (unsigned)n) || !xa_out_pad(c->out, words[1]))
 		return NFS4ERR_REP_TOO_BIG;
@@ -243,7 +260,7 @@ nfsstat4 op_io_advise(struct compound *c)
 	IO_ADVISE4args a = {.iaa_offset = 0};
 	IO_ADVISE4resok res = {.ior_hints = {.bitmap4_len = 0}};
 	const struct fs_ops *ops = c->cfh.node->fs->ops;
-	uint32_t asked, followed = 0;
+	uint32_t asked, followed;
 	uint64_t end;
 	nfsstat4 st;
 
@@ -252,6 +269,7 @@ nfsstat4 op_io_advise(struct compound *c)
 	if (!add_ok(a.iaa_offset, a.iaa_count, &end))
 		return NFS4ERR_INVAL;
 	asked = a.iaa_hints.bitmap4_len ? a.iaa_hints.bitmap4_val[0] : 0;
+	followed = ops->advise ? adv_hint(&c->cfh.node->stream, asked) : 0;
 	for (size_t i = 0; ops->advise && i < ARRAY_LEN(actions); i++) {
 		int err;
 

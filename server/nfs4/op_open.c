@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "advise/stream.h"
 #include "server/nfs4/compound.h"
 #include "vhd/base/cleanup.h"
 
@@ -333,6 +334,7 @@ static void pin_put(struct st_pin *pin)
 {
 	struct obj o = {.exp = pin->exp, .node = pin->node};
 
+	adv_forget(&o.node->stream);
 	obj_put(&o);
 }
 

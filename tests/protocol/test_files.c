@@ -196,11 +196,22 @@ END_TEST
 START_TEST(the_answer_holds_the_hints_that_are_followed)
 {
 	const uint32_t will = 1u << IO_ADVISE4_WILLNEED, maps = 1u << IO_ADVISE4_WILLNEED_OPPORTUNISTIC,
-		       dont = 1u << IO_ADVISE4_DONTNEED, seq = 1u << IO_ADVISE4_SEQUENTIAL;
+		       dont = 1u << IO_ADVISE4_DONTNEED, seq = 1u << IO_ADVISE4_SEQUENTIAL,
+		       back = 1u << IO_ADVISE4_SEQUENTIAL_BACKWARDS, rnd = 1u << IO_ADVISE4_RANDOM,
+		       once = 1u << IO_ADVISE4_NOREUSE, write = 1u << IO_ADVISE4_WRITE;
 	const struct {
 		uint32_t asked, followed;
-	} cases[] = {{will, will},      {maps, maps}, {dont, dont}, {will | dont, 0}, {will | maps, will | maps},
-		     {seq | will, will}};
+	} cases[] = {{will, will},
+		     {maps, maps},
+		     {dont, dont},
+		     {will | dont, 0},
+		     {will | maps, will | maps},
+		     {seq | will, seq | will},
+		     {back, back},
+		     {rnd | once, rnd | once},
+		     {seq | rnd, 0},
+		     {seq | back | once, once},
+		     {write, 0}};
 	struct open_file f;
 
 	make("f", &f);

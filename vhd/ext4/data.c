@@ -526,7 +526,7 @@ int ext4_op_advise(struct fs_node *fn, uint64_t off, uint64_t len, enum fs_advic
 		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
 		from = run.pblk << fs->block_bits;
 		bytes = min_u64((uint64_t)run.len << fs->block_bits, end - at);
-		if (run.pblk && how == FS_DONTNEED)
+		if (run.pblk && how != FS_WILLNEED)
 			cache_demote(fs->dev, from, bytes);
 		else if (run.pblk && !(run.flags & EXT_UNWRITTEN))
 			cache_prefetch(fs->dev, from, bytes);

@@ -115,6 +115,7 @@ enum fs_seek { FS_SEEK_DATA, FS_SEEK_HOLE };
 enum fs_advice {
 	FS_WILLNEED, /* start reading the range, or as much of it as is sensible */
 	FS_MAPS,     /* only what says where it is */
+	FS_NOREUSE,  /* its memory may go first; what is dirty of it stays */
 	FS_DONTNEED, /* its memory may go first; what is dirty of it is written back before */
 };
 
@@ -180,12 +181,19 @@ struct fs {
 	struct fs_node *root; /* one reference held by the fs itself */
 };
 
+/* How the file is read. Kept with the node for those who decide on reading ahead (advise/); drivers only clear it. */
+struct fs_stream {
+	atomic_uint_least64_t next, run, ahead; /* bytes */
+	atomic_uint mode;                       /* hints that hold */
+};
+
 struct fs_node {
 	struct fs *fs;
 	uint64_t ino;
 	uint32_t gen;
 	enum fs_type type;
 	atomic_uint refs;
+	struct fs_stream stream;
 };
 
 static inline struct fs_node *fs_node_get(struct fs_node *n)
