@@ -373,22 +373,30 @@ bool nfsc_has_42(const struct nfsc *n)
 	return n->minor == 2;
 }
 
-int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups)
+static int use_auth(struct nfsc *n, AUTH *auth)
 {
-	char name[] = "client";
-	gid_t list[16];
-	AUTH *auth;
-
-	if (ngroups > 16)
-		return -EINVAL;
-	for (unsigned i = 0; i < ngroups; i++)
-		list[i] = groups[i];
-	auth = authunix_create(name, uid, gid, (int)ngroups, list);
 	if (!auth)
 		return -ENOMEM;
 	auth_destroy(n->clnt->cl_auth);
 	n->clnt->cl_auth = auth;
 	return 0;
+}
+
+int nfsc_set_no_cred(struct nfsc *n)
+{
+	return use_auth(n, authnone_create());
+}
+
+int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups)
+{
+	char name[] = "client";
+	gid_t list[16];
+
+	if (ngroups > 16)
+		return -EINVAL;
+	for (unsigned i = 0; i < ngroups; i++)
+		list[i] = groups[i];
+	return use_auth(n, authunix_create(name, uid, gid, (int)ngroups, list));
 }
 
 const char *nfsc_session(const struct nfsc *n)

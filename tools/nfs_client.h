@@ -35,6 +35,8 @@ int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why);
 int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why);
 /* AUTH_SYS of the calls from now on; at most 16 groups besides. */
 int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups);
+/* AUTH_NONE from now on. */
+int nfsc_set_no_cred(struct nfsc *n);
 const char *nfsc_session(const struct nfsc *n); /* 16 bytes */
 /* The sequence number that a slot used last. */
 uint32_t nfsc_slot_seq(const struct nfsc *n, unsigned slot);

@@ -17,7 +17,7 @@
 
 static char bin[512], dir[64];
 static const char *const *options;
-static uint16_t port;
+static uint16_t port, port_v6;
 static pid_t pid;
 
 void server_find(const char *argv0)
@@ -42,7 +42,7 @@ static int run(const char *fmt, const char *a, const char *b)
 static void launch(void)
 {
 	char image[96], listen[32], prog[600], line[512] = "";
-	const char *argv[24];
+	const char *argv[24], *v6;
 	int fd[2], n = 0;
 	FILE *f;
 
@@ -70,6 +70,8 @@ static void launch(void)
 		;
 	ck_assert_msg(strstr(line, "ready on 127.0.0.1:") != NULL, "%s", line);
 	port = (uint16_t)atoi(strstr(line, "127.0.0.1:") + 10);
+	v6 = strstr(line, "[::1]:");
+	port_v6 = v6 ? (uint16_t)atoi(v6 + 6) : 0;
 	/* The pipe stays open: the server may have more to say. */
 }
 
@@ -106,6 +108,11 @@ void server_stop(void)
 	run("rm -rf %s%s", dir, "");
 }
 
+void server_options(const char *const *extra)
+{
+	options = extra;
+}
+
 void server_restart(void)
 {
 	end();
@@ -130,17 +137,28 @@ long server_rss_kib(void)
 	return kib;
 }
 
-struct nfsc *server_client(void)
+static struct nfsc *client_at(const char *host, uint16_t at)
 {
 	struct why why = {.line = ""};
 	struct nfs_url u;
 	struct nfsc *n = NULL;
 	char text[64];
 
-	snprintf(text, sizeof text, "nfs://127.0.0.1:%u/", port);
+	snprintf(text, sizeof text, "nfs://%s:%u/", host, at);
 	ck_assert_int_eq(nfs_url_parse(text, &u, &why), 0);
 	ck_assert_msg(nfsc_open(&n, &u, &why) == 0, "%s", why.line);
 	return n;
+}
+
+struct nfsc *server_client(void)
+{
+	return client_at("127.0.0.1", port);
+}
+
+struct nfsc *server_client_v6(void)
+{
+	ck_assert_uint_ne(port_v6, 0);
+	return client_at("[::1]", port_v6);
 }
 
 /* ---- raw ------------------------------------------------------------------------------------------------------------------ */

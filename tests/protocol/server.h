@@ -15,11 +15,15 @@ void server_find(const char *argv0);
 void server_start(const char *const *extra);
 /* TERM; the server must end with 0 and e2fsck be content. */
 void server_stop(void);
+/* What server_restart() gives the server besides the image from now on. */
+void server_options(const char *const *extra);
 /* Stop and start on the same image, at the same port. */
 void server_restart(void);
 /* Resident memory; 0 in sanitizer builds, whose memory is not the server's alone. */
 long server_rss_kib(void);
 struct nfsc *server_client(void);
+/* Of a server that has "--listen [::1]:0" among its options. */
+struct nfsc *server_client_v6(void);
 
 /* A raw TCP connection, and records on it. */
 int raw_connect(void);

@@ -2,13 +2,14 @@
 /* test_access.c - who may do what: AUTH_SYS credentials against modes, squashing, sticky and set-id bits, other flavors */
 #include <check.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tests/protocol/server.h"
 
-enum { ROOT = 0, ANN = 1000, BOB = 1001, STAFF = 2000, NOBODY = 65534 };
+enum { ROOT = 0, ANN = 1000, BOB = 1001, STAFF = 2000 };
 
 static struct nfsc *c;
 static nfs_fh4 dir; /* /disk/d: ANN's, 0755 */
@@ -161,6 +162,57 @@ static nfsstat4 setattr(const nfs_fh4 *fh, int mode, const char *owner, const ch
 	nfs_argop4 op = {.argop = OP_SETATTR};
 
 	op.nfs_argop4_u.opsetattr.obj_attributes = attrs(mode, owner, group);
+	return on(fh, &op);
+}
+
+static const stateid4 anonymous;
+
+static nfsstat4 set_size(const nfs_fh4 *fh, const stateid4 *sid, uint32_t size)
+{
+	uint32_t word = 1u << FATTR4_SIZE;
+	nfs_argop4 op = {.argop = OP_SETATTR};
+	char v[8] = {0};
+
+	put32(v + 4, size);
+	op.nfs_argop4_u.opsetattr.stateid = *sid;
+	op.nfs_argop4_u.opsetattr.obj_attributes = (fattr4){
+		.attrmask = {.bitmap4_len = 1, .bitmap4_val = &word},
+		.attr_vals = {.attrlist4_len = sizeof v, .attrlist4_val = v}};
+	return on(fh, &op);
+}
+
+/* The time of the last change: the server's when @sec is 0. */
+static nfsstat4 set_mtime(const nfs_fh4 *fh, uint32_t sec)
+{
+	uint32_t words[2] = {0, 1u << (FATTR4_TIME_MODIFY_SET - 32)};
+	nfs_argop4 op = {.argop = OP_SETATTR};
+	char v[16] = {0};
+
+	put32(v, sec ? SET_TO_CLIENT_TIME4 : SET_TO_SERVER_TIME4);
+	put32(v + 8, sec);
+	op.nfs_argop4_u.opsetattr.obj_attributes = (fattr4){
+		.attrmask = {.bitmap4_len = 2, .bitmap4_val = words},
+		.attr_vals = {.attrlist4_len = sec ? sizeof v : 4, .attrlist4_val = v}};
+	return on(fh, &op);
+}
+
+static nfsstat4 write_byte(const nfs_fh4 *fh, const stateid4 *sid)
+{
+	static const char byte[] = "x";
+	nfs_argop4 op = {.argop = OP_WRITE};
+	WRITE4args *w = &op.nfs_argop4_u.opwrite;
+
+	*w = (WRITE4args){.stateid = *sid, .stable = UNSTABLE4};
+	w->data.data_val = (char *)(uintptr_t)byte;
+	w->data.data_len = 1;
+	return on(fh, &op);
+}
+
+static nfsstat4 read_byte(const nfs_fh4 *fh, const stateid4 *sid)
+{
+	nfs_argop4 op = {.argop = OP_READ};
+
+	op.nfs_argop4_u.opread = (READ4args){.stateid = *sid, .count = 1};
 	return on(fh, &op);
 }
 
@@ -359,18 +411,12 @@ END_TEST
 
 START_TEST(set_id_bits_go_when_others_write_or_the_owner_changes)
 {
-	static const char byte[] = "x";
-	nfs_argop4 op = {.argop = OP_WRITE};
 	struct file f, keep = make("f", 06777);
-	WRITE4args *w = &op.nfs_argop4_u.opwrite;
 
 	ck_assert_uint_eq(attr(&keep.fh).mode, 06777);
 	be(BOB, BOB);
 	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_WRITE, -1, &f), NFS4_OK);
-	*w = (WRITE4args){.stateid = f.sid, .stable = UNSTABLE4};
-	w->data.data_val = (char *)(uintptr_t)byte;
-	w->data.data_len = 1;
-	ck_assert_int_eq(on(&f.fh, &op), NFS4_OK);
+	ck_assert_int_eq(write_byte(&f.fh, &f.sid), NFS4_OK);
 	close_it(&f);
 	ck_assert_uint_eq(attr(&f.fh).mode, 0777);
 	be(ANN, ANN);
@@ -411,18 +457,38 @@ END_TEST
 /* A stateid stands for a check that was made when the file was opened. */
 START_TEST(an_open_file_stays_open_for_its_owner_whatever_its_mode)
 {
-	static const char byte[] = "x";
-	nfs_argop4 op = {.argop = OP_WRITE};
 	struct file f;
-	WRITE4args *w = &op.nfs_argop4_u.opwrite;
 
 	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_BOTH, 0444, &f), NFS4_OK);
-	*w = (WRITE4args){.stateid = f.sid, .stable = UNSTABLE4};
-	w->data.data_val = (char *)(uintptr_t)byte;
-	w->data.data_len = 1;
-	ck_assert_int_eq(on(&f.fh, &op), NFS4_OK);
+	ck_assert_int_eq(setattr(&f.fh, 0, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(write_byte(&f.fh, &f.sid), NFS4_OK);
+	ck_assert_int_eq(read_byte(&f.fh, &f.sid), NFS4_OK);
+	ck_assert_int_eq(set_size(&f.fh, &f.sid, 0), NFS4_OK);
 	close_it(&f);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
 	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_WRITE), NFS4ERR_ACCESS);
+}
+END_TEST
+
+START_TEST(times_are_chosen_by_the_owner_and_writers_may_say_now)
+{
+	struct file f = make("f", 0644);
+
+	ck_assert_int_eq(set_mtime(&f.fh, 1000), NFS4_OK);
+	ck_assert_int_eq(attr(&f.fh).mtime, 1000);
+	be(BOB, BOB);
+	ck_assert_int_eq(set_mtime(&f.fh, 2000), NFS4ERR_PERM);
+	ck_assert_int_eq(set_mtime(&f.fh, 0), NFS4ERR_ACCESS);
+	ck_assert_int_eq(attr(&f.fh).mtime, 1000);
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&f.fh, 0646, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(set_mtime(&f.fh, 2000), NFS4ERR_PERM);
+	ck_assert_int_eq(set_mtime(&f.fh, 0), NFS4_OK);
+	ck_assert_int_gt(attr(&f.fh).mtime, 1000000000);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(set_mtime(&f.fh, 3000), NFS4_OK);
+	ck_assert_int_eq(attr(&f.fh).mtime, 3000);
 }
 END_TEST
 
@@ -430,55 +496,202 @@ END_TEST
 
 START_TEST(root_is_nobody_unless_told_otherwise)
 {
+	static const uint32_t zero[] = {0};
+	struct nfs_attrs a;
 	struct file f;
-	nfs_fh4 top;
-	char buf[NFS4_FHSIZE];
 
-	make("secret", 0600);
 	ck_assert_int_eq(setattr(&dir, 0777, NULL, NULL), NFS4_OK);
+	be(ROOT, ROOT);
+	make("secret", 0640);
 	nfsc_close(c);
-	server_stop();
-	server_start(NULL); /* another image: root's folder */
+	server_options(NULL);
+	server_restart();
 	c = server_client();
 	be(ROOT, ROOT);
-	look_up("/disk", &top, buf);
-	/* mke2fs gave the folder to whoever ran it, 0755. */
-	if (strcmp(attr(&top).owner, "0") == 0) {
-		ck_assert_int_eq(mkdir_in(&top, "x", 0755), NFS4ERR_ACCESS);
-		be(NOBODY, NOBODY);
-		ck_assert_int_eq(mkdir_in(&top, "x", 0755), NFS4ERR_ACCESS);
-		ck_assert_int_eq(setattr(&top, 0777, NULL, NULL), NFS4ERR_PERM);
-	}
-	dir = top;
-	ck_assert_int_eq(may_open("hello", OPEN4_SHARE_ACCESS_READ), NFS4_OK);
-	ck_assert_int_eq(open_in(&top, "new", OPEN4_SHARE_ACCESS_BOTH, 0644, &f), NFS4ERR_ACCESS);
+	ck_assert_int_eq(may_open("secret", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	ck_assert_int_eq(may_open("secret", OPEN4_SHARE_ACCESS_WRITE), NFS4ERR_ACCESS);
+	look_up("/disk/d/secret", &f.fh, f.buf);
+	ck_assert_int_eq(read_byte(&f.fh, &anonymous), NFS4ERR_ACCESS);
+	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4ERR_ACCESS);
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 0), NFS4ERR_ACCESS);
+	ck_assert_int_eq(setattr(&f.fh, 0666, NULL, NULL), NFS4ERR_PERM);
+	ck_assert_int_eq(setattr(&dir, -1, "0", NULL), NFS4ERR_PERM);
+	f = make("new", 0644);
+	a = attr(&f.fh);
+	ck_assert_str_eq(a.owner, "65534");
+	ck_assert_str_eq(a.group, "65534");
+	/* Nor is root's group anybody's. */
+	ck_assert_int_eq(nfsc_set_cred(c, ANN, ANN, 1, zero), 0);
+	ck_assert_int_eq(may_open("secret", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	be(ANN, ROOT);
+	ck_assert_int_eq(may_open("secret", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+}
+END_TEST
+
+START_TEST(root_may_everything_when_told_so)
+{
+	nfs_argop4 list = {.argop = OP_READDIR};
+	struct file f = make("f", 0);
+
+	list.nfs_argop4_u.opreaddir.dircount = list.nfs_argop4_u.opreaddir.maxcount = 4096;
+	ck_assert_int_eq(setattr(&dir, 0, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(on(&dir, &list), NFS4ERR_ACCESS);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(on(&dir, &list), NFS4_OK);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_BOTH), NFS4_OK);
+	ck_assert_int_eq(read_byte(&f.fh, &anonymous), NFS4_OK);
+	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4_OK);
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 0), NFS4_OK);
+	ck_assert_int_eq(setattr(&f.fh, 04711, "1001", "2000"), NFS4_OK);
+	ck_assert_int_eq(setattr(&dir, 01000, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(remove_from(&dir, "f"), NFS4_OK);
+	f = make("g", 0600);
+	ck_assert_str_eq(attr(&f.fh).owner, "0");
 }
 END_TEST
 
 /* ---- other flavors ---------------------------------------------------------------------------------------------------------------- */
 
-/* RFC 5531 §9: AUTH_NONE may ask for nothing but NULL; who cannot be read is told so; nobody else notices. */
+START_TEST(without_a_credential_one_is_the_anonymous_user)
+{
+	struct file f = make("mine", 0640);
+
+	ck_assert_int_eq(nfsc_set_no_cred(c), 0);
+	ck_assert_int_eq(may_open("mine", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	ck_assert_int_eq(read_byte(&f.fh, &anonymous), NFS4ERR_ACCESS);
+	ck_assert_int_eq(setattr(&f.fh, 0666, NULL, NULL), NFS4ERR_PERM);
+	ck_assert_int_eq(mkdir_in(&dir, "sub", 0755), NFS4ERR_ACCESS);
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&dir, 0777, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(nfsc_set_no_cred(c), 0);
+	f = make("theirs", 0644);
+	ck_assert_str_eq(attr(&f.fh).owner, "65534");
+	ck_assert_str_eq(attr(&f.fh).group, "65534");
+}
+END_TEST
+
+static void must_be_denied(int fd, uint8_t *call, size_t len, uint32_t xid, uint32_t why)
+{
+	uint8_t b[256];
+
+	raw_put32(call + 4, xid);
+	raw_send(fd, call, len);
+	ck_assert_int_eq(raw_reply(fd, b, sizeof b, 5000), 20);
+	ck_assert_uint_eq(raw_get32(b), xid);
+	ck_assert_uint_eq(raw_get32(b + 8), MSG_DENIED);
+	ck_assert_uint_eq(raw_get32(b + 12), AUTH_ERROR);
+	ck_assert_uint_eq(raw_get32(b + 16), why);
+}
+
+/* RFC 5531 §9: who cannot be believed is told so; neither the connection nor anybody else notices. */
 START_TEST(other_flavors_are_refused_and_nobody_else_notices)
 {
-	uint8_t b[256], call[56];
+	/* Mark, xid, CALL, 2, program, version, COMPOUND; flavor, 4 bytes; AUTH_NONE. */
+	static const uint32_t words[] = {0x80000000u | 48, 0, 0, 2, 100003, 4, 1, 99, 4, 0, 0, 0, 0};
+	uint8_t b[256], call[52];
 	int fd = raw_connect();
-	static const uint32_t words[] = {0x80000000u | 52, 7, 0, 2, 100003, 4, 1, 99, 4, 0, 0, 0, 0, 1};
 
-	for (unsigned i = 0; i < 14; i++)
+	for (unsigned i = 0; i < 13; i++)
 		raw_put32(call + 4 * i, words[i]);
-	raw_send(fd, call, sizeof call);
-	ck_assert_int_gt(raw_reply(fd, b, sizeof b, 5000), 16);
-	ck_assert_uint_eq(raw_get32(b), 7);
-	ck_assert_uint_eq(raw_get32(b + 8), 1);  /* MSG_DENIED */
-	ck_assert_uint_eq(raw_get32(b + 12), 1); /* AUTH_ERROR */
+	must_be_denied(fd, call, sizeof call, 7, AUTH_TOOWEAK);
+	raw_put32(call + 28, 6); /* RPCSEC_GSS */
+	must_be_denied(fd, call, sizeof call, 8, AUTH_TOOWEAK);
 	/* A credential of AUTH_SYS that is cut short. */
-	raw_put32(call + 28, 1);
-	raw_send(fd, call, sizeof call);
-	ck_assert_int_gt(raw_reply(fd, b, sizeof b, 5000), 16);
-	ck_assert_uint_eq(raw_get32(b + 8), 1);
-	ck_assert_uint_eq(raw_get32(b + 12), 1);
+	raw_put32(call + 28, AUTH_SYS);
+	must_be_denied(fd, call, sizeof call, 9, AUTH_BADCRED);
+	/* One that is longer than the call, and one that is longer than any may be. */
+	raw_put32(call + 32, 64);
+	must_be_denied(fd, call, sizeof call, 10, AUTH_BADCRED);
+	raw_put32(call + 32, 404);
+	must_be_denied(fd, call, sizeof call, 11, AUTH_BADCRED);
+	raw_call(fd, 12, 0, NULL, 0);
+	ck_assert_int_eq(raw_reply(fd, b, sizeof b, 5000), 24);
+	ck_assert_uint_eq(raw_get32(b), 12);
+	ck_assert_uint_eq(raw_get32(b + 8), MSG_ACCEPTED);
+	ck_assert_uint_eq(raw_get32(b + 20), SUCCESS);
 	close(fd);
 	make("f", 0644);
+}
+END_TEST
+
+/* RFC 5531 appendix A: 16 groups and no more. */
+START_TEST(a_credential_of_seventeen_groups_is_refused)
+{
+	uint8_t call[64 + 17 * 4];
+	const uint32_t words[] = {0x80000000u | (uint32_t)(sizeof call - 4),
+				  0,
+				  0,
+				  2,
+				  100003,
+				  4,
+				  1,
+				  AUTH_SYS,
+				  20 + 17 * 4,
+				  0,
+				  0,
+				  BOB,
+				  BOB,
+				  17};
+	int fd = raw_connect();
+
+	memset(call, 0, sizeof call);
+	for (unsigned i = 0; i < 14; i++)
+		raw_put32(call + 4 * i, words[i]);
+	must_be_denied(fd, call, sizeof call, 7, AUTH_BADCRED);
+	close(fd);
+}
+END_TEST
+
+/* ---- two ways in ------------------------------------------------------------------------------------------------------------------ */
+
+static bool has_v6(void)
+{
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&sa, sizeof sa) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+START_TEST(ipv4_and_ipv6_see_the_same_files_at_once)
+{
+	static const char *const both[] = {"--no-root-squash", "--listen", "[::1]:0", NULL};
+	struct nfsc *v4, *v6;
+	struct file f, g;
+
+	if (!has_v6()) {
+		printf("access: no IPv6 loopback here, skipped\n");
+		return;
+	}
+	nfsc_close(c);
+	server_options(both);
+	server_restart();
+	v4 = server_client();
+	v6 = server_client_v6();
+	c = v6;
+	be(ANN, ANN);
+	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_BOTH, 0600, &f), NFS4_OK);
+	c = v4;
+	be(BOB, BOB);
+	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
+	be(ANN, ANN);
+	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_BOTH, -1, &g), NFS4_OK);
+	for (int i = 0; i < 20; i++) {
+		c = i & 1 ? v4 : v6;
+		ck_assert_int_eq(write_byte(&f.fh, i & 1 ? &g.sid : &f.sid), NFS4_OK);
+	}
+	/* What one client has open is nothing to the other. */
+	c = v4;
+	ck_assert_int_eq(write_byte(&f.fh, &f.sid), NFS4ERR_BAD_STATEID);
+	close_it(&g);
+	c = v6;
+	ck_assert_int_eq(write_byte(&f.fh, &f.sid), NFS4_OK);
+	close_it(&f);
+	ck_assert_uint_eq(attr(&f.fh).size, 1);
+	nfsc_close(v6);
+	c = v4;
 }
 END_TEST
 
@@ -502,8 +715,13 @@ int main(int argc, char **argv)
 	tcase_add_test(t, set_id_bits_go_when_others_write_or_the_owner_changes);
 	tcase_add_test(t, in_a_sticky_folder_only_owners_remove);
 	tcase_add_test(t, an_open_file_stays_open_for_its_owner_whatever_its_mode);
+	tcase_add_test(t, times_are_chosen_by_the_owner_and_writers_may_say_now);
 	tcase_add_test(t, root_is_nobody_unless_told_otherwise);
+	tcase_add_test(t, root_may_everything_when_told_so);
+	tcase_add_test(t, without_a_credential_one_is_the_anonymous_user);
 	tcase_add_test(t, other_flavors_are_refused_and_nobody_else_notices);
+	tcase_add_test(t, a_credential_of_seventeen_groups_is_refused);
+	tcase_add_test(t, ipv4_and_ipv6_see_the_same_files_at_once);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
