@@ -147,6 +147,9 @@ static nfsstat4 check_verf(struct open_op *op)
 		return errno_status(err);
 	if ((uint32_t)attr.atime.sec != (uint32_t)(op->verf >> 32) || (uint32_t)attr.mtime.sec != (uint32_t)op->verf)
 		return NFS4ERR_EXIST;
+	/* Everybody sees these times: without this line they would open anybody's file. */
+	if (!is_owner(&op->c->cred, &attr))
+		return NFS4ERR_EXIST;
 	op->created = true;
 	op->res.attrset = op->attrs.mask;
 	return mask_verf(op);
