@@ -213,7 +213,8 @@ nfsstat4 op_access(struct compound *c)
 				    (dir ? ACCESS4_LOOKUP | ACCESS4_DELETE : ACCESS4_EXECUTE));
 	if (may_attr(&c->cred, &at, MAY_READ))
 		res.access |= ACCESS4_READ;
-	if (may_attr(&c->cred, &at, MAY_WRITE) && !ro)
+	/* Entries are made and removed with w and x. */
+	if (may_attr(&c->cred, &at, dir ? MAY_WRITE | MAY_EXEC : MAY_WRITE) && !ro)
 		res.access |= ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_DELETE;
 	if (may_attr(&c->cred, &at, MAY_EXEC))
 		res.access |= dir ? ACCESS4_LOOKUP : ACCESS4_EXECUTE;
