@@ -108,13 +108,12 @@ nfsstat4 attr_new_owner(const struct compound *c, const struct fs_attr *dir, enu
 }
 
 /* SETATTR as POSIX has it: RFC 8881 18.30, chown_restricted. */
-nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_attr *now, struct attr_set *s)
+nfsstat4 attr_may_set(struct compound *c, const struct fs_attr *now, bool open, struct attr_set *s)
 {
 	struct fs_setattr *f = &s->fs;
 	const struct cred *cr = &c->cred;
 	bool owner = is_owner(cr, now);
 
-	(void)o;
 	if (f->what & FS_SET_UID && f->uid != now->uid && cr->uid != 0)
 		return NFS4ERR_PERM;
 	if (f->what & FS_SET_GID && f->gid != now->gid && cr->uid != 0 && (!owner || !in_group(cr, f->gid)))
@@ -123,8 +122,8 @@ nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_a
 		return NFS4ERR_PERM;
 	if (f->what & (FS_SET_ATIME_NOW | FS_SET_MTIME_NOW) && !owner && !may_attr(cr, now, MAY_WRITE))
 		return NFS4ERR_ACCESS;
-	/* Whoever has it open for writing may cut it; the stateid was checked. The owner may always. */
-	if (f->what & FS_SET_SIZE && !owner && !may_attr(cr, now, MAY_WRITE))
+	/* Whoever has it open for writing may cut it. The owner may always. */
+	if (f->what & FS_SET_SIZE && !open && !owner && !may_attr(cr, now, MAY_WRITE))
 		return NFS4ERR_ACCESS;
 	if (f->what & FS_SET_MODE && cr->uid != 0 && !in_group(cr, f->what & FS_SET_GID ? f->gid : now->gid))
 		f->mode &= ~S_ISGID_BIT;

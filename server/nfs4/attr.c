@@ -549,6 +549,7 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 	SETATTR4args a = {.stateid = {0}};
 	struct st_fhkey key = fh_key(&c->cfh);
 	struct fs_attr now;
+	bool open = false;
 	stateid4 sid;
 	nfsstat4 st;
 
@@ -564,8 +565,9 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 		if ((st = c_stateid(c, &a.stateid, &sid)) != NFS4_OK ||
 		    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, OPEN4_SHARE_ACCESS_WRITE)) != NFS4_OK)
 			return st;
+		open = !st_is_special(&sid);
 	}
-	if ((st = attr_may_set(c, &c->cfh, &now, s)) != NFS4_OK)
+	if ((st = attr_may_set(c, &now, open, s)) != NFS4_OK)
 		return st;
 	return s->fs.what ? errno_status(c->cfh.node->fs->ops->setattr(c->cfh.node, &s->fs, NULL)) : NFS4_OK;
 }

@@ -137,8 +137,8 @@ struct attr_set {
 };
 /* @creating: attributes of a new object (CREATE, OPEN). Points into the arena. */
 nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct attr_set *out);
-/* The permission rules of SETATTR (owner, size needs write, set-id bits); adjusts out->fs. */
-nfsstat4 attr_may_set(struct compound *c, const struct obj *o, const struct fs_attr *now, struct attr_set *s);
+/* The permission rules of SETATTR (owner, size needs write unless it is @open for that, set-id bits); adjusts s->fs. */
+nfsstat4 attr_may_set(struct compound *c, const struct fs_attr *now, bool open, struct attr_set *s);
 /* What is asked of the attributes of one or many objects of an export. */
 #define ATTR_WORDS 3u
 struct attr_plan {
