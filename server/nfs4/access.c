@@ -50,6 +50,17 @@ bool may_attr(const struct cred *cr, const struct fs_attr *a, unsigned want)
 	return (bits & want) == want;
 }
 
+/* Set-gid without x for the group is not about identity. */
+static uint32_t without_setid(uint32_t mode)
+{
+	return mode & ~(S_ISUID_BIT | (mode & 010 ? S_ISGID_BIT : 0));
+}
+
+uint32_t mode_changed(const struct cred *cr, const struct fs_attr *a)
+{
+	return cr->uid == 0 || a->type != FS_REG ? a->mode : without_setid(a->mode);
+}
+
 static nfsstat4 attr_of(struct compound *c, const struct obj *o, struct fs_attr *a)
 {
 	return errno_status(o->node->fs->ops->getattr(o->node, nowait(c), a));
@@ -130,7 +141,7 @@ nfsstat4 attr_may_set(struct compound *c, const struct fs_attr *now, bool open, 
 	/* A new owner does not inherit set-id bits, and other content does not keep them, unless root put it there. */
 	if ((f->what & (FS_SET_UID | FS_SET_GID) || (f->what & FS_SET_SIZE && cr->uid != 0)) &&
 	    !(f->what & FS_SET_MODE) && now->type == FS_REG && now->mode & (S_ISUID_BIT | S_ISGID_BIT)) {
-		f->mode = now->mode & ~(S_ISUID_BIT | (now->mode & 010 ? S_ISGID_BIT : 0));
+		f->mode = without_setid(now->mode);
 		f->what |= FS_SET_MODE;
 	}
 	return NFS4_OK;

@@ -124,6 +124,8 @@ nfsstat4 may(struct compound *c, const struct obj *o, unsigned want);
 bool may_attr(const struct cred *cr, const struct fs_attr *a, unsigned want);
 /* In a directory: write and search. For removing `victim` (NULL when not known) the sticky bit too. */
 nfsstat4 may_change_dir(struct compound *c, const struct obj *dir, const struct fs_attr *victim);
+/* What a mode becomes when the content changes: without set-id bits (POSIX), unless root changes it. */
+uint32_t mode_changed(const struct cred *cr, const struct fs_attr *a);
 bool is_owner(const struct cred *cr, const struct fs_attr *a); /* or uid 0 after squashing */
 /* NFS4ERR_ROFS for read-only exports and file systems. */
 nfsstat4 may_mutate(const struct compound *c, const struct obj *o);

@@ -119,11 +119,11 @@ static nfsstat4 drop_setid(struct compound *c)
 
 	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a))) != NFS4_OK)
 		return st;
-	if (!(a.mode & 06000) || c->cred.uid == 0 || (!(a.mode & 04000) && !(a.mode & 010)))
+	s.mode = mode_changed(&c->cred, &a);
+	if (s.mode == a.mode)
 		return NFS4_OK;
 	if (!c->may_block)
 		return ST_WAIT;
-	s.mode = a.mode & ~(04000u | (a.mode & 010 ? 02000u : 0));
 	return errno_status(c->cfh.node->fs->ops->setattr(c->cfh.node, &s, NULL));
 }
 
@@ -216,7 +216,7 @@ static nfsstat4 range(struct compound *c, const stateid4 *sid, uint64_t off, uin
 
 	if (st == NFS4_OK && (len == 0 || !add_ok(off, len, &end)))
 		st = NFS4ERR_INVAL;
-	return st;
+	return st != NFS4_OK ? st : drop_setid(c);
 }
 
 nfsstat4 op_allocate(struct compound *c)

@@ -341,6 +341,21 @@ static void pin_put(struct st_pin *pin)
 	obj_put(&o);
 }
 
+static int make_empty(struct open_op *op)
+{
+	struct fs_setattr s = {.what = FS_SET_SIZE, .size = 0};
+	struct fs_node *n = op->file.node;
+	struct fs_attr now;
+	int err = n->fs->ops->getattr(n, 0, &now);
+
+	if (err < 0)
+		return err;
+	s.mode = mode_changed(&op->c->cred, &now);
+	if (s.mode != now.mode)
+		s.what |= FS_SET_MODE;
+	return n->fs->ops->setattr(n, &s, NULL);
+}
+
 static nfsstat4 reserve(struct open_op *op)
 {
 	static const stateid4 anonymous;
@@ -350,7 +365,6 @@ static nfsstat4 reserve(struct open_op *op)
 	struct st_name owner = {op->a.owner.owner.owner_val, op->a.owner.owner.owner_len};
 	struct obj held = obj_get(&op->file);
 	struct st_pin pin = {.node = held.node, .exp = held.exp, .put = pin_put};
-	struct fs_setattr empty = {.what = FS_SET_SIZE, .size = 0};
 	struct st_undo undo;
 	nfsstat4 st;
 	int err;
@@ -362,7 +376,7 @@ static nfsstat4 reserve(struct open_op *op)
 	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, &pin, &op->res.stateid, &undo);
 	if (st != NFS4_OK || !op->truncate)
 		return st;
-	err = op->file.node->fs->ops->setattr(op->file.node, &empty, NULL);
+	err = make_empty(op);
 	if (err < 0)
 		st_open_undo(s, c->st.client, &undo);
 	return errno_status(err);
