@@ -114,6 +114,13 @@ static nfsstat4 open_in(const nfs_fh4 *in, const char *name, uint32_t access, in
 	return st;
 }
 
+/* OPEN that creates: exclusively with a verifier, or unchecked with a size. Closed again. */
+struct open_how {
+	bool exclusive;
+	uint32_t size;
+	char verf[8];
+};
+
 static void close_it(struct file *f)
 {
 	nfs_argop4 op = {.argop = OP_CLOSE};
@@ -131,6 +138,41 @@ static struct file make(const char *name, int mode)
 	close_it(&f);
 	f.fh.nfs_fh4_val = f.buf;
 	return f;
+}
+
+static nfsstat4 open_how(const char *name, uint32_t access, const struct open_how *how)
+{
+	nfs_argop4 op[3] = {nfsc_putfh(&dir), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
+	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
+	createhow4 *h = &a->openhow.openflag4_u.how;
+	char owner[] = "o", v[8] = {0};
+	uint32_t word = 1u << FATTR4_SIZE;
+	COMPOUND4res res;
+	struct file f;
+	nfsstat4 st;
+
+	a->share_access = access;
+	a->owner.owner.owner_val = owner;
+	a->owner.owner.owner_len = 1;
+	a->openhow.opentype = OPEN4_CREATE;
+	h->mode = how->exclusive ? EXCLUSIVE4_1 : UNCHECKED4;
+	if (how->exclusive) {
+		memcpy(h->createhow4_u.ch_createboth.cva_verf, how->verf, sizeof how->verf);
+	} else {
+		put32(v + 4, how->size);
+		h->createhow4_u.createattrs = (fattr4){.attrmask = {.bitmap4_len = 1, .bitmap4_val = &word},
+						       .attr_vals = {.attrlist4_len = 8, .attrlist4_val = v}};
+	}
+	a->claim.claim = CLAIM_NULL;
+	a->claim.open_claim4_u.file = name_of(name);
+	st = run(op, 3, &res);
+	if (st == NFS4_OK) {
+		f.sid = res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
+		keep_fh(&f.fh, f.buf, &res.resarray.resarray_val[3].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object);
+		close_it(&f);
+	}
+	nfsc_free(&res);
+	return st;
 }
 
 static nfsstat4 may_open(const char *name, uint32_t access)
@@ -344,18 +386,48 @@ END_TEST
 
 START_TEST(access_says_what_may_be_done)
 {
-	struct file f = make("f", 0754);
+	enum { R = ACCESS4_READ, W = ACCESS4_MODIFY | ACCESS4_EXTEND, X = ACCESS4_EXECUTE };
+	static const uint32_t bits[8] = {0, X, W, W | X, R, R | X, R | W, R | W | X};
+	struct file f = make("f", 0);
 
-	ck_assert_uint_eq(access_of(&f.fh) & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE),
-			  ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE);
-	be(BOB, ANN);
-	ck_assert_uint_eq(access_of(&f.fh) & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE),
-			  ACCESS4_READ | ACCESS4_EXECUTE);
-	be(BOB, BOB);
-	ck_assert_uint_eq(access_of(&f.fh) & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_EXECUTE),
-			  ACCESS4_READ);
-	ck_assert_uint_eq(access_of(&dir) & (ACCESS4_READ | ACCESS4_LOOKUP | ACCESS4_MODIFY | ACCESS4_DELETE),
-			  ACCESS4_READ | ACCESS4_LOOKUP);
+	for (int m = 0; m < 8; m++) {
+		be(ANN, ANN);
+		ck_assert_int_eq(setattr(&f.fh, m << 6 | (m ^ 7) << 3 | ((m + 3) & 7), NULL, NULL), NFS4_OK);
+		ck_assert_uint_eq(access_of(&f.fh), bits[m]);
+		be(BOB, ANN);
+		ck_assert_uint_eq(access_of(&f.fh), bits[m ^ 7]);
+		be(BOB, BOB);
+		ck_assert_uint_eq(access_of(&f.fh), bits[(m + 3) & 7]);
+		/* Root runs what anybody may run. */
+		be(ROOT, ROOT);
+		ck_assert_uint_eq(access_of(&f.fh), R | W | X);
+	}
+	ck_assert_int_eq(setattr(&f.fh, 0666, NULL, NULL), NFS4_OK);
+	ck_assert_uint_eq(access_of(&f.fh), R | W);
+}
+END_TEST
+
+/* RFC 8881 §18.1.3: the bits are of operations, and entries are made and removed with w and x together. */
+START_TEST(access_to_a_folder_promises_no_change_that_would_be_refused)
+{
+	enum {
+		R = ACCESS4_READ,
+		X = ACCESS4_LOOKUP,
+		WX = ACCESS4_LOOKUP | ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_DELETE
+	};
+	static const uint32_t bits[8] = {0, X, 0, WX, R, R | X, R, R | WX};
+
+	for (int m = 0; m < 8; m++) {
+		be(ANN, ANN);
+		ck_assert_int_eq(setattr(&dir, m, NULL, NULL), NFS4_OK);
+		be(BOB, BOB);
+		ck_assert_uint_eq(access_of(&dir), bits[m]);
+		ck_assert_int_eq(mkdir_in(&dir, "sub", 0755), m & 1 && m & 2 ? NFS4_OK : NFS4ERR_ACCESS);
+		if (m & 1 && m & 2)
+			ck_assert_int_eq(remove_from(&dir, "sub"), NFS4_OK);
+	}
+	be(ROOT, ROOT);
+	ck_assert_uint_eq(access_of(&dir), R | WX);
 }
 END_TEST
 
@@ -427,6 +499,107 @@ START_TEST(set_id_bits_go_when_others_write_or_the_owner_changes)
 }
 END_TEST
 
+/* POSIX, open() and ftruncate(); ALLOCATE and DEALLOCATE change content as well. */
+START_TEST(set_id_bits_go_with_every_change_of_content)
+{
+	struct open_how empty = {.size = 0};
+	nfs_argop4 op[] = {{.argop = OP_ALLOCATE}, {.argop = OP_DEALLOCATE}};
+	struct file f = make("f", 06777);
+
+	op[0].nfs_argop4_u.opallocate.aa_length = 4096;
+	op[1].nfs_argop4_u.opdeallocate.da_length = 4096;
+	for (int i = 0; i < 4; i++) {
+		be(ANN, ANN);
+		ck_assert_int_eq(setattr(&f.fh, 06777, NULL, NULL), NFS4_OK);
+		be(BOB, BOB);
+		ck_assert_int_eq(i < 2    ? on(&f.fh, &op[i])
+				 : i == 2 ? set_size(&f.fh, &anonymous, 3)
+					  : open_how("f", OPEN4_SHARE_ACCESS_WRITE, &empty),
+				 NFS4_OK);
+		ck_assert_msg(attr(&f.fh).mode == 0777, "%d: %o", i, attr(&f.fh).mode);
+	}
+	/* Root may leave them. */
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&f.fh, 06777, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 4), NFS4_OK);
+	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 06777);
+	/* Without x for the group it is no set-gid bit but mandatory locking. */
+	ck_assert_int_eq(setattr(&f.fh, 02666, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 02666);
+}
+END_TEST
+
+START_TEST(the_set_gid_bit_is_for_members_of_the_group)
+{
+	static const uint32_t staff[] = {STAFF};
+	struct file f = make("f", 0755);
+	nfs_fh4 sub;
+	char buf[NFS4_FHSIZE];
+
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, "2000"), NFS4_OK);
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&f.fh, 02755, NULL, NULL), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 0755);
+	ck_assert_int_eq(nfsc_set_cred(c, ANN, ANN, 1, staff), 0);
+	ck_assert_int_eq(setattr(&f.fh, 02755, NULL, NULL), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 02755);
+	/* The owner's own chgrp takes it away. */
+	ck_assert_int_eq(setattr(&f.fh, -1, NULL, "1000"), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 0755);
+	/* Folders hand it on. */
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&dir, 02777, NULL, "2000"), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(mkdir_in(&dir, "sub", 0750), NFS4_OK);
+	look_up("/disk/d/sub", &sub, buf);
+	ck_assert_uint_eq(attr(&sub).mode, 02750);
+	ck_assert_str_eq(attr(&sub).owner, "1001");
+	ck_assert_str_eq(attr(&sub).group, "2000");
+	f = make("g", 02770);
+	ck_assert_uint_eq(attr(&f.fh).mode, 0770);
+}
+END_TEST
+
+/* A folder that moves has its ".." changed. */
+START_TEST(moving_a_folder_takes_w_on_both_ends_and_on_itself)
+{
+	nfs_argop4 op[4] = {nfsc_putfh(&dir), {.argop = OP_SAVEFH}, {.argop = OP_PUTFH}, {.argop = OP_RENAME}};
+	static const struct {
+		int from, to, moved;
+		nfsstat4 want;
+	} cases[] = {
+		{0755, 0777, 0777, NFS4ERR_ACCESS},
+		{0777, 0755, 0777, NFS4ERR_ACCESS},
+		{0777, 0777, 0755, NFS4ERR_ACCESS},
+		{0777, 0777, 0777, NFS4_OK},
+	};
+	char to_buf[NFS4_FHSIZE], moved_buf[NFS4_FHSIZE];
+	nfs_fh4 to, moved;
+	COMPOUND4res res;
+
+	ck_assert_int_eq(mkdir_in(&dir, "to", 0755), NFS4_OK);
+	ck_assert_int_eq(mkdir_in(&dir, "moved", 0755), NFS4_OK);
+	look_up("/disk/d/to", &to, to_buf);
+	look_up("/disk/d/moved", &moved, moved_buf);
+	op[2] = nfsc_putfh(&to);
+	op[3].nfs_argop4_u.oprename.oldname = name_of("moved");
+	op[3].nfs_argop4_u.oprename.newname = name_of("moved");
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		be(ANN, ANN);
+		ck_assert_int_eq(setattr(&dir, cases[i].from, NULL, NULL), NFS4_OK);
+		ck_assert_int_eq(setattr(&to, cases[i].to, NULL, NULL), NFS4_OK);
+		ck_assert_int_eq(setattr(&moved, cases[i].moved, NULL, NULL), NFS4_OK);
+		be(BOB, BOB);
+		ck_assert_int_eq(run(op, 4, &res), cases[i].want);
+		nfsc_free(&res);
+	}
+}
+END_TEST
+
 START_TEST(in_a_sticky_folder_only_owners_remove)
 {
 	nfs_argop4 op[4] = {nfsc_putfh(&dir), {.argop = OP_SAVEFH}, nfsc_putfh(&dir), {.argop = OP_RENAME}};
@@ -467,6 +640,69 @@ START_TEST(an_open_file_stays_open_for_its_owner_whatever_its_mode)
 	close_it(&f);
 	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_READ), NFS4ERR_ACCESS);
 	ck_assert_int_eq(may_open("f", OPEN4_SHARE_ACCESS_WRITE), NFS4ERR_ACCESS);
+}
+END_TEST
+
+/* POSIX: what ftruncate() may do was settled by open(). */
+START_TEST(who_has_it_open_for_writing_may_cut_it_whatever_its_mode)
+{
+	struct file f = make("f", 0666);
+	nfs_fh4 fh = f.fh;
+
+	be(BOB, BOB);
+	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_BOTH, -1, &f), NFS4_OK);
+	be(ANN, ANN);
+	ck_assert_int_eq(setattr(&fh, 0600, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(write_byte(&f.fh, &f.sid), NFS4_OK);
+	ck_assert_int_eq(set_size(&f.fh, &f.sid, 0), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).size, 0);
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 7), NFS4ERR_ACCESS);
+	close_it(&f);
+}
+END_TEST
+
+START_TEST(cutting_a_file_takes_permission_to_write)
+{
+	struct file f = make("f", 0644);
+	struct open_how how = {.size = 0};
+
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 5), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 0), NFS4ERR_ACCESS);
+	ck_assert_int_eq(open_how("f", OPEN4_SHARE_ACCESS_READ, &how), NFS4ERR_ACCESS);
+	ck_assert_int_eq(open_in(&dir, "f", OPEN4_SHARE_ACCESS_READ, -1, &f), NFS4_OK);
+	ck_assert_int_eq(set_size(&f.fh, &f.sid, 0), NFS4ERR_OPENMODE);
+	close_it(&f);
+	ck_assert_uint_eq(attr(&f.fh).size, 5);
+	be(ANN, ANN);
+	ck_assert_int_eq(open_how("f", OPEN4_SHARE_ACCESS_WRITE, &how), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).size, 0);
+	/* truncate() of a file that was made read-only: the client looked already, and the owner could change the mode. */
+	ck_assert_int_eq(setattr(&f.fh, 0444, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(set_size(&f.fh, &anonymous, 3), NFS4_OK);
+	ck_assert_int_eq(open_how("f", OPEN4_SHARE_ACCESS_WRITE, &how), NFS4ERR_ACCESS);
+}
+END_TEST
+
+/* The verifier is kept in times that everybody sees: it opens nothing for those who did not make the file. */
+START_TEST(an_exclusive_create_opens_no_file_of_somebody_else)
+{
+	struct file f = make("f", 0600);
+	struct nfs_attrs a = attr(&f.fh);
+	struct open_how how = {.exclusive = true};
+	uint64_t times;
+
+	times = (uint64_t)a.atime << 32 | (uint32_t)a.mtime;
+	memcpy(how.verf, &times, sizeof times);
+	be(BOB, BOB);
+	ck_assert_int_eq(open_how("f", OPEN4_SHARE_ACCESS_BOTH, &how), NFS4ERR_EXIST);
+	put32(how.verf, 17);
+	be(ANN, ANN);
+	ck_assert_int_eq(open_how("g", OPEN4_SHARE_ACCESS_BOTH, &how), NFS4_OK);
+	ck_assert_int_eq(open_how("g", OPEN4_SHARE_ACCESS_BOTH, &how), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(open_how("g", OPEN4_SHARE_ACCESS_BOTH, &how), NFS4ERR_EXIST);
 }
 END_TEST
 
@@ -709,12 +945,19 @@ int main(int argc, char **argv)
 	tcase_add_test(t, the_bits_of_owner_group_and_others_count);
 	tcase_add_test(t, folders_want_r_to_list_x_to_pass_and_w_to_change);
 	tcase_add_test(t, access_says_what_may_be_done);
+	tcase_add_test(t, access_to_a_folder_promises_no_change_that_would_be_refused);
 	tcase_add_test(t, what_may_be_run_may_be_read_for_it);
 	tcase_add_test(t, new_files_belong_to_who_makes_them);
 	tcase_add_test(t, only_root_gives_files_away_and_owners_choose_among_their_groups);
 	tcase_add_test(t, set_id_bits_go_when_others_write_or_the_owner_changes);
+	tcase_add_test(t, set_id_bits_go_with_every_change_of_content);
+	tcase_add_test(t, the_set_gid_bit_is_for_members_of_the_group);
+	tcase_add_test(t, moving_a_folder_takes_w_on_both_ends_and_on_itself);
 	tcase_add_test(t, in_a_sticky_folder_only_owners_remove);
 	tcase_add_test(t, an_open_file_stays_open_for_its_owner_whatever_its_mode);
+	tcase_add_test(t, who_has_it_open_for_writing_may_cut_it_whatever_its_mode);
+	tcase_add_test(t, cutting_a_file_takes_permission_to_write);
+	tcase_add_test(t, an_exclusive_create_opens_no_file_of_somebody_else);
 	tcase_add_test(t, times_are_chosen_by_the_owner_and_writers_may_say_now);
 	tcase_add_test(t, root_is_nobody_unless_told_otherwise);
 	tcase_add_test(t, root_may_everything_when_told_so);
