@@ -177,6 +177,26 @@ int vhd_writev(struct vhd *v, struct vhd_io *io, unsigned n)
 	return fake_run(v, io, n, FAKE_WRITE);
 }
 
+int vhd_read(struct vhd *v, void *buf, uint64_t len, uint64_t off)
+{
+	struct iovec iov = {buf, len};
+	struct vhd_io io = {.off = off, .iov = &iov, .niov = 1};
+
+	return vhd_readv(v, &io, 1);
+}
+
+int vhd_write(struct vhd *v, const void *buf, uint64_t len, uint64_t off)
+{
+	union {
+		const void *in;
+		void *out;
+	} u = {.in = buf};
+	struct iovec iov = {u.out, len};
+	struct vhd_io io = {.off = off, .iov = &iov, .niov = 1};
+
+	return vhd_writev(v, &io, 1);
+}
+
 int vhd_discard(struct vhd *v, uint64_t off, uint64_t len)
 {
 	(void)v;

@@ -41,6 +41,7 @@ struct frame;
 enum cache_flags {
 	CACHE_NOWAIT = 1 << 0, /* -EAGAIN rather than wait */
 	CACHE_META = 1 << 1,   /* file-system metadata: counted apart, kept a little longer */
+	CACHE_HOLD = 1 << 2,   /* writes: the units do not go to the image until cache_release(); not with CACHE_NOWAIT */
 };
 
 /* @limit: bytes for frames, CACHE_MIN_LIMIT when it is less; what the cache allocates besides (index, lists) is below 1 %. */
@@ -107,6 +108,17 @@ int cache_writeback_ranges(struct cache_dev *d, const struct cache_range *r, uns
 int cache_flush(struct cache_dev *d);
 /* Only vhd_flush(): what was written back before is on stable storage. */
 int cache_flush_device(struct cache_dev *d);
+
+/* Units that were written with CACHE_HOLD and lie in the range in whole or in part may be written back again. */
+void cache_release(struct cache_dev *d, uint64_t off, uint64_t len);
+/* After cache_writeback_ranges(): the bytes of these ranges, multiples of 512, that share a unit with something held, and so
+ * were left out. For file systems with blocks smaller than a unit; what is held itself must not be in a range. */
+int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsigned n);
+/* Write to the image past the cache, and wait: offsets are the device's. For ranges that nobody reads or writes through the
+ * cache (a journal). Lengths and offsets are multiples of 512. Errors as vhd_writev(). */
+int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n);
+/* The same for reading one piece. */
+int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off);
 
 /* Forget a range, dirty or not: its blocks were freed. Pinned frames keep their bytes until unpinned. */
 void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len);

@@ -39,9 +39,9 @@
  * while the cache lives, so a walk that is overtaken reads a frame, if maybe another one, and the look after the pin tells.
  * The count in `pins` may therefore be too high for a moment on any frame, dead ones included.
  *
- * A journal that must hold units back until its transaction has committed adds a fifth mask and takes it out in
- * frame_take_dirty(), the only place where units leave `dirty` for the image. A policy for a frame is what evict.c keeps
- * in `cls`.
+ * Units that a journal holds back until their transaction has committed (`held`, always together with dirty) are left out
+ * by frame_take_dirty(), the only place where units leave `dirty` for the image. A unit that is being written is not taken
+ * hold of: its new bytes might still go with the transfer. A policy for a frame is what evict.c keeps in `cls`.
  *
  * Locks, outermost first: shard.mu, then at most one of policy.mu, cache_dev.dirty_mu, pool.mu, wb.mu. cache.mu,
  * prefetch.mu and wb.mu are never held while another is taken. No lock is held across I/O.
@@ -90,6 +90,7 @@ struct frame {
 	/* Shard lock. */
 	_Atomic uint16_t dirty; /* also read without the lock, as a guess */
 	uint16_t writing, busy, stale;
+	_Atomic uint16_t held; /* also read without the lock, as a guess */
 	uint32_t writers;    /* copies into valid units under way */
 	uint32_t dirtied_ms; /* dirty_mu: when the oldest dirty unit became so */
 	struct list dl;      /* dirty_mu: on cache_dev.dirty while dirty | writing */

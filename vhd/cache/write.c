@@ -91,7 +91,7 @@ enum begin { BEGIN_OK, BEGIN_WAIT, BEGIN_GONE, BEGIN_STALE, BEGIN_FILL };
 
 /* BEGIN_OK: w->claimed is ours and we count as a writer, until part_end(). BEGIN_FILL: w->claimed are absent edges, ours
  * to fill. Otherwise nothing was claimed. */
-static enum begin part_begin(struct part *w)
+static enum begin part_begin(struct part *w, bool hold)
 {
 	struct frame *f = w->f;
 	struct shard *s = frame_shard(f);
@@ -104,7 +104,7 @@ static enum begin part_begin(struct part *w)
 	w->claimed = 0;
 	if (frame_is_gone(f))
 		r = BEGIN_GONE;
-	else if (need & (f->busy | f->writing))
+	else if (need & (f->busy | f->writing) || (hold && f->writing & (w->covered | w->edge)))
 		r = BEGIN_WAIT;
 	else if (!frame_stale_free(s, f, need))
 		r = BEGIN_STALE;
@@ -116,19 +116,23 @@ static enum begin part_begin(struct part *w)
 	}
 	if (r == BEGIN_OK)
 		f->writers++;
+	/* From now on, that is before the first new byte is there. */
+	if (r == BEGIN_OK && hold)
+		atomic_fetch_or_explicit(&f->held, w->covered | w->edge, memory_order_relaxed);
 	lock_drop(&s->mu);
 	return r;
 }
 
-static void part_wait(struct part *w)
+static void part_wait(struct part *w, bool hold)
 {
 	struct frame *f = w->f;
 	struct shard *s = frame_shard(f);
 
 	lock_take(&s->mu);
 	while (!frame_is_gone(f) &&
-	       ((w->covered | w->edge) & (uint16_t)~atomic_load_explicit(&f->valid, memory_order_relaxed) &
-		(f->busy | f->writing)))
+	       (((w->covered | w->edge) & (uint16_t)~atomic_load_explicit(&f->valid, memory_order_relaxed) &
+		 (f->busy | f->writing)) ||
+		(hold && f->writing & (w->covered | w->edge))))
 		shard_wait(s);
 	lock_drop(&s->mu);
 }
@@ -172,7 +176,7 @@ static int write_nowait(struct cache_dev *d, uint64_t off, uint64_t len, struct 
 			ok = false;
 			break;
 		}
-		switch (part_begin(p)) {
+		switch (part_begin(p, false)) {
 		case BEGIN_OK:
 			n++;
 			break;
@@ -204,7 +208,7 @@ static int write_nowait(struct cache_dev *d, uint64_t off, uint64_t len, struct 
 }
 
 /* Get as far as BEGIN_OK, waiting for whatever it takes. */
-static int part_begin_wait(struct cache_dev *d, struct part *w, uint32_t no, unsigned *misses)
+static int part_begin_wait(struct cache_dev *d, struct part *w, uint32_t no, bool hold, unsigned *misses)
 {
 	uint32_t since = 0;
 	int err;
@@ -215,11 +219,11 @@ static int part_begin_wait(struct cache_dev *d, struct part *w, uint32_t no, uns
 				return err;
 			continue;
 		}
-		switch (part_begin(w)) {
+		switch (part_begin(w, hold)) {
 		case BEGIN_OK:
 			return 0;
 		case BEGIN_WAIT:
-			part_wait(w);
+			part_wait(w, hold);
 			continue;
 		case BEGIN_FILL:
 			++*misses;
@@ -252,7 +256,7 @@ static int write_wait(struct cache_dev *d, uint64_t off, uint64_t len, struct so
 		if ((err = wb_throttle(d, flags)) < 0)
 			return err;
 		part_init(&w, d, off, len, &no);
-		if ((err = part_begin_wait(d, &w, no, &misses)) < 0)
+		if ((err = part_begin_wait(d, &w, no, flags & CACHE_HOLD, &misses)) < 0)
 			return err;
 		copy_in(w.f->base + w.from, w.len, &src);
 		frame_touch(w.f, w.covered | w.edge, flags);

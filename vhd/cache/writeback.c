@@ -84,6 +84,7 @@ void frame_forget_dirty(struct cache_dev *d, struct frame *f, uint16_t units)
 	uint16_t was = unclean(f);
 
 	atomic_fetch_and_explicit(&f->dirty, (uint16_t)~units, memory_order_relaxed);
+	atomic_fetch_and_explicit(&f->held, (uint16_t)~units, memory_order_relaxed);
 	account(d, f, was);
 }
 
@@ -95,6 +96,8 @@ void frame_move_dirty(struct cache_dev *d, struct frame *from, struct frame *to)
 	if (!dirty)
 		return;
 	atomic_store_explicit(&to->dirty, dirty, memory_order_relaxed);
+	atomic_store_explicit(&to->held, atomic_exchange_explicit(&from->held, 0, memory_order_relaxed),
+			      memory_order_relaxed);
 	lock_take(&d->dirty_mu);
 	to->dirtied_ms = from->dirtied_ms;
 	list_insert_between(&to->dl, &from->dl, from->dl.next);
@@ -105,7 +108,8 @@ void frame_move_dirty(struct cache_dev *d, struct frame *from, struct frame *to)
 /* Dirty units of @want go to the image now; the caller has to write them. */
 static uint16_t frame_take_dirty(struct frame *f, uint16_t want)
 {
-	uint16_t units = want & atomic_load_explicit(&f->dirty, memory_order_relaxed) & (uint16_t)~f->writing;
+	uint16_t units = want & atomic_load_explicit(&f->dirty, memory_order_relaxed) & (uint16_t)~f->writing &
+			 (uint16_t)~atomic_load_explicit(&f->held, memory_order_relaxed);
 
 	f->writing |= units;
 	atomic_fetch_and_explicit(&f->dirty, (uint16_t)~units, memory_order_relaxed);
@@ -358,6 +362,126 @@ int cache_writeback_ranges(struct cache_dev *d, const struct cache_range *r, uns
 	return w.err;
 }
 
+void cache_release(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	while (len) {
+		uint32_t from = (uint32_t)off & (CACHE_FRAME - 1), here = (uint32_t)min_u64(len, CACHE_FRAME - from);
+		struct frame *f = frame_find(d, (uint32_t)(off >> FRAME_SHIFT));
+
+		/* A frame with something held does not leave; the index may have a newer one of its number, though. */
+		while (f) {
+			struct shard *s = frame_shard(f);
+			bool gone;
+
+			lock_take(&s->mu);
+			gone = frame_is_gone(f);
+			if (!gone)
+				atomic_fetch_and_explicit(&f->held, (uint16_t)~units_touched(from, here),
+							  memory_order_relaxed);
+			lock_drop(&s->mu);
+			frame_unpin(f);
+			f = gone ? frame_find(d, (uint32_t)(off >> FRAME_SHIFT)) : NULL;
+		}
+		off += here;
+		len -= here;
+	}
+}
+
+/* A held unit becomes `writing`, so that nobody else writes it meanwhile; it stays dirty. False: it is not held. */
+static bool around_begin(struct frame *f, uint16_t unit)
+{
+	struct shard *s = frame_shard(f);
+	bool held;
+
+	lock_take(&s->mu);
+	while (!frame_is_gone(f) && f->writing & unit)
+		shard_wait(s);
+	held = !frame_is_gone(f) && atomic_load_explicit(&f->held, memory_order_relaxed) & unit &
+					    atomic_load_explicit(&f->dirty, memory_order_relaxed);
+	if (held)
+		f->writing |= unit;
+	lock_drop(&s->mu);
+	return held;
+}
+
+static void around_end(struct cache_dev *d, struct frame *f, uint16_t unit)
+{
+	struct shard *s = frame_shard(f);
+	uint16_t was;
+
+	lock_take(&s->mu);
+	was = unclean(f);
+	f->writing &= (uint16_t)~unit;
+	account(d, f, was);
+	shard_wake(s);
+	lock_drop(&s->mu);
+}
+
+/* The bytes [from, from + len) of a frame, where a unit of them is held: out to the image, from a copy. */
+static int write_around(struct cache_dev *d, struct frame *f, uint32_t from, uint32_t len)
+{
+	uint64_t base = (uint64_t)frame_no(f) << FRAME_SHIFT;
+	_Alignas(512) uint8_t copy[CACHE_UNIT];
+	int err = 0;
+
+	for (uint32_t at = from, end = from + len, here; at < end && !err; at += here) {
+		uint16_t unit = units_touched(at, 1);
+
+		here = (uint32_t)min_u64(end - at, CACHE_UNIT - (at & (CACHE_UNIT - 1)));
+		if (!around_begin(f, unit))
+			continue;
+		memcpy(copy, f->base + at, here);
+		err = vhd_write(d->v, copy, here, d->start + base + at);
+		around_end(d, f, unit);
+	}
+	return err;
+}
+
+int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsigned n)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (!range_ok(r[i].off, r[i].len, d->len))
+			return -EINVAL;
+	for (unsigned i = 0; i < n && !err; i++)
+		for (uint64_t off = r[i].off, end = off + r[i].len, next; off < end && !err; off = next) {
+			uint64_t no = off >> FRAME_SHIFT;
+			struct frame *f = frame_find(d, (uint32_t)no);
+
+			next = min_u64(end, (no + 1) << FRAME_SHIFT);
+			if (!f)
+				continue;
+			if (atomic_load_explicit(&f->held, memory_order_relaxed))
+				err = write_around(d, f, (uint32_t)off & (CACHE_FRAME - 1), (uint32_t)(next - off));
+			frame_unpin(f);
+		}
+	return err;
+}
+
+int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
+{
+	if (!d->writable)
+		return -EROFS;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t len = 0;
+
+		for (int k = 0; k < io[i].niov; k++)
+			if (!add_ok(len, (uint64_t)io[i].iov[k].iov_len, &len))
+				return -EINVAL;
+		if (!range_ok(io[i].off, len, d->len))
+			return -EINVAL;
+	}
+	for (unsigned i = 0; i < n; i++)
+		io[i].off += d->start;
+	return vhd_writev(d->v, io, n);
+}
+
+int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off)
+{
+	return range_ok(off, len, d->len) ? vhd_read(d->v, buf, len, d->start + off) : -EINVAL;
+}
+
 int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len)
 {
 	struct cache_range r = {off, len};
@@ -460,6 +584,14 @@ void wb_kick(struct cache *c, bool urgent)
 	lock_drop(&wb->mu);
 }
 
+/* Nothing of it can go to the image now. A guess: the list keeps the frame alive, the masks may change. */
+static bool all_held(struct frame *f)
+{
+	uint16_t held = atomic_load_explicit(&f->held, memory_order_relaxed);
+
+	return held && !(atomic_load_explicit(&f->dirty, memory_order_relaxed) & (uint16_t)~held);
+}
+
 /* Frames of the device whose time has come: the aged ones, and @surplus of the oldest. */
 static uint32_t collect(struct cache_dev *d, uint32_t surplus, uint32_t *no)
 {
@@ -469,6 +601,8 @@ static uint32_t collect(struct cache_dev *d, uint32_t surplus, uint32_t *no)
 	list_for_each (it, &d->dirty) {
 		struct frame *f = list_entry(it, struct frame, dl);
 
+		if (all_held(f))
+			continue;
 		if (n >= surplus && (int32_t)(now - f->dirtied_ms) < (int32_t)age)
 			break;
 		no[n++] = frame_no(f);

@@ -13,8 +13,9 @@
 #include <string.h>
 
 #include "vhd/base/checked.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
+#define CREDITS_COMMIT 64u
 #define WINDOW_FIRST (64u << 10)
 #define WINDOW_MAX (8u << 20)
 
@@ -127,7 +128,7 @@ static void touch_atime(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
 		return;
 	if (flags & FS_NOWAIT ? !rwlock_try_write(&n->rw) : (rwlock_write(&n->rw), false))
 		return;
-	ext4_node_touch(n, EXT4_T_A);
+	ext4_node_touch_later(n, EXT4_T_A);
 	rwlock_drop(&n->rw);
 }
 
@@ -360,6 +361,8 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 		return fn->type == FS_DIR ? -EISDIR : -EINVAL;
 	if (fn->fs->read_only)
 		return -EROFS;
+	if (atomic_load_explicit(&fs->failed, memory_order_relaxed))
+		return -EIO;
 	if (!add_ok(off, (uint64_t)len, &end) || end > ext4_max_size(n))
 		return -EFBIG;
 	if (len == 0)
@@ -380,11 +383,11 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 	if (!err) {
 		if (end > ext4_size(&n->inode))
 			ext4_set_size(n, end);
-		ext4_node_touch(n, EXT4_T_M | EXT4_T_C);
+		ext4_node_touch_later(n, EXT4_T_M | EXT4_T_C);
 	} else if (n->map_dirty) {
 		if (err != -EAGAIN) /* else the same write comes again */
 			ext4_map_undo(n, (uint32_t)((ext4_size(&n->inode) + fs->block_size - 1) >> fs->block_bits));
-		ext4_node_dirty(n); /* blocks inside the file stay: zeros where nothing was put */
+		ext4_node_later(n); /* blocks inside the file stay: zeros where nothing was put */
 	}
 	rwlock_drop(&n->rw);
 	return err;
@@ -393,7 +396,7 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 /* ---- commit ------------------------------------------------------------------------------------------------------------------- */
 
 /* Write back the data of [off, end) (0: to the end). The map is read in batches, without the lock during I/O. */
-static int write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_SAFETY
+int ext4_write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	uint64_t at = off >> fs->block_bits, last = end ? (end - 1) >> fs->block_bits : UINT32_MAX - 1;
@@ -416,10 +419,35 @@ static int write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD
 		if (!n->map)
 			at = last + 1; /* never touched since it came into memory: nothing is dirty */
 		rwlock_drop(&n->rw);
-		if ((err = cache_writeback_ranges(fs->dev, r, k)) < 0)
+		if ((err = ext4_write_data(fs, r, k)) < 0)
 			return err;
 	}
 	return 0;
+}
+
+/* With a journal: the file's inode and tree join the running transaction when they have to, and that, or the one that has them,
+ * is waited for. */
+static int commit_journal(struct ext4_node *n) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	bool joined;
+	uint64_t tid;
+	int err = ext4_op_begin(fs, CREDITS_COMMIT, 0);
+
+	if (err)
+		return err;
+	rwlock_write(&n->rw);
+	joined = n->dirty || n->map_dirty;
+	err = ext4_node_store(n);
+	tid = n->tid;
+	rwlock_drop(&n->rw);
+	err = ext4_op_end(fs, err);
+	if (!err)
+		err = ext4_journal_wait(fs, tid);
+	/* The flushes of a transaction that was sealed before the data went out say nothing about it. */
+	if (!err && !joined)
+		err = cache_flush_device(fs->dev);
+	return err ? err : cache_dev_error(fs->dev);
 }
 
 int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFETY
@@ -434,8 +462,10 @@ int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAF
 		return 0;
 	if (len && !add_ok(off, len, &end))
 		end = 0;
-	if (fn->type == FS_REG && (err = write_back(n, off, end)) < 0)
+	if (fn->type == FS_REG && (err = ext4_write_back(n, off, end)) < 0)
 		return err;
+	if (fs->journal)
+		return commit_journal(n);
 	lock_take(&fs->mu);
 	rwlock_write(&n->rw);
 	err = ext4_node_store(n);
@@ -512,7 +542,7 @@ int ext4_op_advise(struct fs_node *fn, uint64_t off, uint64_t len, enum fs_advic
 	if (how == FS_DONTNEED && !fs->fs.read_only) {
 		if (flags & FS_NOWAIT)
 			return -EAGAIN;
-		if ((err = write_back(n, off, end == UINT64_MAX ? 0 : end)) < 0)
+		if ((err = ext4_write_back(n, off, end == UINT64_MAX ? 0 : end)) < 0)
 			return err;
 	}
 	if ((err = lock_mapped(n, flags, false)) < 0)

@@ -17,9 +17,10 @@
  *
  * A thread that must not wait (FS_NOWAIT) only tries node->rw and never takes fs->mu.
  *
- * Every operation that changes metadata is bracketed by ext4_op_begin()/ext4_op_end(): one transaction handle. What the
- * brackets enclose reaches the journal together once there is one (tx.c is the place); today the end of the operation
- * only marks the groups and the superblock it touched for the next sync.
+ * Every operation that changes metadata is bracketed by ext4_op_begin()/ext4_op_end(): what the brackets enclose is in one
+ * transaction of the journal (journal.h). Two kinds of changes to an inode are told apart: those of operations, which are
+ * stored when the transaction is sealed (ext4_node_dirty()), and those that writing data makes - size, times, blocks found but
+ * not yet in the tree - which can wait until somebody commits the file (ext4_node_later()).
  */
 #ifndef VHDNFS_EXT4_EXT4_INT_H
 #define VHDNFS_EXT4_EXT4_INT_H
@@ -35,6 +36,7 @@
 #include "vhd/cache/cache.h"
 #include "vhd/volume/fs.h"
 
+struct ext4_journal; /* journal.h */
 struct ext4_zones; /* zones.c: where our own metadata is */
 struct ext4_trim;  /* trim.c: what was freed, until it is punched */
 struct ext4_alloc; /* alloc.c: used | reserved | freed-but-not-committed blocks, in memory */
@@ -55,10 +57,16 @@ struct ext4_fs {
 	/* What of the bitmaps, descriptors and superblock must be written. Guarded by mu. */
 	uint8_t *group_dirty; /* GROUP_* per block group */
 	bool super_dirty;
-	/* Metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
+	uint32_t ngroups_dirty; /* of them */
+	struct ext4_journal *journal; /* NULL: it has none, or is only read */
+	atomic_uint_least64_t freeing; /* blocks that are free when the transaction has committed */
+	struct list logged;           /* nodes that the running transaction must store; with nlogged guarded by mu */
+	uint32_t nlogged;
+	struct list orphans; /* nodes on the superblock's list of orphans, the newest first; guarded by mu */
+	/* Without a journal: metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
 	uint64_t meta_seq, meta_flushed;
 	bool was_valid;  /* the superblock said clean when we came */
-	int failed;      /* an error that ended writing: no more changes */
+	atomic_int failed; /* an error that ended writing: no more changes */
 	uint64_t random; /* for generations; guarded by mu */
 	/* No inode from that of this directory up to this one is free: where the search for the next begins. Under mu. */
 	uint32_t ino_dir, ino_next;
@@ -105,6 +113,9 @@ struct ext4_node {
 	uint64_t change GUARDED_BY(rw);               /* the change attribute: i_version in 64 bits */
 	uint64_t pending_blocks GUARDED_BY(rw);       /* allocated, not yet in the inode's tree and i_blocks */
 	bool map_dirty GUARDED_BY(rw);                /* the map has entries that the tree has not */
+	uint64_t stored_size GUARDED_BY(rw); /* as the tree on disk allows it: what is behind waits for its blocks */
+	uint64_t tid GUARDED_BY(rw);         /* the last transaction that this inode was stored in */
+	bool orphan GUARDED_BY(rw);
 	bool unlinked GUARDED_BY(rw);
 	bool dead GUARDED_BY(rw); /* the inode was freed */
 	/* The preallocation window: blocks taken from the allocator for the logical blocks that probably come next. */
@@ -114,6 +125,7 @@ struct ext4_node {
 	struct ext4_node *hash_next; /* guarded by table_mu, like the next three */
 	struct list idle_link;
 	struct list dirty_link;
+	struct list logged_link, orphan_link; /* guarded by fs->mu */
 	bool in_table, in_idle;
 };
 
@@ -135,8 +147,8 @@ static inline struct ext4_fs *ext4_fs_of_node(struct ext4_node *n)
 /* errcode_t of libext2fs -> negative errno. err.c */
 int ext4_errno(errcode_t e);
 
-/* The io_manager over a cache device: io.c. The device is handed over in a thread-local, since libext2fs passes names. */
-extern _Thread_local struct cache_dev *ext4_io_dev;
+/* The io_manager over a file system's device: io.c. It is handed over in a thread-local, since libext2fs passes names. */
+extern _Thread_local struct ext4_fs *ext4_io_fs;
 extern io_manager ext4_io_manager;
 
 /* CRC32C with the processor's instruction: csum.c. It has libext2fs's name and so takes its place. */
@@ -217,7 +229,8 @@ int ext4_map_load(struct ext4_node *n) REQUIRES(n->rw);
 int ext4_map_store(struct ext4_node *n) REQUIRES(n->rw);
 /* Give back blocks from lblk on that never reached the tree: a write failed half way. */
 void ext4_map_undo(struct ext4_node *n, uint32_t lblk) REQUIRES(n->rw);
-/* Free [lblk, end) in the map and in the tree (what is pending is stored first). Data in the cache is forgotten. */
+/* Free [lblk, end) in the map and in the tree (what is pending is stored first). Data in the cache is forgotten. When that is
+ * too much for one transaction it goes from the end in steps, and the inode is an orphan meanwhile. */
 int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) REQUIRES(n->rw);
 
 /* ---- nodes: node.c ------------------------------------------------------------------------------------------------- */
@@ -227,6 +240,8 @@ int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) REQUIRES(n-
  * so it may be called with fs->mu and any node's lock held. Without the flag the caller holds neither. */
 int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct ext4_node **out);
 #define EXT4_ANY_GEN 0xffffffffu
+/* The node of an inode that may have no link: for orphan.c, while nobody else uses the file system. */
+int ext4_node_get_orphan(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) REQUIRES(fs->mu);
 static inline void ext4_node_put(struct ext4_node *n)
 {
 	if (n)
@@ -239,12 +254,15 @@ static inline void ext4_node_put(struct ext4_node *n)
 int ext4_node_new(struct ext4_fs *fs, struct ext4_node *dir, const struct fs_create *c, struct ext4_node **out)
 	REQUIRES(fs->mu);
 
-/* The inode changed: it will be written to the inode table by the next sync. */
+/* An operation changed the inode, under fs->mu: it is stored in this operation's transaction. */
 void ext4_node_dirty(struct ext4_node *n) REQUIRES(n->rw);
+/* Writing data did: it is stored by the next commit of the file, or in some seconds. */
+void ext4_node_later(struct ext4_node *n) REQUIRES(n->rw);
 
 enum { EXT4_T_A = 1, EXT4_T_M = 2, EXT4_T_C = 4 };
-/* Sets the times to now and raises i_version (unless only atime is set); marks it dirty. */
+/* Sets the times to now and raises i_version (unless only atime is set); then ext4_node_dirty(), or (_later) the other. */
 void ext4_node_touch(struct ext4_node *n, unsigned which) REQUIRES(n->rw);
+void ext4_node_touch_later(struct ext4_node *n, unsigned which) REQUIRES(n->rw);
 uint64_t ext4_node_change(const struct ext4_node *n) REQUIRES_SHARED(n->rw); /* the change attribute */
 void ext4_node_attr(const struct ext4_node *n, struct fs_attr *a) REQUIRES_SHARED(n->rw);
 
@@ -255,8 +273,14 @@ void ext4_node_unlinked(struct ext4_node *n) REQUIRES(n->rw);
 int ext4_table_init(struct ext4_fs *fs);
 /* Stops the housekeeper, reaps, writes every node, frees them all. */
 int ext4_table_fini(struct ext4_fs *fs);
-/* Pending extents, then the inode, to the cache. Data is not touched. */
+/* Pending extents, then the inode, into the transaction; may restart it when there are many. Data is not touched. Under fs->mu. */
 int ext4_node_store(struct ext4_node *n) REQUIRES(n->rw);
+/* The inode alone: its size not beyond what the tree has. Under fs->mu. */
+int ext4_node_store_inode(struct ext4_node *n) REQUIRES(n->rw);
+/* The inodes that operations of the running transaction changed. */
+int ext4_store_logged(struct ext4_fs *fs) REQUIRES(fs->mu);
+/* The node leaves the transaction's list, stored or given up. */
+void ext4_logged_remove(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu);
 /* Unlinked files whose last reference went are freed now, not soon; takes fs->mu. False: there were none. */
 bool ext4_reap_now(struct ext4_fs *fs);
 int ext4_store_all(struct ext4_fs *fs); /* every dirty node, groups, superblock; takes fs->mu */
@@ -271,8 +295,23 @@ static inline uint64_t ext4_size(const struct ext2_inode_large *i)
 void ext4_set_size(struct ext4_node *n, uint64_t size) REQUIRES(n->rw);
 void ext4_drop_window(struct ext4_node *n) REQUIRES(n->rw);
 
+/* ---- orphans: orphan.c ----------------------------------------------------------------------------------------------- */
+
+/* Inodes without a name that somebody has open, and files that are being cut: after a crash they are freed, or cut to their size.
+ * Both under fs->mu with the node's lock. */
+void ext4_orphan_add(struct ext4_node *n) REQUIRES(n->rw);
+void ext4_orphan_remove(struct ext4_node *n) REQUIRES(n->rw);
+/* What a crash left. Before anybody else uses the file system. */
+int ext4_orphans_clear(struct ext4_fs *fs);
+/* Free what an inode has, and the inode, in as many transactions as it takes; the node is dead then. */
+int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu);
+
 /* ---- file data: data.c, space.c -------------------------------------------------------------------------------------- */
 
+/* Data of these ranges to the image, also where metadata that is held back lies beside it. commit.c */
+int ext4_write_data(struct ext4_fs *fs, const struct cache_range *r, unsigned n);
+/* What of a file's [off, end) is dirty (end 0: to its end), to the image. Without locks. */
+int ext4_write_back(struct ext4_node *n, uint64_t off, uint64_t end);
 int ext4_op_read(struct fs_node *n, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max,
 		 bool *eof);
 int ext4_op_write(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags);

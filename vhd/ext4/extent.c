@@ -11,8 +11,13 @@
 
 #include "vhd/base/checked.h"
 #include "vhd/base/log.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
+/* What one step of a long change may add to a transaction: blocks of the tree, bitmaps and descriptors of the groups it touches. */
+#define STEP_STORE 32u
+#define STEP_PUNCH 160u
+#define PUNCH_EXTENTS 32u
+#define PUNCH_BLOCKS 65536u
 #define RUN_INIT 32768u   /* blocks of one extent on disk */
 #define RUN_UNINIT 32767u /* of an unwritten one */
 
@@ -243,35 +248,88 @@ static errcode_t set_indirect(struct ext4_node *n, const struct ext4_ext *run)
 	return 0;
 }
 
-/* One entry of the map, in pieces that fit an extent on disk. */
-static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const struct ext4_ext *entry) NO_THREAD_SAFETY
+/* One entry of the map, in pieces that fit an extent on disk; *done says how far it came, which is not always to the end: the
+ * transaction was full. */
+static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const struct ext4_ext *entry,
+			     uint32_t *done) NO_THREAD_SAFETY
 {
-	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	ext2_filsys e2 = fs->e2;
 	uint32_t max = entry->flags & EXT_UNWRITTEN ? RUN_UNINIT : RUN_INIT;
 
-	for (uint32_t done = 0; done < entry->len;) {
+	for (*done = 0; *done < entry->len;) {
 		struct ext4_ext run = *entry;
 		uint32_t part;
 		errcode_t e;
 
-		run.lblk += done;
-		run.pblk += done;
-		run.len = part = entry->len - done < max ? entry->len - done : max;
+		if (*done && !ext4_journal_room(fs, STEP_STORE))
+			return 0;
+		run.lblk += *done;
+		run.pblk += *done;
+		run.len = part = entry->len - *done < max ? entry->len - *done : max;
 		if (!h)
 			e = set_indirect(n, &run);
 		else if (run.flags & EXT_PENDING)
 			e = insert_run(h, &run);
 		else
 			e = convert_part(h, &run, &part);
+		/* The data goes first, or a crash would show what was in the blocks before. */
+		if (!e && n->n.type == FS_REG && !(run.flags & EXT_UNWRITTEN))
+			ext4_journal_order(fs, run.pblk, part);
 		if (!e && run.flags & EXT_PENDING) {
 			ext2fs_block_alloc_stats_range(e2, run.pblk, part, +1);
-			ext4_blocks_touched(ext4_fs_of_node(n), run.pblk, part);
+			ext4_blocks_touched(fs, run.pblk, part);
 			ext2fs_iblk_add_blocks(e2, small(n), part);
 			n->pending_blocks -= part;
 		}
 		if (e)
 			return e;
-		done += part;
+		*done += part;
+	}
+	return 0;
+}
+
+/* The tree is stored up to lblk, and there is no room for more: what there is becomes one transaction. */
+static int store_restart(struct ext4_node *n, uint64_t lblk) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	int err;
+
+	n->stored_size = max_u64(n->stored_size, min_u64(ext4_size(&n->inode), lblk << fs->block_bits));
+	err = ext4_node_store_inode(n);
+	return err ? err : ext4_journal_restart(fs);
+}
+
+/* The entries that the tree has not. */
+static int store_entries(struct ext4_node *n, ext2_extent_handle_t h) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct ext4_map *m = n->map;
+	bool any = false;
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		struct ext4_ext part = m->e[i];
+		uint32_t done;
+		errcode_t e;
+		int err;
+
+		if (!(part.flags & (EXT_PENDING | EXT_CONVERT)))
+			continue;
+		if (any && !ext4_journal_room(fs, STEP_STORE) && (err = store_restart(n, part.lblk)) < 0)
+			return err;
+		e = store_entry(n, h, &part, &done);
+		if (e)
+			return ext4_errno(e);
+		any = true;
+		if (done == part.len) {
+			m->e[i].flags &= (uint32_t)EXT_UNWRITTEN;
+			continue;
+		}
+		part.len = done;
+		part.flags &= (uint32_t)EXT_UNWRITTEN;
+		if ((err = ext4_map_set(m, &part)) < 0 || (err = store_restart(n, (uint64_t)part.lblk + done)) < 0)
+			return err;
+		i = UINT32_MAX; /* from the beginning: the entries have moved */
 	}
 	return 0;
 }
@@ -283,22 +341,17 @@ int ext4_map_store(struct ext4_node *n)
 	ext2_extent_handle_t h = NULL;
 	errcode_t e = 0;
 	uint32_t out = 0;
+	int err;
 
 	if (!n->map_dirty || !m)
 		return 0;
 	if (has_extents(n))
 		e = ext2fs_extent_open2(fs->e2, (ext2_ino_t)n->n.ino, small(n), &h);
-	for (uint32_t i = 0; i < m->n && !e; i++) {
-		if (!(m->e[i].flags & (EXT_PENDING | EXT_CONVERT)))
-			continue;
-		e = store_entry(n, h, &m->e[i]);
-		if (!e)
-			m->e[i].flags &= (uint32_t)EXT_UNWRITTEN;
-	}
+	err = e ? ext4_errno(e) : store_entries(n, h);
 	if (h)
 		ext2fs_extent_free(h);
-	if (e)
-		return ext4_errno(e);
+	if (err)
+		return err;
 	n->map_dirty = false;
 	/* Entries that were stored may continue each other now. */
 	for (uint32_t i = 1; i < m->n; i++) {
@@ -329,17 +382,34 @@ static errcode_t punch_tree(struct ext4_node *n, uint32_t lblk, uint64_t end, bo
 	return e;
 }
 
-int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
+/* Where the last step of [lblk, end) begins: not too many extents, nor blocks. */
+static uint32_t last_step(const struct ext4_map *m, uint32_t lblk, uint64_t end)
+{
+	uint64_t blocks = 0, from = lblk;
+	unsigned extents = 0;
+
+	for (uint32_t i = m->n; i-- > 0;) {
+		const struct ext4_ext *x = &m->e[i];
+		uint64_t x_end = min_u64((uint64_t)x->lblk + x->len, end), x_from = max_u64(x->lblk, lblk);
+
+		if (x_from >= x_end)
+			continue;
+		from = x_end - x_from > PUNCH_BLOCKS - blocks ? x_end - (PUNCH_BLOCKS - blocks) : x_from;
+		blocks += x_end - from;
+		if (++extents == PUNCH_EXTENTS || blocks == PUNCH_BLOCKS)
+			break;
+		if (i == 0 || (uint64_t)m->e[i - 1].lblk + m->e[i - 1].len <= lblk)
+			from = lblk;
+	}
+	return (uint32_t)from;
+}
+
+static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end)
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	bool last_block = false;
 	int err;
 
-	if (lblk >= end)
-		return 0;
-	ext4_drop_window(n);
-	if ((err = ext4_map_store(n)) < 0)
-		return err;
 	/* Forget cached data first: once a block is free another file may put data into it. */
 	for (uint32_t i = 0; i < n->map->n; i++) {
 		const struct ext4_ext *x = &n->map->e[i];
@@ -353,6 +423,31 @@ int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
 	if ((err = ext4_map_cut(n->map, lblk, end)) < 0)
 		return err;
 	return ext4_errno(punch_tree(n, lblk, end, last_block));
+}
+
+int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	bool cuts = end > UINT32_MAX;
+	int err;
+
+	if (lblk >= end)
+		return 0;
+	ext4_drop_window(n);
+	if ((err = ext4_map_store(n)) < 0)
+		return err;
+	for (uint32_t from; !err && lblk < end; end = from) {
+		from = last_step(n->map, lblk, end);
+		if (!ext4_journal_room(fs, STEP_PUNCH)) {
+			/* After a crash now, somebody must go on with it. */
+			if (cuts)
+				ext4_orphan_add(n);
+			if ((err = ext4_node_store_inode(n)) < 0 || (err = ext4_journal_restart(fs)) < 0)
+				break;
+		}
+		err = punch_step(n, from, end);
+	}
+	return err;
 }
 
 void ext4_map_undo(struct ext4_node *n, uint32_t lblk)
@@ -405,7 +500,7 @@ int ext4_bpin(struct ext4_node *n, uint32_t lblk, unsigned flags, struct cache_s
 	return err < 0 ? err : 0;
 }
 
-int ext4_bwrite(struct ext4_node *n, uint32_t lblk, const void *block)
+int ext4_bwrite(struct ext4_node *n, uint32_t lblk, const void *block) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	uint64_t pblk;
@@ -413,7 +508,7 @@ int ext4_bwrite(struct ext4_node *n, uint32_t lblk, const void *block)
 
 	if (err)
 		return err;
-	return pblk ? cache_write(fs->dev, block, fs->block_size, pblk << fs->block_bits, CACHE_META) : -EUCLEAN;
+	return pblk ? ext4_meta_write(fs, block, fs->block_size, pblk << fs->block_bits) : -EUCLEAN;
 }
 
 int ext4_bappend(struct ext4_node *n, uint32_t *lblk)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * io.c - libext2fs's view of the volume: an io_manager over the block cache
+ * io.c - libext2fs's view of the volume: an io_manager over the block cache and the journal
  *
  * Nothing is cached here. The library changes its block size while it opens (1024 for the superblock first) and writes the
  * superblock in bytes; the cache takes any range, so both are only arithmetic.
@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "vhd/base/checked.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
-_Thread_local struct cache_dev *ext4_io_dev;
+_Thread_local struct ext4_fs *ext4_io_fs;
 
 static errcode_t io_open(const char *name, int flags, io_channel *out)
 {
@@ -27,7 +27,7 @@ static errcode_t io_open(const char *name, int flags, io_channel *out)
 	ch->manager = ext4_io_manager;
 	ch->block_size = 1024;
 	ch->refcount = 1;
-	ch->private_data = ext4_io_dev;
+	ch->private_data = ext4_io_fs;
 	*out = ch;
 	return 0;
 }
@@ -56,23 +56,24 @@ static errcode_t range_of(io_channel ch, unsigned long long block, int count, ui
 
 static errcode_t io_read(io_channel ch, unsigned long long block, int count, void *buf)
 {
+	struct ext4_fs *fs = ch->private_data;
 	uint64_t off, len;
 	int err;
 
 	if (range_of(ch, block, count, &off, &len))
 		return EXT2_ET_SHORT_READ;
-	err = cache_read(ch->private_data, buf, len, off, CACHE_META);
+	err = cache_read(fs->dev, buf, len, off, CACHE_META);
 	return err == -EINVAL ? EXT2_ET_SHORT_READ : (errcode_t)-err;
 }
 
-static errcode_t io_write(io_channel ch, unsigned long long block, int count, const void *buf)
+static errcode_t io_write(io_channel ch, unsigned long long block, int count, const void *buf) NO_THREAD_SAFETY
 {
 	uint64_t off, len;
 	int err;
 
 	if (range_of(ch, block, count, &off, &len))
 		return EXT2_ET_SHORT_WRITE;
-	err = cache_write(ch->private_data, buf, len, off, CACHE_META);
+	err = ext4_meta_write(ch->private_data, buf, len, off);
 	return err == -EINVAL ? EXT2_ET_SHORT_WRITE : (errcode_t)-err;
 }
 
@@ -86,9 +87,9 @@ static errcode_t io_write32(io_channel ch, unsigned long block, int count, const
 	return io_write(ch, block, count, buf);
 }
 
-static errcode_t io_write_byte(io_channel ch, unsigned long off, int count, const void *buf)
+static errcode_t io_write_byte(io_channel ch, unsigned long off, int count, const void *buf) NO_THREAD_SAFETY
 {
-	return (errcode_t)-cache_write(ch->private_data, buf, (size_t)count, off, CACHE_META);
+	return (errcode_t)-ext4_meta_write(ch->private_data, buf, (uint64_t)count, off);
 }
 
 /* Durability is decided above, for the whole device. */

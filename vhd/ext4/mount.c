@@ -15,7 +15,7 @@
 #include "vhd/base/cleanup.h"
 #include "vhd/base/endian.h"
 #include "vhd/base/log.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
 static const struct fs_ops ops;
 
@@ -47,7 +47,8 @@ static int probe(struct cache_dev *dev)
 #define RO_COMPAT_OK                                                                                                   \
 	(EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER | EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_HUGE_FILE |  \
 	 EXT4_FEATURE_RO_COMPAT_GDT_CSUM | EXT4_FEATURE_RO_COMPAT_DIR_NLINK | EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE |     \
-	 EXT4_FEATURE_RO_COMPAT_METADATA_CSUM | EXT4_FEATURE_RO_COMPAT_PROJECT)
+	 EXT4_FEATURE_RO_COMPAT_METADATA_CSUM | EXT4_FEATURE_RO_COMPAT_PROJECT |                                       \
+	 EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT)
 
 static void name_features(char *buf, size_t cap, int set, uint32_t bits)
 {
@@ -58,8 +59,9 @@ static void name_features(char *buf, size_t cap, int set, uint32_t bits)
 				 e2p_feature2string(set, 1u << i));
 }
 
-/* Why this file system may only be read; an empty line when it may be written. -ENOTSUP: not even read. */
-static int check_features(const struct ext2_super_block *s, char *why_ro, size_t cap, struct why *why)
+/* Why this file system may only be read; an empty line when it may be written. -ENOTSUP: not even read. @recovered: its journal
+ * was replayed. */
+static int check_features(const struct ext2_super_block *s, bool recovered, char *why_ro, size_t cap, struct why *why)
 {
 	uint32_t bad = s->s_feature_incompat & ~(uint32_t)(INCOMPAT_OK | INCOMPAT_READ);
 	char names[200];
@@ -72,9 +74,9 @@ static int check_features(const struct ext2_super_block *s, char *why_ro, size_t
 	bad = s->s_feature_ro_compat & ~(uint32_t)RO_COMPAT_OK;
 	if (bad & EXT4_FEATURE_RO_COMPAT_BIGALLOC)
 		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: bigalloc");
-	if (s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER)
+	if (s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER && !recovered)
 		snprintf(why_ro, cap, "its journal must be replayed (mount it with Linux once, or run e2fsck)");
-	else if (s->s_feature_incompat & INCOMPAT_READ)
+	else if (s->s_feature_incompat & (INCOMPAT_READ & ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER))
 		snprintf(why_ro, cap, "it uses mmp or ea_inode");
 	else if (bad) {
 		name_features(names, sizeof names, E2P_FEATURE_RO_INCOMPAT, bad);
@@ -82,7 +84,7 @@ static int check_features(const struct ext2_super_block *s, char *why_ro, size_t
 	} else if (s->s_feature_compat & ~(uint32_t)COMPAT_OK) {
 		name_features(names, sizeof names, E2P_FEATURE_COMPAT, s->s_feature_compat & ~(uint32_t)COMPAT_OK);
 		snprintf(why_ro, cap, "it uses %s", names);
-	} else if (s->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT || s->s_last_orphan) {
+	} else if (!(s->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && s->s_last_orphan) {
 		snprintf(why_ro, cap, "it has orphaned inodes (mount it with Linux once, or run e2fsck)");
 	} else if (!(s->s_state & EXT2_VALID_FS) || s->s_state & EXT2_ERROR_FS) {
 		snprintf(why_ro, cap, "it was not closed cleanly or has errors (run e2fsck)");
@@ -112,10 +114,11 @@ static int open_e2(struct ext4_fs *fs, struct cache_dev *dev, bool write, struct
 {
 	errcode_t e;
 
-	ext4_io_dev = dev;
+	(void)dev;
+	ext4_io_fs = fs;
 	e = ext2fs_open2("volume", NULL, (write ? EXT2_FLAG_RW : 0) | EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0,
 			 0, ext4_io_manager, &fs->e2);
-	ext4_io_dev = NULL;
+	ext4_io_fs = NULL;
 	if (e)
 		return why_set(why, ext4_errno(e), "ext4: %s", error_message(e));
 	fs->block_size = fs->e2->blocksize;
@@ -146,18 +149,28 @@ static void describe(struct ext4_fs *fs)
 	fs->has_csum = s->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM;
 }
 
-/* From here on a crash leaves "not clean" behind. */
-static int begin_writing(struct ext4_fs *fs) NO_THREAD_SAFETY
+static bool has_journal(const struct ext2_super_block *s)
+{
+	return s->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL;
+}
+
+/* From here on a crash leaves behind that the journal must be replayed or, without one, "not clean". */
+static int begin_writing(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 {
 	struct ext2_super_block *s = fs->e2->super;
 	int err;
 
 	fs->was_valid = s->s_state & EXT2_VALID_FS;
-	s->s_state &= (uint16_t)~EXT2_VALID_FS;
+	if (has_journal(s))
+		ext2fs_set_feature_journal_needs_recovery(s);
+	else
+		s->s_state &= (uint16_t)~EXT2_VALID_FS;
 	s->s_mtime = (uint32_t)time(NULL);
 	s->s_mnt_count++;
-	err = ext4_write_super(fs);
-	return err ? err : cache_flush(fs->dev);
+	if ((err = ext4_write_super(fs)) < 0 || (err = cache_flush(fs->dev)) < 0 || !has_journal(s))
+		return err;
+	err = ext4_journal_open(fs, why);
+	return err ? err : ext4_orphans_clear(fs);
 }
 
 static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
@@ -178,23 +191,42 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 		ext4_node_put(root);
 		err = -EUCLEAN;
 	}
-	if (!err) {
-		fs->fs.root = &root->n;
-		if (!fs->fs.read_only)
-			err = begin_writing(fs);
-	}
 	if (err) {
 		ext4_table_fini(fs);
 		return why_set(why, err, "ext4: the root directory: %s", strerror(-err));
 	}
-	return 0;
+	fs->fs.root = &root->n;
+	err = fs->fs.read_only ? 0 : begin_writing(fs, why);
+	if (err) {
+		ext4_table_fini(fs);
+		if (fs->journal)
+			ext4_journal_close(fs);
+	}
+	return err;
+}
+
+/* After a crash: the journal goes home, and what was read of the file system before is read again. *ok: it did, or need not. */
+static int recover(struct ext4_fs *fs, struct cache_dev *dev, bool *ok, struct why *why) NO_THREAD_SAFETY
+{
+	struct why reason = {{0}};
+
+	*ok = true;
+	if (!ext2fs_has_feature_journal_needs_recovery(fs->e2->super))
+		return 0;
+	if (ext4_journal_recover(dev, fs->e2, &reason) < 0) {
+		log_warn("%s", reason.line);
+		*ok = false;
+		return 0;
+	}
+	ext2fs_free(TAKE(fs->e2));
+	return open_e2(fs, dev, true, why);
 }
 
 static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs **out, struct why *why)
 {
 	struct ext4_fs *fs = calloc(1, sizeof *fs);
 	char why_ro[256];
-	bool write = !o->read_only && cache_dev_writable(dev);
+	bool write = !o->read_only && cache_dev_writable(dev), recovered = false;
 	int err;
 
 	if (!fs)
@@ -205,10 +237,13 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	lock_init(&fs->mu);
 	lock_init(&fs->alloc_mu);
 	fs->dev = dev;
+	list_init(&fs->logged);
+	list_init(&fs->orphans);
 	fs->fs.ops = &ops;
 	fs->relatime = o->relatime;
 	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (err = open_e2(fs, dev, write, why)) < 0 ||
-	    (err = check_features(fs->e2->super, why_ro, sizeof why_ro, why)) < 0) {
+	    (write && (err = recover(fs, dev, &recovered, why)) < 0) ||
+	    (err = check_features(fs->e2->super, recovered, why_ro, sizeof why_ro, why)) < 0) {
 		fs_free(fs);
 		return err;
 	}
@@ -234,6 +269,8 @@ int ext4_op_sync(struct fs *f)
 	struct ext4_fs *fs = ext4_fs_of(f);
 	int err = ext4_store_all(fs);
 
+	if (!err && !f->read_only)
+		err = ext4_journal_sync(fs);
 	return err || f->read_only ? err : cache_flush(fs->dev);
 }
 
@@ -241,7 +278,8 @@ int ext4_op_statfs(struct fs *f, struct fs_statfs *st) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of(f);
 	struct ext2_super_block *s = fs->e2->super;
-	uint64_t free_blocks = ext4_alloc_left(fs), reserved = ext2fs_r_blocks_count(s);
+	uint64_t free_blocks = ext4_alloc_left(fs) + atomic_load_explicit(&fs->freeing, memory_order_relaxed);
+	uint64_t reserved = ext2fs_r_blocks_count(s);
 
 	*st = (struct fs_statfs){
 		.bytes_total = ext2fs_blocks_count(s) << fs->block_bits,
@@ -264,7 +302,13 @@ int ext4_op_unmount(struct fs *f) NO_THREAD_SAFETY
 
 	fs_node_put(f->root);
 	err = ext4_table_fini(fs);
-	if (!f->read_only) {
+	if (fs->journal) {
+		err2 = ext4_journal_close(fs);
+		err = err ? err : err2;
+		if (!err) /* nothing is left to replay */
+			ext2fs_clear_feature_journal_needs_recovery(fs->e2->super);
+	}
+	if (!f->read_only && !atomic_load(&fs->failed)) {
 		lock_take(&fs->mu);
 		if (!err)
 			err = cache_flush(fs->dev);

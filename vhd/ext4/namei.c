@@ -119,8 +119,10 @@ void ext4_name_gone(struct ext4_node *n)
 	else if (n->inode.i_links_count)
 		n->inode.i_links_count--;
 	ext4_node_touch(n, EXT4_T_C);
-	if (!n->inode.i_links_count)
+	if (!n->inode.i_links_count) {
+		ext4_orphan_add(n);
 		ext4_node_unlinked(n);
+	}
 }
 
 uint8_t ext4_dent_type(enum fs_type t)
@@ -255,6 +257,7 @@ static int give_name(struct ext4_node *dir, const struct ext4_place *p, const ch
 	if (!err)
 		err = ext4_dir_insert(dir, p, name, len, (uint32_t)child->n.ino, ext4_dent_type(child->n.type));
 	if (err) {
+		ext4_orphan_add(child);
 		ext4_node_unlinked(child);
 		return err;
 	}

@@ -18,13 +18,14 @@
 #include <time.h>
 
 #include "vhd/base/log.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
 #define IDLE_MAX 32768u
 #define WRITE_BEHIND_MS 5000u
 #define GATHER_MS 20u   /* who removes one file removes more */
 #define REAP_BATCH 32u  /* inodes freed before others may have fs->mu */
 #define STORE_BATCH 64u /* inodes written before others may have fs->mu */
+#define CREDITS_RELEASE 64u
 
 /* ---- the table ------------------------------------------------------------------------------------------------------------ */
 
@@ -109,6 +110,7 @@ static struct ext4_node *table_get(struct ext4_fs *fs, uint64_t ino) REQUIRES(fs
 
 static void node_free(struct ext4_node *n)
 {
+	list_del(&n->orphan_link);
 	ext4_dir_forget(n);
 	ext4_map_free(n->map);
 	rwlock_fini(&n->rw);
@@ -157,11 +159,13 @@ static struct ext4_node *node_alloc(struct ext4_fs *fs, uint64_t ino)
 	rwlock_init(&n->rw);
 	list_init(&n->idle_link);
 	list_init(&n->dirty_link);
+	list_init(&n->logged_link);
+	list_init(&n->orphan_link);
 	return n;
 }
 
-/* Read an inode that is not in memory. Under fs->mu. */
-static int node_read(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) NO_THREAD_SAFETY
+/* Read an inode that is not in memory; @orphan: it may be one without a link. Under fs->mu. */
+static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_node **out) NO_THREAD_SAFETY
 {
 	struct ext4_node *n;
 	errcode_t e;
@@ -175,7 +179,7 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) N
 	e = ext2fs_read_inode_full(fs->e2, (ext2_ino_t)ino, (struct ext2_inode *)&n->inode, sizeof n->inode);
 	if (e)
 		err = ext4_errno(e);
-	else if (!n->inode.i_links_count || !n->inode.i_mode ||
+	else if ((!n->inode.i_links_count && !orphan) || !n->inode.i_mode ||
 		 !ext2fs_test_inode_bitmap2(fs->e2->inode_map, (ext2_ino_t)ino))
 		err = -ESTALE;
 	n->n.gen = n->inode.i_generation;
@@ -185,6 +189,7 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) N
 	/* Logical blocks have 32 bits. */
 	if (!err && (ext4_size(&n->inode) > (uint64_t)UINT32_MAX << fs->block_bits))
 		err = -EUCLEAN;
+	n->stored_size = ext4_size(&n->inode);
 	n->change = n->inode.osd1.linux1.l_i_version;
 	if (LARGE(fs, &n->inode, i_version_hi))
 		n->change |= (uint64_t)n->inode.i_version_hi << 32;
@@ -215,7 +220,7 @@ int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags
 		lock_take(&fs->table_mu);
 		n = table_get(fs, ino);
 		lock_drop(&fs->table_mu);
-		if (!n && (err = node_read(fs, ino, &n)) == 0) {
+		if (!n && (err = node_read(fs, ino, false, &n)) == 0) {
 			lock_take(&fs->table_mu);
 			table_add(fs, n);
 			lock_drop(&fs->table_mu);
@@ -230,6 +235,24 @@ int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags
 		return -ESTALE;
 	}
 	*out = n;
+	return 0;
+}
+
+int ext4_node_get_orphan(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) NO_THREAD_SAFETY
+{
+	int err = 0;
+
+	lock_take(&fs->table_mu);
+	*out = table_get(fs, ino);
+	lock_drop(&fs->table_mu);
+	if (*out)
+		return 0;
+	err = node_read(fs, ino, true, out);
+	if (err)
+		return err;
+	lock_take(&fs->table_mu);
+	table_add(fs, *out);
+	lock_drop(&fs->table_mu);
 	return 0;
 }
 
@@ -331,7 +354,7 @@ void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
 
 /* ---- dirty ------------------------------------------------------------------------------------------------------------------ */
 
-void ext4_node_dirty(struct ext4_node *n)
+void ext4_node_later(struct ext4_node *n)
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 
@@ -344,73 +367,166 @@ void ext4_node_dirty(struct ext4_node *n)
 	lock_drop(&fs->table_mu);
 }
 
-int ext4_node_store(struct ext4_node *n) NO_THREAD_SAFETY
+void ext4_node_dirty(struct ext4_node *n) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
-	errcode_t e;
-	int err;
 
-	if (n->dead)
-		return 0;
-	if (n->dirty || n->map_dirty)
-		fs->meta_seq++;
-	if ((err = ext4_map_store(n)) < 0)
-		return err;
-	if (!n->dirty)
-		return 0;
-	n->inode.osd1.linux1.l_i_version = (uint32_t)n->change;
-	if (LARGE(fs, &n->inode, i_version_hi))
-		n->inode.i_version_hi = (uint32_t)(n->change >> 32);
-	e = ext2fs_write_inode_full(fs->e2, (ext2_ino_t)n->n.ino, (struct ext2_inode *)&n->inode,
-				    EXT2_INODE_SIZE(fs->e2->super) < (int)sizeof n->inode
-					    ? EXT2_INODE_SIZE(fs->e2->super)
-					    : (int)sizeof n->inode);
-	if (e)
-		return ext4_errno(e);
-	n->dirty = false;
+	ext4_node_later(n);
+	if (fs->journal && list_empty(&n->logged_link)) {
+		list_push_back(&fs->logged, &n->logged_link);
+		fs->nlogged++;
+	}
+}
+
+void ext4_logged_remove(struct ext4_fs *fs, struct ext4_node *n)
+{
+	if (list_empty(&n->logged_link))
+		return;
+	list_del(&n->logged_link);
+	fs->nlogged--;
+}
+
+static void dirty_remove(struct ext4_fs *fs, struct ext4_node *n)
+{
 	lock_take(&fs->table_mu);
 	list_del(&n->dirty_link);
 	lock_drop(&fs->table_mu);
+}
+
+int ext4_node_store_inode(struct ext4_node *n) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct ext2_inode_large d = n->inode;
+	int size = EXT2_INODE_SIZE(fs->e2->super) < (int)sizeof d ? EXT2_INODE_SIZE(fs->e2->super) : (int)sizeof d;
+	errcode_t e;
+
+	ext4_logged_remove(fs, n);
+	if (n->dead)
+		return 0;
+	if (n->map_dirty && n->stored_size < ext4_size(&d)) {
+		d.i_size = (uint32_t)n->stored_size;
+		d.i_size_high = (uint32_t)(n->stored_size >> 32);
+	} else {
+		n->stored_size = ext4_size(&d);
+	}
+	d.osd1.linux1.l_i_version = n->inode.osd1.linux1.l_i_version = (uint32_t)n->change;
+	if (LARGE(fs, &n->inode, i_version_hi))
+		d.i_version_hi = n->inode.i_version_hi = (uint32_t)(n->change >> 32);
+	e = ext2fs_write_inode_full(fs->e2, (ext2_ino_t)n->n.ino, (struct ext2_inode *)&d, size);
+	if (e)
+		return ext4_errno(e);
+	n->tid = ext4_journal_running(fs);
+	n->dirty = n->map_dirty;
+	if (!n->dirty)
+		dirty_remove(fs, n);
 	return 0;
+}
+
+int ext4_node_store(struct ext4_node *n) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	int err;
+
+	if (n->dead || !(n->dirty || n->map_dirty))
+		return 0;
+	fs->meta_seq++;
+	err = ext4_map_store(n);
+	return err ? err : ext4_node_store_inode(n);
+}
+
+int ext4_store_logged(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	int err = 0;
+
+	while (!err && !list_empty(&fs->logged)) {
+		struct ext4_node *n = list_first(&fs->logged, struct ext4_node, logged_link);
+
+		rwlock_write(&n->rw);
+		err = ext4_node_store_inode(n);
+		rwlock_drop(&n->rw);
+	}
+	return err;
+}
+
+/* Some of the dirty nodes that have not had their turn, each with a reference. */
+static unsigned take_dirty(struct ext4_fs *fs, struct list *todo, struct ext4_node **n)
+{
+	unsigned got = 0;
+
+	lock_take(&fs->table_mu);
+	while (got < STORE_BATCH && !list_empty(todo)) {
+		n[got] = list_first(todo, struct ext4_node, dirty_link);
+		atomic_fetch_add(&n[got]->n.refs, 1);
+		idle_remove(fs, n[got]);
+		list_del(&n[got]->dirty_link);
+		list_push_back(&fs->dirty, &n[got]->dirty_link);
+		got++;
+	}
+	lock_drop(&fs->table_mu);
+	return got;
+}
+
+/* What a node's tree will lead to goes first, and not while others wait for the transaction. */
+static int write_pending(struct ext4_node *n)
+{
+	bool pending;
+
+	rwlock_read(&n->rw);
+	pending = n->map_dirty && n->n.type == FS_REG;
+	rwlock_drop(&n->rw);
+	return pending ? ext4_write_back(n, 0, 0) : 0;
+}
+
+static int store_some(struct ext4_fs *fs, struct ext4_node **n, unsigned count) NO_THREAD_SAFETY
+{
+	int err = 0, e;
+
+	for (unsigned i = 0; fs->journal && i < count; i++) {
+		e = write_pending(n[i]);
+		err = err ? err : e;
+	}
+	e = ext4_op_begin(fs, STORE_BATCH, 0);
+	if (e)
+		return e;
+	/* One that cannot be stored does not keep the others from the disk. */
+	for (unsigned i = 0; i < count; i++) {
+		rwlock_write(&n[i]->rw);
+		e = ext4_node_store(n[i]);
+		err = err ? err : e;
+		rwlock_drop(&n[i]->rw);
+		if (!ext4_journal_room(fs, STORE_BATCH) && (e = ext4_journal_restart(fs)) < 0) {
+			err = err ? err : e;
+			break;
+		}
+	}
+	return ext4_op_end(fs, err);
 }
 
 int ext4_store_all(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
+	struct ext4_node *n[STORE_BATCH];
 	struct list todo;
-	unsigned stored = 0;
+	unsigned got;
 	int err = 0, e;
 
 	if (fs->fs.read_only)
 		return 0;
 	list_init(&todo);
-	lock_take(&fs->mu);
 	lock_take(&fs->table_mu);
 	list_splice_back(&todo, &fs->dirty);
-	/* One that cannot be stored does not keep the others from the disk. */
-	while (!list_empty(&todo)) {
-		struct ext4_node *n = list_first(&todo, struct ext4_node, dirty_link);
-
-		atomic_fetch_add(&n->n.refs, 1);
-		idle_remove(fs, n);
-		list_del(&n->dirty_link);
-		list_push_back(&fs->dirty, &n->dirty_link);
-		lock_drop(&fs->table_mu);
-		rwlock_write(&n->rw);
-		e = ext4_node_store(n);
-		err = err ? err : e;
-		rwlock_drop(&n->rw);
-		ext4_op_put(&n->n);
-		if (++stored % STORE_BATCH == 0) {
-			lock_drop(&fs->mu);
-			lock_take(&fs->mu);
-		}
-		lock_take(&fs->table_mu);
-	}
 	lock_drop(&fs->table_mu);
+	while ((got = take_dirty(fs, &todo, n)) > 0) {
+		e = store_some(fs, n, got);
+		err = err ? err : e;
+		for (unsigned i = 0; i < got; i++)
+			ext4_op_put(&n[i]->n);
+	}
+	if (fs->journal)
+		return err;
+	lock_take(&fs->mu);
 	e = ext4_write_groups(fs);
-	err = err ? err : e;
 	lock_drop(&fs->mu);
-	return err;
+	return err ? err : e;
 }
 
 /* ---- times, attributes -------------------------------------------------------------------------------------------------------- */
@@ -458,13 +574,19 @@ void ext4_time_set(struct ext2_inode_large *i, unsigned which, const struct fs_t
 		put_time(&i->i_ctime, x ? &i->i_ctime_extra : NULL, t);
 }
 
-void ext4_node_touch(struct ext4_node *n, unsigned which)
+void ext4_node_touch_later(struct ext4_node *n, unsigned which)
 {
 	struct fs_time now = ext4_now();
 
 	ext4_time_set(&n->inode, which, &now);
 	if (which & (EXT4_T_M | EXT4_T_C))
 		n->change++;
+	ext4_node_later(n);
+}
+
+void ext4_node_touch(struct ext4_node *n, unsigned which)
+{
+	ext4_node_touch_later(n, which);
 	ext4_node_dirty(n);
 }
 
@@ -708,6 +830,8 @@ int ext4_node_new(struct ext4_fs *fs, struct ext4_node *dir, const struct fs_cre
 		if (n->map && n->map->n)
 			ext4_map_punch(n, 0, UINT64_C(1) << 32);
 		ext2fs_inode_alloc_stats2(fs->e2, ino, -1, c->type == FS_DIR);
+		ext4_logged_remove(fs, n);
+		dirty_remove(fs, n);
 		node_free(n);
 		return err;
 	}
@@ -732,27 +856,31 @@ void ext4_drop_window(struct ext4_node *n)
 	n->pa_len = 0;
 }
 
-/* Nobody has it and no name leads to it: its blocks, attribute block and inode become free. Under fs->mu. */
-static int inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
+int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
 {
 	ext2_ino_t ino = (ext2_ino_t)n->n.ino;
 	struct ext2_inode *i = (struct ext2_inode *)&n->inode;
 	int err = 0;
 
+	/* Its size first, so that no state in between has blocks behind it that it should not. */
 	if (!n->map)
 		err = ext4_map_load(n);
 	if (!err && (n->map->n || n->n.type == FS_REG || n->n.type == FS_DIR) &&
-	    ext2fs_inode_has_valid_blocks2(fs->e2, i))
+	    ext2fs_inode_has_valid_blocks2(fs->e2, i)) {
+		ext4_set_size(n, 0);
+		n->stored_size = 0;
 		err = ext4_map_punch(n, 0, UINT64_C(1) << 32);
+	}
 	if (!err && ext2fs_file_acl_block(fs->e2, i))
 		err = ext4_errno(ext2fs_free_ext_attr(fs->e2, ino, &n->inode));
 	if (err)
 		log_warn("ext4: inode %u: its blocks could not be freed: %s", ino, strerror(-err));
 	n->inode.i_links_count = 0;
+	ext4_orphan_remove(n);
 	n->inode.i_dtime = (uint32_t)time(NULL);
 	ext4_set_size(n, 0);
-	ext4_node_dirty(n);
-	err = ext4_node_store(n);
+	n->map_dirty = false;
+	err = ext4_node_store_inode(n);
 	ext2fs_inode_alloc_stats2(fs->e2, ino, -1, n->n.type == FS_DIR);
 	if (ino > fs->ino_dir && ino < fs->ino_next)
 		fs->ino_next = ino;
@@ -779,21 +907,23 @@ static struct ext4_node *reap_take(struct ext4_fs *fs) NO_THREAD_SAFETY
 	return n;
 }
 
-static void reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
+/* False: nothing can be freed (any more). */
+static bool reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
-	lock_take(&fs->mu);
-	for (unsigned i = 0; i < REAP_BATCH; i++) {
+	if (ext4_op_begin(fs, CREDITS_RELEASE, 0))
+		return false;
+	for (unsigned i = 0; i < REAP_BATCH && ext4_journal_room(fs, CREDITS_RELEASE); i++) {
 		struct ext4_node *n = reap_take(fs);
 
 		if (!n)
 			break;
-		inode_release(fs, n);
-		lock_take(&fs->table_mu);
-		list_del(&n->dirty_link);
-		lock_drop(&fs->table_mu);
+		ext4_inode_release(fs, n);
+		ext4_logged_remove(fs, n);
+		dirty_remove(fs, n);
 		node_free(n);
 	}
-	lock_drop(&fs->mu);
+	ext4_op_end(fs, 0);
+	return true;
 }
 
 /* Free what is on the reap list now: somebody needs the space. False when there was nothing to free. */
@@ -805,8 +935,8 @@ bool ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 		lock_take(&fs->table_mu);
 		more = !list_empty(&fs->reap);
 		lock_drop(&fs->table_mu);
-		if (more)
-			reap_some(fs);
+		if (more && !reap_some(fs))
+			return any;
 		any |= more;
 	} while (more);
 	/* The housekeeper may have one in hand. */
@@ -815,7 +945,8 @@ bool ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 	lock_drop(&fs->table_mu);
 	lock_take(&fs->mu);
 	lock_drop(&fs->mu);
-	return any;
+	/* Blocks are free when the transaction that freed them has committed. */
+	return ext4_journal_settle(fs) || any;
 }
 
 /* ---- the housekeeper --------------------------------------------------------------------------------------------------------------- */
@@ -858,11 +989,17 @@ static void *housekeeper(void *arg) NO_THREAD_SAFETY
 		if (!list_empty(&fs->reap) && !fs->stopping)
 			cond_wait_ms(&fs->table_cond, &fs->table_mu, GATHER_MS);
 		while (!list_empty(&fs->reap) && !fs->stopping) {
+			bool ok;
+
 			fs->reaping = true;
 			lock_drop(&fs->table_mu);
-			reap_some(fs);
+			ok = reap_some(fs);
 			lock_take(&fs->table_mu);
 			fs->reaping = false;
+			if (!ok) { /* the file system takes no more changes: they stay where they are */
+				cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS);
+				break;
+			}
 		}
 		if (fs->stopping)
 			break;
@@ -907,8 +1044,8 @@ int ext4_table_fini(struct ext4_fs *fs) NO_THREAD_SAFETY
 	cond_broadcast(&fs->table_cond);
 	lock_drop(&fs->table_mu);
 	pthread_join(fs->housekeeper, NULL);
-	while (!list_empty(&fs->reap))
-		reap_some(fs);
+	while (!list_empty(&fs->reap) && reap_some(fs))
+		;
 	for (uint32_t i = 0; i <= fs->table_mask; i++)
 		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next)
 			ext4_drop_window(n);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "vhd/base/checked.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
 #define CREDITS 64u
 
@@ -24,6 +24,8 @@ static int zero_within(struct ext4_node *n, uint64_t off, uint64_t end) REQUIRES
 	ext4_map_at(n->map, (uint32_t)(off >> fs->block_bits), 1, &run);
 	if (!run.pblk || run.flags & EXT_UNWRITTEN)
 		return 0;
+	/* Before the new size, or what was there would come back when the file grows again. */
+	ext4_journal_order(fs, run.pblk, 1);
 	return cache_zero(fs->dev, (run.pblk << fs->block_bits) + (off & (fs->block_size - 1)), end - off, 0);
 }
 
@@ -40,10 +42,18 @@ static int set_size(struct ext4_node *n, uint64_t size) REQUIRES(n->rw) NO_THREA
 	if (size < old) {
 		uint64_t edge = min_u64(round_up_u64(size, fs->block_size), round_up_u64(old, fs->block_size));
 
-		if ((err = zero_within(n, size, edge)) < 0 ||
-		    (err = ext4_map_punch(n, (uint32_t)first, UINT64_C(1) << 32)) < 0)
+		if ((err = zero_within(n, size, edge)) < 0)
 			return err;
+		ext4_set_size(n, size); /* first: cutting may take several transactions */
+		n->stored_size = min_u64(n->stored_size, size);
+		err = ext4_map_punch(n, (uint32_t)first, UINT64_C(1) << 32);
+		if (n->inode.i_links_count)
+			ext4_orphan_remove(n);
+		return err;
 	}
+	/* The size that is promised now is behind blocks that the tree has not. */
+	if ((err = ext4_map_store(n)) < 0)
+		return err;
 	ext4_set_size(n, size);
 	return 0;
 }

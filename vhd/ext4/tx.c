@@ -3,8 +3,7 @@
  * tx.c - the brackets around an operation, and what libext2fs's own bookkeeping changed
  *
  * The library would write every bitmap and descriptor of the file system at each flush. Here its callbacks mark the groups
- * that an operation touched, and ext4_write_groups() writes those. This is where a journal joins: what an operation wrote
- * between begin and end is one handle.
+ * that an operation touched, and ext4_write_groups() writes those.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,23 +11,49 @@
 #include <time.h>
 
 #include "vhd/base/log.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
+
+/* Room in the running transaction. Inodes that it must store yet are counted as a block each; once stored, many share one. */
+static int make_room(struct ext4_fs *fs, unsigned credits, unsigned flags) REQUIRES(fs->mu)
+{
+	int err;
+
+	if (ext4_journal_room(fs, credits))
+		return 0;
+	if (flags & FS_NOWAIT)
+		return -EAGAIN;
+	err = ext4_store_logged(fs);
+	if (err) {
+		ext4_journal_fail(fs, err, "storing inodes");
+		return -EIO;
+	}
+	return ext4_journal_room(fs, credits) ? 0 : -EAGAIN;
+}
 
 int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREAD_SAFETY
 {
-	(void)credits; /* for the journal */
 	if (fs->fs.read_only)
 		return -EROFS;
-	if (!(flags & FS_NOWAIT))
-		lock_take(&fs->mu);
-	else if (cache_is_full(fs->dev) || !lock_try(&fs->mu))
-		return -EAGAIN;
-	if (!fs->failed) {
-		fs->meta_seq++;
-		return 0;
+	for (;;) {
+		uint64_t tid;
+		int err;
+
+		if (!(flags & FS_NOWAIT))
+			lock_take(&fs->mu);
+		else if (cache_is_full(fs->dev) || !lock_try(&fs->mu))
+			return -EAGAIN;
+		err = atomic_load_explicit(&fs->failed, memory_order_relaxed) ? -EIO : make_room(fs, credits, flags);
+		if (!err) {
+			fs->meta_seq++;
+			return 0;
+		}
+		tid = ext4_journal_running(fs);
+		lock_drop(&fs->mu);
+		if (err != -EAGAIN || flags & FS_NOWAIT)
+			return err;
+		if ((err = ext4_journal_wait(fs, tid)) < 0)
+			return err;
 	}
-	lock_drop(&fs->mu);
-	return -EIO;
 }
 
 int ext4_op_end(struct ext4_fs *fs, int err) NO_THREAD_SAFETY
@@ -41,6 +66,7 @@ int ext4_op_end(struct ext4_fs *fs, int err) NO_THREAD_SAFETY
 
 void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what)
 {
+	fs->ngroups_dirty += !fs->group_dirty[group];
 	fs->group_dirty[group] |= what | GROUP_DESC;
 	fs->super_dirty = true;
 }
@@ -53,12 +79,20 @@ void ext4_blocks_touched(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
 		ext4_group_touched(fs, g, GROUP_BLOCKS);
 }
 
+static void freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu)
+{
+	if (fs->journal)
+		ext4_journal_freed(fs, pblk, len);
+	else
+		ext4_alloc_free(fs, pblk, len);
+}
+
 /* The library took or freed a block: our bitmap follows when it was freed (it was asked for when it was taken). */
 static void on_block(ext2_filsys e2, blk64_t blk, int inuse) NO_THREAD_SAFETY
 {
 	ext4_blocks_touched(e2->priv_data, blk, 1);
 	if (inuse < 0)
-		ext4_alloc_free(e2->priv_data, blk, 1);
+		freed(e2->priv_data, blk, 1);
 }
 
 /* 1.47.0 calls this with the range already walked over, so with no length: who uses ranges says what it touched. */
@@ -68,7 +102,7 @@ static void on_range(ext2_filsys e2, blk64_t blk, blk_t num, int inuse) NO_THREA
 		return;
 	ext4_blocks_touched(e2->priv_data, blk, num);
 	if (inuse < 0)
-		ext4_alloc_free(e2->priv_data, blk, num);
+		freed(e2->priv_data, blk, num);
 }
 
 /* A metadata block that the library itself wants. */
@@ -99,9 +133,9 @@ void ext4_tx_hooks(struct ext4_fs *fs)
 
 /* ---- writing what changed --------------------------------------------------------------------------------------------------- */
 
-static int write_block(struct ext4_fs *fs, uint64_t blk, const void *buf)
+static int write_block(struct ext4_fs *fs, uint64_t blk, const void *buf) REQUIRES(fs->mu)
 {
-	return cache_write(fs->dev, buf, fs->block_size, blk << fs->block_bits, CACHE_META);
+	return ext4_meta_write(fs, buf, fs->block_size, blk << fs->block_bits);
 }
 
 static int write_block_bitmap(struct ext4_fs *fs, dgrp_t g, char *buf) REQUIRES(fs->mu)
@@ -159,7 +193,7 @@ int ext4_write_super(struct ext4_fs *fs)
 	ext2fs_superblock_csum_set(fs->e2, s);
 	fs->super_dirty = false;
 	fs->meta_seq++;
-	return cache_write(fs->dev, s, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET, CACHE_META);
+	return ext4_meta_write(fs, s, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET);
 }
 
 int ext4_write_groups(struct ext4_fs *fs)
@@ -188,6 +222,8 @@ int ext4_write_groups(struct ext4_fs *fs)
 			fs->group_dirty[g] = 0;
 	}
 	free(buf);
+	if (!err)
+		fs->ngroups_dirty = 0;
 	if (!err)
 		err = ext4_write_super(fs);
 	if (err)

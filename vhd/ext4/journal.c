@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * journal.c - the journal's life: attaching, the running transaction, waiting, the thread that commits
+ *
+ * The thread commits when somebody waits for the running transaction, and some seconds after its first change at the latest. While
+ * it writes one, the next gathers what others do: who waits then shares its commit.
+ */
+#include "vhd/ext4/journal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "vhd/base/checked.h"
+#include "vhd/base/log.h"
+
+#define TX_MAX 1024u       /* blocks: 4 MiB of copies */
+#define LOG_MIN 256u       /* blocks of the ring */
+#define COMMIT_MS 5000u
+#define SEAL_BLOCKS 4u /* of one block group at most: two bitmaps, the descriptor; and a little */
+
+uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len)
+{
+	return ext2fs_crc32c_le(seed, p, len);
+}
+
+/* ---- attaching ----------------------------------------------------------------------------------------------------------- */
+
+static int journal_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
+{
+	struct ext4_journal *j = arg;
+
+	(void)e2;
+	(void)ref;
+	(void)ref_off;
+	if (lblk < 0 || lblk >= (e2_blkcnt_t)be32_get(j->super.max_len))
+		return 0;
+	j->place[lblk] = *pblk;
+	return 0;
+}
+
+int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *dev, struct why *why)
+{
+	ext2_ino_t ino = e2->super->s_journal_inum;
+	struct ext2_super_block *s = e2->super;
+	uint64_t at = 0, max = ext2fs_blocks_count(s);
+	uint32_t len;
+	blk64_t p0;
+	errcode_t e;
+	int err;
+
+	if (!ino || ino > s->s_inodes_count)
+		return why_set(why, -ENOTSUP, "ext4: the journal is on another device");
+	e = ext2fs_bmap2(e2, ino, NULL, NULL, 0, 0, NULL, &p0);
+	if (e || !p0 || p0 >= max)
+		return why_set(why, -EUCLEAN, "ext4: journal inode %u: its first block is not there", ino);
+	if ((err = cache_read_direct(dev, &j->super, sizeof j->super, p0 << EXT2_BLOCK_SIZE_BITS(s))) < 0)
+		return why_set(why, err, "ext4: the journal's superblock: %s", strerror(-err));
+	len = be32_get(j->super.max_len);
+	if (be32_get(j->super.h.magic) != JBD2_MAGIC || be32_get(j->super.h.type) != JBD2_SUPER_V2)
+		return why_set(why, -ENOTSUP, "ext4: journal superblock of type %u with magic %#x, expected type 4 and %#x",
+			       be32_get(j->super.h.type), be32_get(j->super.h.magic), JBD2_MAGIC);
+	if (be32_get(j->super.block_size) != (uint32_t)EXT2_BLOCK_SIZE(s) || len > max || len < LOG_MIN ||
+	    be32_get(j->super.first) < 1 || be32_get(j->super.first) >= len)
+		return why_set(why, -EUCLEAN, "ext4: journal of %u blocks of %u bytes, the first of them %u", len,
+			       be32_get(j->super.block_size), be32_get(j->super.first));
+	j->place = calloc(len, sizeof *j->place);
+	if (!j->place)
+		return -ENOMEM;
+	e = ext2fs_block_iterate3(e2, ino, BLOCK_FLAG_READ_ONLY | BLOCK_FLAG_DATA_ONLY, NULL, journal_block, j);
+	if (e)
+		return why_set(why, ext4_errno(e), "ext4: journal inode %u: %s", ino, error_message(e));
+	while (at < len && j->place[at] && j->place[at] < max)
+		at++;
+	if (at < len)
+		return why_set(why, -EUCLEAN, "ext4: journal inode %u: block %llu of %u is at %llu", ino,
+			       (unsigned long long)at, len, (unsigned long long)j->place[at]);
+	return 0;
+}
+
+int ext4_journal_write_super(struct ext4_journal *j)
+{
+	struct iovec iov = {&j->super, sizeof j->super};
+	struct vhd_io io = {.off = j->place[0] * j->fmt.block_size, .iov = &iov, .niov = 1};
+
+	if (j->fmt.csum2 || j->fmt.csum3) {
+		j->super.checksum = be32_of(0);
+		j->super.checksum = be32_of(ext4_journal_crc(~0u, &j->super, sizeof j->super));
+	}
+	return cache_write_direct(j->fs->dev, &io, 1);
+}
+
+/* The features that we write: Linux sets the same ones on an empty journal. */
+static void set_features(struct ext4_journal *j)
+{
+	const struct ext2_super_block *s = j->fs->e2->super;
+	uint32_t incompat = JBD2_F_REVOKE;
+
+	j->fmt.block_size = j->fs->block_size;
+	j->fmt.csum3 = j->fs->has_csum;
+	j->fmt.csum2 = false;
+	j->fmt.wide = s->s_feature_incompat & EXT4_FEATURE_INCOMPAT_64BIT;
+	incompat |= (j->fmt.wide ? JBD2_F_64BIT : 0u) | (j->fmt.csum3 ? JBD2_F_CSUM3 : 0u);
+	j->super.compat = be32_of(0);
+	j->super.incompat = be32_of(incompat);
+	j->super.checksum_type = j->fmt.csum3 ? JBD2_CRC32C : 0;
+	j->super.fast_blocks = be32_of(0);
+	j->fmt.seed = ext4_journal_crc(~0u, j->super.uuid, sizeof j->super.uuid);
+}
+
+static int start_empty(struct ext4_journal *j)
+{
+	uint32_t seq = be32_get(j->super.sequence);
+	uint64_t first = j->place[0], run = 0;
+	int err;
+
+	/* What reading through the cache (a tool, an earlier mount) may have left would never be written again. */
+	for (uint32_t i = 1; i <= j->end; i++) {
+		run++;
+		if (i < j->end && j->place[i] == first + run)
+			continue;
+		cache_discard(j->fs->dev, first * j->fmt.block_size, run * j->fmt.block_size);
+		first = i < j->end ? j->place[i] : 0;
+		run = 0;
+	}
+	j->tx[0].tid = 1;
+	j->head = j->first;
+	j->sequence = seq ? seq : 1;
+	j->super.sequence = be32_of(j->sequence);
+	j->super.start = be32_of(j->first);
+	j->super.error = be32_of(0);
+	err = ext4_journal_write_super(j);
+	return err ? err : cache_flush_device(j->fs->dev);
+}
+
+static int make_buffers(struct ext4_journal *j)
+{
+	uint32_t ring = j->end - j->first;
+
+	/* So that a sealed one, with revokes and descriptors, fits beside the last. */
+	j->tx_max = (uint32_t)min_u64(TX_MAX, ring / 4);
+	j->buf_blocks = j->tx_max + j->tx_max / 8 + 16;
+	j->buf = aligned_alloc(4096, round_up_u64((uint64_t)j->buf_blocks * j->fmt.block_size, 4096));
+	j->copy_at = calloc(j->tx_max, sizeof *j->copy_at);
+	if (!j->buf || !j->copy_at)
+		return -ENOMEM;
+	for (unsigned i = 0; i < 2; i++) {
+		j->tx[i].list = calloc(j->tx_max, sizeof *j->tx[i].list);
+		if (!j->tx[i].list || u64map_reserve(&j->tx[i].blocks, j->tx_max) < 0)
+			return -ENOMEM;
+	}
+	/* One entry for each block of the ring at most. */
+	return u64map_reserve(&j->logged, ring);
+}
+
+static void journal_free(struct ext4_journal *j)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		u64map_free(&j->tx[i].blocks);
+		free(j->tx[i].list);
+		free(j->tx[i].freed.r);
+		free(j->tx[i].ordered.r);
+		free(j->tx[i].revoke);
+	}
+	u64map_free(&j->logged);
+	free(j->copy_at);
+	free(j->buf);
+	free(j->place);
+	cond_fini(&j->cond);
+	lock_fini(&j->mu);
+	lock_fini(&j->write_mu);
+	free(j);
+}
+
+static struct ext4_journal *journal_new(struct ext4_fs *fs)
+{
+	struct ext4_journal *j = calloc(1, sizeof *j);
+
+	if (!j)
+		return NULL;
+	j->fs = fs;
+	lock_init(&j->write_mu);
+	lock_init(&j->mu);
+	cond_init(&j->cond);
+	j->running = &j->tx[0];
+	return j;
+}
+
+static void *committer(void *arg);
+
+int ext4_journal_open(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = journal_new(fs);
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	if ((err = ext4_journal_find(j, fs->e2, fs->dev, why)) < 0)
+		goto out;
+	if (be32_get(j->super.start)) {
+		err = why_set(why, -ENOTSUP, "ext4: the journal is not empty");
+		goto out;
+	}
+	set_features(j);
+	j->first = be32_get(j->super.first);
+	j->end = be32_get(j->super.max_len);
+	if ((err = make_buffers(j)) < 0 || (err = start_empty(j)) < 0)
+		goto out;
+	if ((err = -pthread_create(&j->thread, NULL, committer, j)) < 0)
+		goto out;
+	fs->journal = j;
+	return 0;
+out:
+	journal_free(j);
+	return err;
+}
+
+int ext4_journal_close(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = fs->journal;
+	int err;
+
+	lock_take(&j->mu);
+	j->stop = true;
+	cond_broadcast(&j->cond);
+	lock_drop(&j->mu);
+	pthread_join(j->thread, NULL);
+	lock_take(&fs->mu);
+	err = ext4_commit_begin(fs);
+	lock_drop(&fs->mu);
+	if (!err)
+		err = ext4_commit_end(fs);
+	if (!err)
+		err = ext4_journal_checkpoint(fs);
+	if (!err) {
+		j->super.start = be32_of(0);
+		err = ext4_journal_write_super(j);
+		if (!err)
+			err = cache_flush_device(fs->dev);
+	}
+	fs->journal = NULL;
+	journal_free(j);
+	return err;
+}
+
+void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what)
+{
+	struct ext4_journal *j = fs->journal;
+
+	lock_take(&j->mu);
+	if (!atomic_load(&fs->failed)) {
+		log_error("ext4: %s: %s; nothing is changed any more, what was there can still be read", what, strerror(-err));
+		atomic_store(&fs->failed, err);
+	}
+	cond_broadcast(&j->cond);
+	lock_drop(&j->mu);
+}
+
+/* ---- the running transaction ------------------------------------------------------------------------------------------------ */
+
+int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len)
+{
+	struct ext4_run *last = l->n ? &l->r[l->n - 1] : NULL;
+
+	if (last && last->pblk + last->len == pblk) {
+		last->len += len;
+		return 0;
+	}
+	if (l->n == l->cap) {
+		uint32_t cap = l->cap ? l->cap * 2 : 64;
+		struct ext4_run *r = cap > l->cap ? reallocarray(l->r, cap, sizeof *r) : NULL;
+
+		if (!r)
+			return -ENOMEM;
+		l->r = r;
+		l->cap = cap;
+	}
+	l->r[l->n++] = (struct ext4_run){pblk, len};
+	return 0;
+}
+
+/* A block joins the running transaction. */
+static int join(struct ext4_journal *j, uint64_t block) REQUIRES(j->fs->mu) NO_THREAD_SAFETY
+{
+	struct ext4_tx *tx = j->running;
+	int err = 0;
+
+	lock_take(&j->mu);
+	if (!u64map_get(&tx->blocks, block)) {
+		/* Room was reserved: this is an operation that needs more than it said. */
+		if (tx->blocks.n >= j->tx_max)
+			err = -ENOBUFS;
+		else
+			err = u64map_put(&tx->blocks, block, TX_LIVE);
+	}
+	lock_drop(&j->mu);
+	return err;
+}
+
+int ext4_meta_write(struct ext4_fs *fs, const void *buf, uint64_t len, uint64_t off)
+{
+	struct ext4_journal *j = fs->journal;
+	uint64_t end;
+	int err = 0;
+
+	if (!j)
+		return cache_write(fs->dev, buf, len, off, CACHE_META);
+	if (!add_ok(off, len, &end))
+		return -EINVAL;
+	if (atomic_load_explicit(&fs->failed, memory_order_relaxed))
+		return -EIO;
+	for (uint64_t b = off >> fs->block_bits; b << fs->block_bits < end && !err; b++)
+		err = join(j, b);
+	if (!err)
+		err = cache_write(fs->dev, buf, len, off, CACHE_META | CACHE_HOLD);
+	/* The operation is half done in memory: it must not reach the disk. */
+	if (err)
+		ext4_journal_fail(fs, err, "a change of metadata failed half way");
+	return err;
+}
+
+/* Blocks that the running transaction has, and those that sealing adds. */
+static uint64_t tx_size(struct ext4_fs *fs) REQUIRES(fs->mu)
+{
+	const struct ext4_tx *tx = fs->journal->running;
+
+	return tx->blocks.n + tx->nrevoke / (fs->block_size / 16) + fs->nlogged +
+	       (uint64_t)fs->ngroups_dirty * SEAL_BLOCKS + 1;
+}
+
+bool ext4_journal_room(struct ext4_fs *fs, unsigned credits)
+{
+	return !fs->journal || tx_size(fs) + credits <= fs->journal->tx_max;
+}
+
+int ext4_journal_restart(struct ext4_fs *fs)
+{
+	int err = ext4_commit_begin(fs);
+
+	return err ? err : ext4_commit_end(fs);
+}
+
+void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
+{
+	if (fs->journal && ext4_runs_add(&fs->journal->running->ordered, pblk, len) < 0)
+		ext4_journal_fail(fs, -ENOMEM, "noting data that must be written first");
+}
+
+static int add_revoke(struct ext4_tx *tx, uint64_t block)
+{
+	if (tx->nrevoke == tx->revoke_cap) {
+		uint32_t cap = tx->revoke_cap ? tx->revoke_cap * 2 : 64;
+		uint64_t *r = reallocarray(tx->revoke, cap, sizeof *r);
+
+		if (!r)
+			return -ENOMEM;
+		tx->revoke = r;
+		tx->revoke_cap = cap;
+	}
+	tx->revoke[tx->nrevoke++] = block;
+	return 0;
+}
+
+/* Was the block in a transaction whose copy may still be replayed? Then it never must be. */
+static int forget(struct ext4_journal *j, uint64_t block) REQUIRES(j->fs->mu) NO_THREAD_SAFETY
+{
+	uint64_t *live;
+	bool copied;
+
+	lock_take(&j->mu);
+	live = u64map_get(&j->running->blocks, block);
+	if (live)
+		*live = TX_DEAD;
+	copied = u64map_get(&j->logged, block) || (j->committing && u64map_get(&j->committing->blocks, block));
+	lock_drop(&j->mu);
+	return copied ? add_revoke(j->running, block) : 0;
+}
+
+void ext4_journal_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
+{
+	struct ext4_journal *j = fs->journal;
+	int err = ext4_runs_add(&j->running->freed, pblk, len);
+
+	atomic_fetch_add_explicit(&fs->freeing, len, memory_order_relaxed);
+	for (uint64_t b = pblk; b < pblk + len && !err; b++)
+		err = forget(j, b);
+	if (err)
+		ext4_journal_fail(fs, err, "noting freed blocks");
+}
+
+/* ---- waiting and the thread --------------------------------------------------------------------------------------------------- */
+
+uint64_t ext4_journal_running(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	return fs->journal ? fs->journal->running->tid : 0;
+}
+
+bool ext4_journal_is_durable(struct ext4_fs *fs, uint64_t tid)
+{
+	return !fs->journal || atomic_load_explicit(&fs->journal->durable, memory_order_acquire) >= tid;
+}
+
+int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid)
+{
+	struct ext4_journal *j = fs->journal;
+	int err = 0;
+
+	if (ext4_journal_is_durable(fs, tid))
+		return 0;
+	lock_take(&j->mu);
+	if (j->want < tid) {
+		j->want = tid;
+		cond_broadcast(&j->cond);
+	}
+	while (!ext4_journal_is_durable(fs, tid) && !(err = atomic_load(&fs->failed)))
+		cond_wait(&j->cond, &j->mu);
+	lock_drop(&j->mu);
+	return err ? -EIO : 0;
+}
+
+int ext4_journal_sync(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	uint64_t tid;
+
+	lock_take(&fs->mu);
+	tid = ext4_journal_running(fs);
+	lock_drop(&fs->mu);
+	return ext4_journal_wait(fs, tid);
+}
+
+bool ext4_journal_settle(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = fs->journal;
+	uint64_t tid = 0;
+
+	if (!j)
+		return false;
+	lock_take(&fs->mu);
+	lock_take(&j->mu);
+	if (j->running->freed.n)
+		tid = j->running->tid;
+	else if (j->committing && j->committing->freed.n)
+		tid = j->committing->tid;
+	lock_drop(&j->mu);
+	lock_drop(&fs->mu);
+	if (!tid || ext4_journal_wait(fs, tid) < 0)
+		return false;
+	/* It is durable before its blocks are free: the next one cannot be begun before they are. */
+	lock_take(&j->write_mu);
+	lock_drop(&j->write_mu);
+	return true;
+}
+
+static void *committer(void *arg) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = arg;
+	struct ext4_fs *fs = j->fs;
+
+	lock_take(&j->mu);
+	while (!j->stop) {
+		bool wanted = j->want > atomic_load(&j->durable);
+
+		if (atomic_load(&fs->failed) || !wanted)
+			wanted = !cond_wait_ms(&j->cond, &j->mu, COMMIT_MS); /* or time has passed */
+		if (j->stop || atomic_load(&fs->failed) || !(wanted || j->want > atomic_load(&j->durable)))
+			continue;
+		lock_drop(&j->mu);
+		lock_take(&fs->mu);
+		wanted = ext4_commit_begin(fs) == 0;
+		lock_drop(&fs->mu);
+		if (wanted)
+			ext4_commit_end(fs);
+		lock_take(&j->mu);
+	}
+	lock_drop(&j->mu);
+	return NULL;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * journal.h - the file system's own journal
+ *
+ * One transaction is running: operations add the metadata blocks they change, under fs->mu. Their new bytes are in the block cache,
+ * held back from the disk (CACHE_HOLD). A commit seals it - still under fs->mu, the blocks are copied - and then, while the next one
+ * runs, without any lock of the file system:
+ *
+ *     data that the transaction makes visible -> disk      (ordered mode)
+ *     revoked numbers, descriptors, copies -> log; flush; commit block -> log; flush
+ *     waiters go on; blocks are let go of, freed blocks may be used again
+ *
+ * What was let go of is written home by the cache when it likes. Before the log is half full a checkpoint makes sure of it and
+ * gives the space back: what the running transaction holds is written home from the log's copy.
+ *
+ * Rules that tests/crash has proven necessary:
+ *  - A block that is freed and has a copy in the log is revoked in the transaction that frees it.
+ *  - A freed block is not used again before that transaction has committed (alloc.c keeps it taken).
+ *  - An operation lies in one transaction: it reserves room when it begins. Those that are too large (a truncation, the extents of
+ *    a fragmented file) restart between steps, each of which leaves a consistent file system.
+ *
+ * Locks: fs->mu, then journal->write_mu (a commit, from seal to end; held across I/O), then journal->mu (short).
+ */
+#ifndef VHDNFS_EXT4_JOURNAL_H
+#define VHDNFS_EXT4_JOURNAL_H
+
+#include "vhd/ext4/ext4_int.h"
+
+/* Attach the file system's journal, which is empty (ext4_journal_recover() has run). The file system is marked as in need of
+ * recovery from here on. -ENOTSUP with a line in @why: a kind of journal that is not written. */
+int ext4_journal_open(struct ext4_fs *fs, struct why *why) REQUIRES(fs->mu);
+/* Commit, checkpoint, mark as clean, free. 0 or the first error. */
+int ext4_journal_close(struct ext4_fs *fs);
+
+/* Replay what the journal of the unopened file system holds: all writes go home and to the disk, the journal is empty then. The
+ * superblock still says that it needs recovery. @e2: opened read-only, for the journal's place only; must be opened again. */
+int ext4_journal_recover(struct cache_dev *dev, ext2_filsys e2, struct why *why);
+
+/* ---- inside operations, under fs->mu --------------------------------------------------------------------------------- */
+
+/* The only way for metadata to change: into the cache and, when there is a journal, the running transaction. */
+int ext4_meta_write(struct ext4_fs *fs, const void *buf, uint64_t len, uint64_t off) REQUIRES(fs->mu);
+/* Is there room for @credits more blocks? Without a journal: always. */
+bool ext4_journal_room(struct ext4_fs *fs, unsigned credits) REQUIRES(fs->mu);
+/* Ends the transaction in the middle of a long operation and begins the next; inodes that must be consistent with it are stored
+ * before, by the caller, who may hold one node's lock. */
+int ext4_journal_restart(struct ext4_fs *fs) REQUIRES(fs->mu);
+/* A block was freed; it may be used again when the transaction has committed. */
+void ext4_journal_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
+/* The running transaction makes this data visible: it goes to the disk first. */
+void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
+
+/* ---- waiting ------------------------------------------------------------------------------------------------------------ */
+
+/* Number of the running transaction. */
+uint64_t ext4_journal_running(struct ext4_fs *fs) REQUIRES(fs->mu);
+bool ext4_journal_is_durable(struct ext4_fs *fs, uint64_t tid);
+/* Until the transaction is on stable storage, which is begun now if need be. -EIO: it will never be. */
+int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid);
+
+/* All that was done before is on stable storage. */
+int ext4_journal_sync(struct ext4_fs *fs);
+/* Blocks that wait for a commit become free. False: there were none. */
+bool ext4_journal_settle(struct ext4_fs *fs);
+
+/* ---- between journal.c and commit.c ------------------------------------------------------------------------------------ */
+
+#include "vhd/base/u64map.h"
+#include "vhd/ext4/jbd2.h"
+
+struct ext4_run {
+	uint64_t pblk, len;
+};
+struct ext4_runs {
+	struct ext4_run *r;
+	uint32_t n, cap;
+};
+
+struct ext4_tx {
+	uint64_t tid;
+	struct u64map blocks;      /* number -> TX_LIVE or TX_DEAD (freed since); changes under fs->mu and journal->mu */
+	struct ext4_runs freed;    /* taken until this has committed */
+	struct ext4_runs ordered;  /* data */
+	uint64_t *revoke;
+	uint32_t nrevoke, revoke_cap;
+	uint64_t *list; /* sealed: the live blocks, ascending */
+	uint32_t nlist;
+};
+enum { TX_LIVE = 1, TX_DEAD = 2 };
+
+struct ext4_journal {
+	struct ext4_fs *fs;
+	/* Constant. */
+	struct jbd2_format fmt;
+	struct jbd2_super super; /* as on disk; write_mu */
+	uint64_t *place;         /* block of the journal -> block of the device */
+	uint32_t first, end;     /* the ring */
+	uint32_t tx_max;         /* blocks of one transaction */
+
+	/* Under write_mu. */
+	struct lock write_mu;
+	uint32_t sequence;    /* of the next transaction in the log; one with nothing in it has none */
+	uint32_t head, used;  /* where the next transaction begins; blocks of the ring that are not given back */
+	uint8_t *buf;         /* the sealed transaction as it is in the log: tx_max copies and what goes with them */
+	uint32_t buf_blocks, buf_used;
+	uint32_t *copy_at; /* of the copies in buf: where, as in `logged`, but counted from the beginning of buf */
+
+	struct lock mu;
+	struct cond cond; /* durable, failed, want or stop changed */
+	struct ext4_tx tx[2];
+	struct ext4_tx *running;               /* changes under fs->mu and mu */
+	struct ext4_tx *committing GUARDED_BY(mu);
+	struct u64map logged GUARDED_BY(mu); /* block -> where its last copy is in the log | LOGGED_ESCAPED */
+	uint64_t want GUARDED_BY(mu);
+	_Atomic uint64_t durable; /* the last tid on stable storage */
+	bool stop GUARDED_BY(mu);
+	bool started;
+	pthread_t thread;
+};
+#define LOGGED_ESCAPED 0x80000000u
+
+/* Seal the running transaction; takes write_mu. */
+int ext4_commit_begin(struct ext4_fs *fs) REQUIRES(fs->mu);
+/* Write it; drops write_mu. */
+int ext4_commit_end(struct ext4_fs *fs);
+/* Everything committed is home, the log is empty. */
+int ext4_journal_checkpoint(struct ext4_fs *fs);
+int ext4_journal_checkpoint_held(struct ext4_fs *fs); /* with write_mu */
+/* The journal's superblock, checked, and where its blocks are: sets j->super and j->place. */
+int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *dev, struct why *why);
+int ext4_journal_write_super(struct ext4_journal *j);
+void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what);
+int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len);
+uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len);
+
+#endif
