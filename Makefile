@@ -72,6 +72,7 @@ SERVER_SRC := $(filter-out $(SERVER_MAIN),$(wildcard server/*.c server/*/*.c))
 TOOL_SRC := $(wildcard tools/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 PROTO_SRC := $(wildcard tests/protocol/test_*.c)
+CRASH_SRC := $(wildcard tests/crash/*.c)
 
 GEN_H := $(patsubst xdr/%.x,$(GEN)/xdr/%.h,$(XDR_X))
 GEN_C := $(patsubst xdr/%.x,$(GEN)/xdr/%_xdr.c,$(XDR_X))
@@ -267,6 +268,12 @@ bench: deps-bench
 
 # What measures layers below the server.
 .PHONY: benches
+CRASH := $(O)/tests/crash/crash
+$(CRASH): $(call obj,$(CRASH_SRC)) $(O)/libvhd.a
+	$(call say,LD,$@)
+	@mkdir -p $(dir $@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_VHD)
+
 benches: $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(O)/libvhd.a
 	$(call say,LD,$@)

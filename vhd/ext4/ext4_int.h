@@ -170,6 +170,8 @@ void ext4_tx_hooks(struct ext4_fs *fs) REQUIRES(fs->mu);
 void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what) REQUIRES(fs->mu);
 
 void ext4_blocks_touched(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
+/* A run that was in a file becomes free, on disk and (once the transaction has committed) for us. len below 2^32. */
+void ext4_blocks_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
 
 /* ---- blocks: alloc.c ----------------------------------------------------------------------------------------------- */
 

@@ -353,6 +353,7 @@ int ext4_map_store(struct ext4_node *n)
 	if (err)
 		return err;
 	n->map_dirty = false;
+	n->stored_size = ext4_size(&n->inode);
 	/* Entries that were stored may continue each other now. */
 	for (uint32_t i = 1; i < m->n; i++) {
 		struct ext4_ext *a = &m->e[out], *b = &m->e[i];
@@ -368,7 +369,106 @@ int ext4_map_store(struct ext4_node *n)
 
 /* ---- punching ------------------------------------------------------------------------------------------------------------ */
 
-/* The check in libext2fs 1.47.0 is one off: it does not free the last block of a file system. */
+/* The library (1.47.0) loses its way in a range that begins in the direct blocks, or in those of one level of indirection, and ends
+ * in the next: it goes there piece by piece, and the last one first. */
+static errcode_t punch_indirect(struct ext4_node *n, uint32_t lblk, uint64_t end)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t per = fs->block_size / 4, from[4] = {0, EXT2_NDIR_BLOCKS};
+	errcode_t e = 0;
+
+	from[2] = from[1] + per;
+	from[3] = from[2] + per * per;
+	end = min_u64(end, from[3] + per * per * per);
+	for (int level = 3; level >= 0 && !e; level--) {
+		uint64_t a = max_u64(lblk, from[level]), b = level < 3 ? min_u64(end, from[level + 1]) : end;
+
+		if (a < b && b <= UINT32_MAX)
+			e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, a, b - 1);
+		else if (a < b)
+			e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, a, ~0ULL);
+	}
+	return e;
+}
+
+/* Whether or not it became the first of its leaf: indexes above say where the leaf begins. */
+static errcode_t fix_index(ext2_extent_handle_t h, uint64_t lblk)
+{
+	errcode_t e = ext2fs_extent_goto(h, lblk);
+
+	return e ? e : ext2fs_extent_fix_parents(h);
+}
+
+/* [from, to) of the extent at h goes. @next: where the tree goes on behind it, or 0. */
+static errcode_t take_out(ext2_extent_handle_t h, const struct ext2fs_extent *x, uint64_t from, uint64_t to, uint64_t next)
+{
+	struct ext2fs_extent left = *x, right = *x;
+	uint64_t x_end = x->e_lblk + x->e_len;
+	errcode_t e;
+
+	left.e_len = (__u32)(from - x->e_lblk);
+	right.e_lblk = to;
+	right.e_pblk += to - x->e_lblk;
+	right.e_len = (__u32)(x_end - to);
+	if (!left.e_len && !right.e_len) {
+		e = ext2fs_extent_delete(h, 0);
+		return e || !next ? e : fix_index(h, next);
+	}
+	if (!left.e_len) {
+		e = ext2fs_extent_replace(h, 0, &right);
+		return e ? e : fix_index(h, to);
+	}
+	e = ext2fs_extent_replace(h, 0, &left);
+	if (!e && right.e_len)
+		e = ext2fs_extent_insert(h, EXT2_EXTENT_INSERT_AFTER, &right);
+	return !e && right.e_len ? fix_index(h, to) : e;
+}
+
+/* From the last extent of the range to the first. (The library's own way, 1.47.0, gives up when a range is exactly a leaf, and
+ * frees block by block.) The map has been cut. */
+static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	ext2_extent_handle_t h;
+	struct ext2fs_extent x;
+	struct ext4_ext behind;
+	uint64_t next = 0;
+	errcode_t e = ext2fs_extent_open2(fs->e2, (ext2_ino_t)n->n.ino, small(n), &h);
+
+	if (e)
+		return e;
+	ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &behind);
+	if (!behind.pblk && (uint64_t)behind.lblk + behind.len < UINT32_MAX)
+		next = (uint64_t)behind.lblk + behind.len;
+	while (!e) {
+		uint64_t from, to;
+
+		e = ext2fs_extent_goto(h, end - 1);
+		if (e && e != EXT2_ET_EXTENT_NOT_FOUND)
+			break;
+		e = ext2fs_extent_get(h, EXT2_EXTENT_CURRENT, &x);
+		if (e == EXT2_ET_NO_CURRENT_NODE || (!e && (x.e_lblk >= end || x.e_lblk + x.e_len <= lblk))) {
+			e = 0;
+			break;
+		}
+		if (e)
+			break;
+		from = max_u64(x.e_lblk, lblk);
+		to = min_u64(x.e_lblk + x.e_len, end);
+		e = take_out(h, &x, from, to, next);
+		if (!e)
+			ext4_blocks_freed(fs, x.e_pblk + (from - x.e_lblk), to - from);
+		if (!e)
+			ext2fs_iblk_sub_blocks(fs->e2, small(n), to - from);
+		end = from;
+		if (end <= lblk)
+			break;
+	}
+	ext2fs_extent_free(h);
+	return e;
+}
+
+/* The checks in libext2fs 1.47.0 are one off: it does not free the last block of a file system. */
 static errcode_t punch_tree(struct ext4_node *n, uint32_t lblk, uint64_t end, bool last_block)
 {
 	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
@@ -376,7 +476,7 @@ static errcode_t punch_tree(struct ext4_node *n, uint32_t lblk, uint64_t end, bo
 
 	if (last_block)
 		ext2fs_blocks_count_add(e2->super, 1);
-	e = ext2fs_punch(e2, (ext2_ino_t)n->n.ino, small(n), NULL, lblk, end > UINT32_MAX ? ~0ULL : end - 1);
+	e = has_extents(n) ? punch_extents(n, lblk, min_u64(end, UINT64_C(1) << 32)) : punch_indirect(n, lblk, end);
 	if (last_block)
 		ext2fs_blocks_count_add(e2->super, (blk64_t)-1);
 	return e;

@@ -205,21 +205,32 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 	return err;
 }
 
-/* After a crash: the journal goes home, and what was read of the file system before is read again. *ok: it did, or need not. */
-static int recover(struct ext4_fs *fs, struct cache_dev *dev, bool *ok, struct why *why) NO_THREAD_SAFETY
+/* After a crash the journal goes home before anything else is read: superblock, descriptors and bitmaps may be in it, and what stands
+ * on the disk need not fit together yet. *ok: it did. */
+static int recover(struct ext4_fs *fs, bool *ok) NO_THREAD_SAFETY
 {
-	struct why reason = {{0}};
+	struct why why = {{0}};
+	le32 incompat;
+	errcode_t e;
+	int err = cache_read(fs->dev, &incompat, sizeof incompat,
+			     SUPERBLOCK_OFFSET + offsetof(struct ext2_super_block, s_feature_incompat), 0);
 
-	*ok = true;
-	if (!ext2fs_has_feature_journal_needs_recovery(fs->e2->super))
-		return 0;
-	if (ext4_journal_recover(dev, fs->e2, &reason) < 0) {
-		log_warn("%s", reason.line);
-		*ok = false;
-		return 0;
-	}
-	ext2fs_free(TAKE(fs->e2));
-	return open_e2(fs, dev, true, why);
+	if (err || !(le32_get(incompat) & EXT3_FEATURE_INCOMPAT_RECOVER))
+		return err;
+	ext4_io_fs = fs;
+	e = ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES | EXT2_FLAG_IGNORE_CSUM_ERRORS, 0, 0,
+			 ext4_io_manager, &fs->e2);
+	ext4_io_fs = NULL;
+	if (e)
+		err = why_set(&why, ext4_errno(e), "ext4: %s", error_message(e));
+	else
+		err = ext4_journal_recover(fs->dev, fs->e2, &why);
+	if (fs->e2)
+		ext2fs_free(TAKE(fs->e2));
+	*ok = !err;
+	if (err)
+		log_warn("%s", why.line[0] ? why.line : strerror(-err));
+	return 0;
 }
 
 static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs **out, struct why *why)
@@ -241,8 +252,8 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	list_init(&fs->orphans);
 	fs->fs.ops = &ops;
 	fs->relatime = o->relatime;
-	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (err = open_e2(fs, dev, write, why)) < 0 ||
-	    (write && (err = recover(fs, dev, &recovered, why)) < 0) ||
+	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (write && (err = recover(fs, &recovered)) < 0) ||
+	    (err = open_e2(fs, dev, write, why)) < 0 ||
 	    (err = check_features(fs->e2->super, recovered, why_ro, sizeof why_ro, why)) < 0) {
 		fs_free(fs);
 		return err;

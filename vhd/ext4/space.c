@@ -55,6 +55,7 @@ static int set_size(struct ext4_node *n, uint64_t size) REQUIRES(n->rw) NO_THREA
 	if ((err = ext4_map_store(n)) < 0)
 		return err;
 	ext4_set_size(n, size);
+	n->stored_size = size;
 	return 0;
 }
 
@@ -193,8 +194,10 @@ int ext4_op_alloc(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 	}
 	if (!err)
 		err = ext4_map_store(n);
-	if (!err && end > ext4_size(&n->inode))
+	if (!err && end > ext4_size(&n->inode)) {
 		ext4_set_size(n, end);
+		n->stored_size = end;
+	}
 	if (n->map)
 		ext4_node_touch(n, err ? EXT4_T_C : EXT4_T_M | EXT4_T_C);
 	rwlock_drop(&n->rw);

@@ -87,6 +87,13 @@ static void freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->
 		ext4_alloc_free(fs, pblk, len);
 }
 
+void ext4_blocks_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
+{
+	ext2fs_block_alloc_stats_range(fs->e2, pblk, (blk_t)len, -1);
+	ext4_blocks_touched(fs, pblk, len);
+	freed(fs, pblk, len);
+}
+
 /* The library took or freed a block: our bitmap follows when it was freed (it was asked for when it was taken). */
 static void on_block(ext2_filsys e2, blk64_t blk, int inuse) NO_THREAD_SAFETY
 {
