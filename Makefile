@@ -201,16 +201,16 @@ check-unit: $(UNIT_BIN)
 	$(Q)tests/run $(UNIT_BIN)
 
 # One line at the end counts everything.
-check: deps all units protocol-tests $(B)/linux-client/uml_xsave.so
-	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) tests/demo $(sort $(wildcard tests/interop/test_*)) $(sort $(wildcard tests/linux-client/test_*))
+check: deps all units protocol-tests $(B)/linux-client/uml_xsave.so $(B)/tests/crash/crash
+	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) $(B)/tests/crash/crash tests/demo $(sort $(wildcard tests/interop/test_*)) $(sort $(wildcard tests/linux-client/test_*))
 
 check-asan: deps
-	$(Q)$(MAKE) VARIANT=asan all units protocol-tests
-	$(Q)tests/run $(patsubst $(O)/%,$(B)/asan/%,$(UNIT_BIN) $(PROTO_BIN))
+	$(Q)$(MAKE) VARIANT=asan all units protocol-tests $(B)/asan/tests/crash/crash
+	$(Q)tests/run $(patsubst $(O)/%,$(B)/asan/%,$(UNIT_BIN) $(PROTO_BIN)) $(B)/asan/tests/crash/crash
 
 check-tsan: deps
-	$(Q)$(MAKE) VARIANT=tsan all units protocol-tests
-	$(Q)TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" tests/run $(patsubst $(O)/%,$(B)/tsan/%,$(UNIT_BIN) $(PROTO_BIN))
+	$(Q)$(MAKE) VARIANT=tsan all units protocol-tests $(B)/tsan/tests/crash/crash
+	$(Q)TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" tests/run $(patsubst $(O)/%,$(B)/tsan/%,$(UNIT_BIN) $(PROTO_BIN)) $(B)/tsan/tests/crash/crash
 
 # ---- packages --------------------------------------------------------------------------------------------------------
 
@@ -266,14 +266,21 @@ bench: deps-bench
 	$(Q)tests/bench/peers
 	$(Q)tests/bench/vhd-peers
 
-# What measures layers below the server.
-.PHONY: benches
+# Power cuts: at every place, by chance, and torn. tests/crash/crash --help
 CRASH := $(O)/tests/crash/crash
+CRASH_CUTS ?= 2000
+.PHONY: crash crash-long
+crash: $(CRASH)
+	$(Q)$(CRASH) --cuts $(CRASH_CUTS)
+crash-long: $(CRASH)
+	$(Q)for seed in $$(seq 1 20); do $(CRASH) --cuts 5000 --seed $$seed || exit 1; done
 $(CRASH): $(call obj,$(CRASH_SRC)) $(O)/libvhd.a
 	$(call say,LD,$@)
-	@mkdir -p $(dir $@)
+	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_VHD)
 
+# What measures layers below the server.
+.PHONY: benches
 benches: $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
 $(O)/bench/%: $(O)/obj/tests/bench/%.o $(O)/libvhd.a
 	$(call say,LD,$@)

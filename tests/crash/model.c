@@ -18,13 +18,80 @@ enum { DIRS = 6, NAMES = 700, NODES = 6000, OPS_MAX = 20000, SECTOR = 512, BLOCK
 enum what { CREATE, UNLINK, RENAME, LINK, MKDIR, SYMLINK, WRITE, TRUNCATE, PUNCH, RESERVE, SCATTER, DROP, WHATS };
 
 const struct workload workloads[] = {
-	{"names", "-t ext4 -b 4096 -J size=4", 48, false, 1500, 20, {[CREATE] = 40, [UNLINK] = 20, [RENAME] = 15, [LINK] = 10, [MKDIR] = 10, [SYMLINK] = 10, [DROP] = 10}},
-	{"data", "-t ext4 -b 4096 -J size=4", 48, false, 1000, 8, {[CREATE] = 10, [UNLINK] = 5, [WRITE] = 50, [TRUNCATE] = 10, [PUNCH] = 10, [RESERVE] = 5, [SCATTER] = 2, [DROP] = 3}},
-	{"small-blocks", "-t ext4 -b 1024 -J size=1", 24, false, 1500, 12, {[CREATE] = 30, [UNLINK] = 15, [RENAME] = 10, [LINK] = 5, [MKDIR] = 5, [SYMLINK] = 8, [WRITE] = 30, [TRUNCATE] = 8, [PUNCH] = 5, [SCATTER] = 2, [DROP] = 5}},
-	{"ext3", "-t ext3 -b 1024 -J size=1", 24, false, 800, 12, {[CREATE] = 20, [UNLINK] = 12, [RENAME] = 10, [MKDIR] = 5, [SYMLINK] = 5, [WRITE] = 30, [TRUNCATE] = 8, [PUNCH] = 5, [DROP] = 5}},
-	{"wrap", "-t ext4 -b 4096 -J size=4", 48, false, 4000, 4, {[CREATE] = 30, [UNLINK] = 28, [RENAME] = 10, [WRITE] = 20, [TRUNCATE] = 5, [DROP] = 5}},
-	{"fragments", "-t ext4 -b 1024 -J size=1", 32, false, 300, 10, {[CREATE] = 4, [UNLINK] = 3, [WRITE] = 10, [SCATTER] = 40, [TRUNCATE] = 8, [DROP] = 5}},
-	{"growing", "-t ext4 -b 4096 -J size=4", 48, true, 800, 10, {[CREATE] = 25, [UNLINK] = 10, [RENAME] = 5, [WRITE] = 40, [TRUNCATE] = 5, [PUNCH] = 4, [DROP] = 4}},
+	{"names",
+	 "-t ext4 -b 4096 -J size=4",
+	 48,
+	 false,
+	 1500,
+	 20,
+	 {[CREATE] = 40, [UNLINK] = 20, [RENAME] = 15, [LINK] = 10, [MKDIR] = 10, [SYMLINK] = 10, [DROP] = 10}},
+	{"data",
+	 "-t ext4 -b 4096 -J size=4",
+	 48,
+	 false,
+	 1000,
+	 8,
+	 {[CREATE] = 10,
+	  [UNLINK] = 5,
+	  [WRITE] = 50,
+	  [TRUNCATE] = 10,
+	  [PUNCH] = 10,
+	  [RESERVE] = 5,
+	  [SCATTER] = 2,
+	  [DROP] = 3}},
+	{"small-blocks",
+	 "-t ext4 -b 1024 -J size=1",
+	 24,
+	 false,
+	 1500,
+	 12,
+	 {[CREATE] = 30,
+	  [UNLINK] = 15,
+	  [RENAME] = 10,
+	  [LINK] = 5,
+	  [MKDIR] = 5,
+	  [SYMLINK] = 8,
+	  [WRITE] = 30,
+	  [TRUNCATE] = 8,
+	  [PUNCH] = 5,
+	  [SCATTER] = 2,
+	  [DROP] = 5}},
+	{"ext3",
+	 "-t ext3 -b 1024 -J size=1",
+	 24,
+	 false,
+	 800,
+	 12,
+	 {[CREATE] = 20,
+	  [UNLINK] = 12,
+	  [RENAME] = 10,
+	  [MKDIR] = 5,
+	  [SYMLINK] = 5,
+	  [WRITE] = 30,
+	  [TRUNCATE] = 8,
+	  [PUNCH] = 5,
+	  [DROP] = 5}},
+	{"wrap",
+	 "-t ext4 -b 4096 -J size=4",
+	 48,
+	 false,
+	 4000,
+	 4,
+	 {[CREATE] = 30, [UNLINK] = 28, [RENAME] = 10, [WRITE] = 20, [TRUNCATE] = 5, [DROP] = 5}},
+	{"fragments",
+	 "-t ext4 -b 1024 -J size=1",
+	 32,
+	 false,
+	 300,
+	 10,
+	 {[CREATE] = 4, [UNLINK] = 3, [WRITE] = 10, [SCATTER] = 40, [TRUNCATE] = 8, [DROP] = 5}},
+	{"growing",
+	 "-t ext4 -b 4096 -J size=4",
+	 48,
+	 true,
+	 800,
+	 10,
+	 {[CREATE] = 25, [UNLINK] = 10, [RENAME] = 5, [WRITE] = 40, [TRUNCATE] = 5, [PUNCH] = 4, [DROP] = 4}},
 	{.name = NULL},
 };
 
@@ -50,7 +117,7 @@ static struct node {
 	unsigned promised; /* its data up to this operation, by a commit of it alone, at `promised_at` */
 	struct commit_of {
 		unsigned op, at;
-	} *commits;
+	} * commits;
 	unsigned ncommits;
 	bool open; /* kept open though it has no name */
 } nodes[NODES];
@@ -440,7 +507,8 @@ static bool may_hold(const struct node *k, const struct walk *w, unsigned promis
 			least = k->ch[i].what == CH_WRITE ? (uint64_t)number(k) << 32 | (k->ch[i].op + 1) : 0;
 	ok = value == least;
 	for (unsigned i = 0; !ok && i < k->nch; i++)
-		if (k->ch[i].op > promised && k->ch[i].op <= w->issued && sector >= k->ch[i].from && sector < k->ch[i].end)
+		if (k->ch[i].op > promised && k->ch[i].op <= w->issued && sector >= k->ch[i].from &&
+		    sector < k->ch[i].end)
 			ok = value == (k->ch[i].what == CH_WRITE ? (uint64_t)number(k) << 32 | (k->ch[i].op + 1) : 0);
 	return ok;
 }
@@ -467,15 +535,12 @@ static void check_content(struct walk *w, const struct node *k, unsigned promise
 
 			memcpy(&v, buf + at, 8);
 			memcpy(&other, buf + at + SECTOR - 8, 8);
-			if (getenv("CRASH_TRACE") && !may_hold(k, w, promised, (off + at) / SECTOR, v))
-				for (unsigned i = 0; i < k->nch; i++)
-					if ((off + at) / SECTOR >= k->ch[i].from && (off + at) / SECTOR < k->ch[i].end)
-						fprintf(stderr, "trace: op %u what %d [%llu %llu) size %llu; file %llu\n", k->ch[i].op, k->ch[i].what, (unsigned long long)k->ch[i].from,
-						(unsigned long long)k->ch[i].end, (unsigned long long)k->ch[i].size, (unsigned long long)size);
 			if (v != other || !may_hold(k, w, promised, (off + at) / SECTOR, v))
-				BROKEN(w, "node %u: sector %llu holds operation %u of node %u, promised was up to operation %u",
-				       number(k), (unsigned long long)(off + at) / SECTOR, (unsigned)v - 1, (unsigned)(v >> 32),
-				       promised);
+				BROKEN(w,
+				       "node %u: sector %llu holds operation %u of node %u, promised was up to "
+				       "operation %u",
+				       number(k), (unsigned long long)(off + at) / SECTOR, (unsigned)v - 1,
+				       (unsigned)(v >> 32), promised);
 		}
 		off += len;
 	}
@@ -487,7 +552,7 @@ static void check_file(struct walk *w, const struct node *k, const struct fs_att
 	unsigned promised = w->promised;
 
 	for (unsigned i = 0; i < k->ncommits; i++)
-		if (k->commits[i].at <= w->cut && k->commits[i].op > promised)
+		if (k->commits[i].at < w->cut && k->commits[i].op > promised)
 			promised = k->commits[i].op;
 	for (unsigned i = 0; i < k->nch && k->ch[i].op <= promised; i++)
 		least = k->ch[i].size;
@@ -525,7 +590,8 @@ static void check_entry(struct walk *w, struct fs_node *dir, unsigned name)
 			check_file(w, &nodes[a.uid], &a, n);
 		if (a.type == FS_LNK) {
 			target_of(a.uid, want);
-			if (fops->readlink(n, 0, target, sizeof target) != sizeof want || memcmp(target, want, sizeof want))
+			if (fops->readlink(n, 0, target, sizeof target) != sizeof want ||
+			    memcmp(target, want, sizeof want))
 				BROKEN(w, "node %u: not the target that it was given", a.uid);
 		}
 	}
@@ -564,11 +630,11 @@ void model_check(struct crash_fs *c, unsigned cut)
 	unsigned names_promised = 0, i;
 
 	fops = c->fs->ops;
-	if (ops[0].after > cut)
+	if (ops[0].after >= cut)
 		return; /* not even the folders */
 	for (i = 0; i < nops && ops[i].before < cut; i++) {
 		w.issued = i;
-		if (ops[i].after <= cut && ops[i].sync)
+		if (ops[i].after < cut && ops[i].sync)
 			w.promised = names_promised = i;
 	}
 	for (w.d = 0; w.d < DIRS && !c->problem[0]; w.d++)
@@ -578,7 +644,8 @@ void model_check(struct crash_fs *c, unsigned cut)
 	for (i = names_promised; i <= w.issued; i++)
 		if (ops[i].state == w.state)
 			return;
-	BROKEN(&w, "the names are those of no operation from %u, the last that was promised, to %u", names_promised, w.issued);
+	BROKEN(&w, "the names are those of no operation from %u, the last that was promised, to %u", names_promised,
+	       w.issued);
 }
 
 void model_run(const struct workload *w, struct crash_fs *c)
@@ -607,18 +674,9 @@ void model_run(const struct workload *w, struct crash_fs *c)
 		do_one(w, c->fs);
 		ops[nops].after = crash_now();
 		ops[nops].state = all_names();
-		if (getenv("CRASH_LIVE")) {
-			struct walk wk = {.c = c, .cut = UINT32_MAX, .issued = nops, .promised = nops};
-			for (unsigned i = 1; i <= nnodes && !c->problem[0]; i++)
-				if (nodes[i].n && nodes[i].type == FS_REG)
-					check_content(&wk, &nodes[i], nops, nodes[i].size, nodes[i].n);
-			if (c->problem[0])
-				crash_die("live: after op %u: %s", nops, c->problem);
-		}
 	}
 	for (unsigned i = 1; i <= nnodes; i++)
 		fs_node_put(nodes[i].n);
 	for (unsigned d = 0; d < DIRS; d++)
 		fs_node_put(dirs[d]);
 }
-

@@ -37,8 +37,7 @@ int u64map_reserve(struct u64map *m, uint32_t n)
 		return -ENOMEM;
 	memset(bigger.slot, 0xff, slots * sizeof *bigger.slot);
 	bigger.mask = (uint32_t)slots - 1;
-	u64map_for_each (s, m)
-		*find(&bigger, s->key) = *s;
+	u64map_for_each(s, m) * find(&bigger, s->key) = *s;
 	free(m->slot);
 	*m = bigger;
 	return 0;

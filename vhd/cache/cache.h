@@ -41,7 +41,7 @@ struct frame;
 enum cache_flags {
 	CACHE_NOWAIT = 1 << 0, /* -EAGAIN rather than wait */
 	CACHE_META = 1 << 1,   /* file-system metadata: counted apart, kept a little longer */
-	CACHE_HOLD = 1 << 2,   /* writes: the units do not go to the image until cache_release(); not with CACHE_NOWAIT */
+	CACHE_HOLD = 1 << 2, /* writes: the units do not go to the image until cache_release(); not with CACHE_NOWAIT */
 };
 
 /* @limit: bytes for frames, CACHE_MIN_LIMIT when it is less; what the cache allocates besides (index, lists) is below 1 %. */

@@ -91,9 +91,9 @@ struct frame {
 	_Atomic uint16_t dirty; /* also read without the lock, as a guess */
 	uint16_t writing, busy, stale;
 	_Atomic uint16_t held; /* also read without the lock, as a guess */
-	uint32_t writers;    /* copies into valid units under way */
-	uint32_t dirtied_ms; /* dirty_mu: when the oldest dirty unit became so */
-	struct list dl;      /* dirty_mu: on cache_dev.dirty while dirty | writing */
+	uint32_t writers;      /* copies into valid units under way */
+	uint32_t dirtied_ms;   /* dirty_mu: when the oldest dirty unit became so */
+	struct list dl;        /* dirty_mu: on cache_dev.dirty while dirty | writing */
 };
 static_assert(sizeof(struct frame) <= 128, "a frame's overhead is part of the promised 1 %");
 

@@ -41,9 +41,7 @@ static int cmp_u64(const void *a, const void *b)
 static void list_blocks(struct ext4_tx *tx)
 {
 	tx->nlist = 0;
-	u64map_for_each (s, &tx->blocks)
-		if (s->value == TX_LIVE)
-			tx->list[tx->nlist++] = s->key;
+	u64map_for_each(s, &tx->blocks) if (s->value == TX_LIVE) tx->list[tx->nlist++] = s->key;
 	qsort(tx->list, tx->nlist, sizeof *tx->list, cmp_u64);
 }
 
@@ -330,7 +328,8 @@ static void let_go(struct ext4_fs *fs, struct ext4_tx *tx)
 	unsigned n = 0;
 
 	lock_take(&j->mu);
-	u64map_for_each (s, &tx->blocks) {
+	u64map_for_each(s, &tx->blocks)
+	{
 		/* Under the lock: a block joins under it, and is held after that. */
 		if (!is_held(j, s->key, false))
 			cache_release(fs->dev, s->key << fs->block_bits, fs->block_size);
@@ -345,9 +344,8 @@ static void let_go(struct ext4_fs *fs, struct ext4_tx *tx)
 static void free_blocks(struct ext4_fs *fs, struct ext4_tx *tx)
 {
 	/* What was metadata need not be written home. Nobody can have it yet. */
-	u64map_for_each (s, &tx->blocks)
-		if (s->value == TX_DEAD)
-			cache_discard(fs->dev, s->key << fs->block_bits, fs->block_size);
+	u64map_for_each(s, &tx->blocks) if (s->value == TX_DEAD)
+		cache_discard(fs->dev, s->key << fs->block_bits, fs->block_size);
 	for (uint32_t i = 0; i < tx->nrevoke; i++)
 		cache_discard(fs->dev, tx->revoke[i] << fs->block_bits, fs->block_size);
 	for (uint32_t i = 0; i < tx->freed.n; i++) {
@@ -473,8 +471,7 @@ int ext4_journal_checkpoint_held(struct ext4_fs *fs) NO_THREAD_SAFETY
 	lock_take(&j->mu);
 	c = malloc(((size_t)j->logged.n + 1) * sizeof *c);
 	if (c)
-		u64map_for_each (s, &j->logged)
-			c[n++] = (struct copy){s->key, s->value};
+		u64map_for_each(s, &j->logged) c[n++] = (struct copy){s->key, s->value};
 	lock_drop(&j->mu);
 	if (!c)
 		return -ENOMEM;

@@ -37,11 +37,11 @@
 #include "vhd/volume/fs.h"
 
 struct ext4_journal; /* journal.h */
-struct ext4_zones; /* zones.c: where our own metadata is */
-struct ext4_trim;  /* trim.c: what was freed, until it is punched */
-struct ext4_alloc; /* alloc.c: used | reserved | freed-but-not-committed blocks, in memory */
-struct ext4_map;   /* extent.c: the extent map of one inode, in memory */
-struct ext4_names; /* names.c or dir.c: the name cache, if there is one */
+struct ext4_zones;   /* zones.c: where our own metadata is */
+struct ext4_trim;    /* trim.c: what was freed, until it is punched */
+struct ext4_alloc;   /* alloc.c: used | reserved | freed-but-not-committed blocks, in memory */
+struct ext4_map;     /* extent.c: the extent map of one inode, in memory */
+struct ext4_names;   /* names.c or dir.c: the name cache, if there is one */
 
 struct ext4_fs {
 	struct fs fs;
@@ -57,17 +57,17 @@ struct ext4_fs {
 	/* What of the bitmaps, descriptors and superblock must be written. Guarded by mu. */
 	uint8_t *group_dirty; /* GROUP_* per block group */
 	bool super_dirty;
-	uint32_t ngroups_dirty; /* of them */
-	struct ext4_journal *journal; /* NULL: it has none, or is only read */
+	uint32_t ngroups_dirty;        /* of them */
+	struct ext4_journal *journal;  /* NULL: it has none, or is only read */
 	atomic_uint_least64_t freeing; /* blocks that are free when the transaction has committed */
-	struct list logged;           /* nodes that the running transaction must store; with nlogged guarded by mu */
+	struct list logged;            /* nodes that the running transaction must store; with nlogged guarded by mu */
 	uint32_t nlogged;
 	struct list orphans; /* nodes on the superblock's list of orphans, the newest first; guarded by mu */
 	/* Without a journal: metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
 	uint64_t meta_seq, meta_flushed;
-	bool was_valid;  /* the superblock said clean when we came */
+	bool was_valid;    /* the superblock said clean when we came */
 	atomic_int failed; /* an error that ended writing: no more changes */
-	uint64_t random; /* for generations; guarded by mu */
+	uint64_t random;   /* for generations; guarded by mu */
 	/* No inode from that of this directory up to this one is free: where the search for the next begins. Under mu. */
 	uint32_t ino_dir, ino_next;
 

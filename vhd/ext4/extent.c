@@ -400,7 +400,8 @@ static errcode_t fix_index(ext2_extent_handle_t h, uint64_t lblk)
 }
 
 /* [from, to) of the extent at h goes. @next: where the tree goes on behind it, or 0. */
-static errcode_t take_out(ext2_extent_handle_t h, const struct ext2fs_extent *x, uint64_t from, uint64_t to, uint64_t next)
+static errcode_t take_out(ext2_extent_handle_t h, const struct ext2fs_extent *x, uint64_t from, uint64_t to,
+			  uint64_t next)
 {
 	struct ext2fs_extent left = *x, right = *x;
 	uint64_t x_end = x->e_lblk + x->e_len;

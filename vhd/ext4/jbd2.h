@@ -26,12 +26,12 @@
 enum { JBD2_DESCRIPTOR = 1, JBD2_COMMIT = 2, JBD2_SUPER_V1 = 3, JBD2_SUPER_V2 = 4, JBD2_REVOKE = 5 };
 
 enum { /* feature_incompat */
-	JBD2_F_REVOKE = 1,
-	JBD2_F_64BIT = 2,
-	JBD2_F_ASYNC = 4,
-	JBD2_F_CSUM2 = 8,
-	JBD2_F_CSUM3 = 16,
-	JBD2_F_FAST = 32,
+       JBD2_F_REVOKE = 1,
+       JBD2_F_64BIT = 2,
+       JBD2_F_ASYNC = 4,
+       JBD2_F_CSUM2 = 8,
+       JBD2_F_CSUM3 = 16,
+       JBD2_F_FAST = 32,
 };
 
 enum { JBD2_T_ESCAPED = 1, JBD2_T_SAME_UUID = 2, JBD2_T_DELETED = 4, JBD2_T_LAST = 8 };

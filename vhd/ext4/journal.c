@@ -15,8 +15,8 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/log.h"
 
-#define TX_MAX 1024u       /* blocks: 4 MiB of copies */
-#define LOG_MIN 256u       /* blocks of the ring */
+#define TX_MAX 1024u /* blocks: 4 MiB of copies */
+#define LOG_MIN 256u /* blocks of the ring */
 #define COMMIT_MS 5000u
 #define SEAL_BLOCKS 4u /* of one block group at most: two bitmaps, the descriptor; and a little */
 
@@ -59,7 +59,8 @@ int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *
 		return why_set(why, err, "ext4: the journal's superblock: %s", strerror(-err));
 	len = be32_get(j->super.max_len);
 	if (be32_get(j->super.h.magic) != JBD2_MAGIC || be32_get(j->super.h.type) != JBD2_SUPER_V2)
-		return why_set(why, -ENOTSUP, "ext4: journal superblock of type %u with magic %#x, expected type 4 and %#x",
+		return why_set(why, -ENOTSUP,
+			       "ext4: journal superblock of type %u with magic %#x, expected type 4 and %#x",
 			       be32_get(j->super.h.type), be32_get(j->super.h.magic), JBD2_MAGIC);
 	if (be32_get(j->super.block_size) != (uint32_t)EXT2_BLOCK_SIZE(s) || len > max || len < LOG_MIN ||
 	    be32_get(j->super.first) < 1 || be32_get(j->super.first) >= len)
@@ -250,7 +251,8 @@ void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what)
 
 	lock_take(&j->mu);
 	if (!atomic_load(&fs->failed)) {
-		log_error("ext4: %s: %s; nothing is changed any more, what was there can still be read", what, strerror(-err));
+		log_error("ext4: %s: %s; nothing is changed any more, what was there can still be read", what,
+			  strerror(-err));
 		atomic_store(&fs->failed, err);
 	}
 	cond_broadcast(&j->cond);

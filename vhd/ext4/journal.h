@@ -78,9 +78,9 @@ struct ext4_runs {
 
 struct ext4_tx {
 	uint64_t tid;
-	struct u64map blocks;      /* number -> TX_LIVE or TX_DEAD (freed since); changes under fs->mu and journal->mu */
-	struct ext4_runs freed;    /* taken until this has committed */
-	struct ext4_runs ordered;  /* data */
+	struct u64map blocks;     /* number -> TX_LIVE or TX_DEAD (freed since); changes under fs->mu and journal->mu */
+	struct ext4_runs freed;   /* taken until this has committed */
+	struct ext4_runs ordered; /* data */
 	uint64_t *revoke;
 	uint32_t nrevoke, revoke_cap;
 	uint64_t *list; /* sealed: the live blocks, ascending */
@@ -99,16 +99,16 @@ struct ext4_journal {
 
 	/* Under write_mu. */
 	struct lock write_mu;
-	uint32_t sequence;    /* of the next transaction in the log; one with nothing in it has none */
-	uint32_t head, used;  /* where the next transaction begins; blocks of the ring that are not given back */
-	uint8_t *buf;         /* the sealed transaction as it is in the log: tx_max copies and what goes with them */
+	uint32_t sequence;   /* of the next transaction in the log; one with nothing in it has none */
+	uint32_t head, used; /* where the next transaction begins; blocks of the ring that are not given back */
+	uint8_t *buf;        /* the sealed transaction as it is in the log: tx_max copies and what goes with them */
 	uint32_t buf_blocks, buf_used;
 	uint32_t *copy_at; /* of the copies in buf: where, as in `logged`, but counted from the beginning of buf */
 
 	struct lock mu;
 	struct cond cond; /* durable, failed, want or stop changed */
 	struct ext4_tx tx[2];
-	struct ext4_tx *running;               /* changes under fs->mu and mu */
+	struct ext4_tx *running; /* changes under fs->mu and mu */
 	struct ext4_tx *committing GUARDED_BY(mu);
 	struct u64map logged GUARDED_BY(mu); /* block -> where its last copy is in the log | LOGGED_ESCAPED */
 	uint64_t want GUARDED_BY(mu);

@@ -218,8 +218,8 @@ static int recover(struct ext4_fs *fs, bool *ok) NO_THREAD_SAFETY
 	if (err || !(le32_get(incompat) & EXT3_FEATURE_INCOMPAT_RECOVER))
 		return err;
 	ext4_io_fs = fs;
-	e = ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES | EXT2_FLAG_IGNORE_CSUM_ERRORS, 0, 0,
-			 ext4_io_manager, &fs->e2);
+	e = ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES | EXT2_FLAG_IGNORE_CSUM_ERRORS,
+			 0, 0, ext4_io_manager, &fs->e2);
 	ext4_io_fs = NULL;
 	if (e)
 		err = why_set(&why, ext4_errno(e), "ext4: %s", error_message(e));

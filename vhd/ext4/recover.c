@@ -23,9 +23,9 @@ struct replay {
 	struct cache_dev *dev;
 	struct ext4_journal *j;
 	struct why *why;
-	uint64_t blocks;     /* of the file system */
-	uint32_t start, seq; /* where the log begins */
-	uint32_t end_seq;    /* one behind the last whole transaction */
+	uint64_t blocks;       /* of the file system */
+	uint32_t start, seq;   /* where the log begins */
+	uint32_t end_seq;      /* one behind the last whole transaction */
 	struct u64map revoked; /* block -> the last sequence that revokes it */
 	uint32_t written;
 	uint8_t *window, *block;
@@ -146,7 +146,8 @@ static int put_home(struct replay *r, const struct tag *t, const uint8_t *copy)
 		memcpy(r->block, &magic, sizeof magic);
 	err = cache_write(r->dev, r->block, bs, t->block * bs, CACHE_META);
 	if (err)
-		return why_set(r->why, err, "ext4: replaying block %llu: %s", (unsigned long long)t->block, strerror(-err));
+		return why_set(r->why, err, "ext4: replaying block %llu: %s", (unsigned long long)t->block,
+			       strerror(-err));
 	r->written++;
 	return 0;
 }
@@ -247,7 +248,8 @@ static int walk(struct replay *r, enum pass pass)
 				goto out;
 			if (bad)
 				err = why_set(r->why, -EUCLEAN,
-					      "ext4: journal: transaction %u is complete but a block of it is damaged", seq);
+					      "ext4: journal: transaction %u is complete but a block of it is damaged",
+					      seq);
 			else
 				seq++;
 			break;
@@ -274,7 +276,8 @@ static int read_format(struct replay *r)
 	struct jbd2_format *f = &r->j->fmt;
 
 	if (incompat & ~ours)
-		return why_set(r->why, -ENOTSUP, "ext4: journal with features %#x: mount it with Linux once, or run e2fsck",
+		return why_set(r->why, -ENOTSUP,
+			       "ext4: journal with features %#x: mount it with Linux once, or run e2fsck",
 			       incompat & ~ours);
 	*f = (struct jbd2_format){
 		.block_size = be32_get(s->block_size),
@@ -284,14 +287,15 @@ static int read_format(struct replay *r)
 		.csum3 = incompat & JBD2_F_CSUM3,
 	};
 	if ((f->csum2 || f->csum3) && s->checksum_type != JBD2_CRC32C)
-		return why_set(r->why, -ENOTSUP, "ext4: journal with checksums of type %u, expected 4", s->checksum_type);
+		return why_set(r->why, -ENOTSUP, "ext4: journal with checksums of type %u, expected 4",
+			       s->checksum_type);
 	r->j->first = be32_get(s->first);
 	r->j->end = be32_get(s->max_len);
 	r->start = be32_get(s->start);
 	r->seq = be32_get(s->sequence);
 	if (r->start && (r->start < r->j->first || r->start >= r->j->end))
-		return why_set(r->why, -EUCLEAN, "ext4: journal begins at block %u, expected %u … %u", r->start, r->j->first,
-			       r->j->end - 1);
+		return why_set(r->why, -EUCLEAN, "ext4: journal begins at block %u, expected %u … %u", r->start,
+			       r->j->first, r->j->end - 1);
 	return 0;
 }
 
