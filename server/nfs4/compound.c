@@ -110,6 +110,89 @@ static void put_word(void *at, uint32_t v)
 	memcpy(at, &v, sizeof v);
 }
 
+/* ---- what must be on stable storage first ------------------------------------------------------------------------------- */
+
+/* What this thread changed in the current file system since it was last asked. */
+static uint64_t change_of(const struct compound *c)
+{
+	struct fs *fs = c->cfh.node ? c->cfh.node->fs : NULL;
+
+	return fs && fs->ops->changed ? fs->ops->changed(fs) : 0;
+}
+
+/* One number is kept, that of the last change; the place, of the first. */
+static void note_change(struct compound *c, struct xa_mark at, uint32_t num)
+{
+	uint64_t change = change_of(c);
+
+	if (!change)
+		return;
+	if (!c->lasting.change) {
+		c->lasting.at = at;
+		c->lasting.op = num;
+		c->lasting.done = c->done;
+	} else if (c->lasting.obj.node->fs != c->cfh.node->fs) {
+		/* Two file systems in one compound: nobody does that, so it may wait right here. */
+		struct fs *fs = c->lasting.obj.node->fs;
+		int err = fs->ops->sync(fs);
+
+		c->held_err = c->held_err ? c->held_err : err;
+	}
+	obj_put(&c->lasting.obj);
+	c->lasting.obj = obj_get(&c->cfh);
+	c->lasting.change = change;
+}
+
+static void stable(struct fs_waiter *w, int err)
+{
+	struct compound *c = container_of(w, struct compound, waiter);
+
+	c->held_err = c->held_err ? c->held_err : err;
+	rpc_call_resume(c->call);
+}
+
+/* True: the compound goes on when the change is on stable storage, maybe at this moment on another thread: hands off. */
+static bool hold(struct compound *c, nfsstat4 st)
+{
+	struct fs *fs;
+	int r;
+
+	if (!c->lasting.change)
+		return false;
+	fs = c->lasting.obj.node->fs;
+	c->held = true;
+	c->held_status = st;
+	c->waiter.done = stable;
+	r = fs->ops->when_stable(fs, c->lasting.change, &c->waiter);
+	if (!r)
+		return true;
+	c->held = false;
+	if (r < 0)
+		c->held_err = r;
+	return false;
+}
+
+/* The results from the change on are void: the operation has failed. */
+static nfsstat4 revoke_results(struct compound *c)
+{
+	nfsstat4 st = errno_status(c->held_err);
+	uint8_t *head;
+
+	xa_out_cut(c->out, c->lasting.at);
+	xa_out_set_limit(c->out, c->limit);
+	head = xa_out_reserve(c->out, 8); /* there was more */
+	if (!head)
+		return NFS4ERR_SERVERFAULT;
+	put_word(head, c->lasting.op);
+	put_word(head + 4, (uint32_t)st);
+	if (c->lasting.op == OP_SETATTR)
+		setattr_fail(c, st);
+	c->done = c->lasting.done + 1;
+	return st;
+}
+
+/* ---- one operation, again ----------------------------------------------------------------------------------------------- */
+
 /* Runs operation c->op. ST_WAIT: nothing happened, the streams are where they were. */
 static nfsstat4 run_op(struct compound *c)
 {
@@ -136,6 +219,8 @@ static nfsstat4 run_op(struct compound *c)
 		xa_out_set_limit(c->out, c->limit - FAIL_ROOM);
 	put_word(head, op ? num : OP_ILLEGAL);
 	body = xa_out_mark(c->out);
+	if (op && op->flags & LASTING)
+		change_of(c); /* of others, which ran on this thread before */
 	st = op ? admit(c, op, num) : NFS4ERR_OP_ILLEGAL;
 	if (st == NFS4_OK)
 		st = op->run(c);
@@ -157,6 +242,8 @@ static nfsstat4 run_op(struct compound *c)
 	put_word(head + 4, (uint32_t)st);
 	if (st == NFS4_OK && num == OP_SEQUENCE)
 		set_limit(c);
+	if (st == NFS4_OK && op->flags & LASTING)
+		note_change(c, out_at, num);
 	c->done++;
 	return st;
 }
@@ -192,6 +279,7 @@ static void finish(struct compound *c, nfsstat4 st)
 	if (c->has_session)
 		st_slot_finish(c->srv->state, &c->st, c->out, c->call->header_len, st);
 	c->has_session = false;
+	obj_put(&c->lasting.obj);
 	obj_put(&c->cfh);
 	obj_put(&c->sfh);
 	c->finished = true;
@@ -232,9 +320,17 @@ enum rpc_verdict nfs4_call(void *srv, struct rpc_call *call)
 		call->user = c;
 	}
 	c->may_block = call->may_block;
-	st = run_all(c);
-	if (st == ST_WAIT)
-		return RPC_PARK;
+	if (c->held) {
+		st = c->held_status;
+	} else {
+		st = run_all(c);
+		if (st == ST_WAIT)
+			return RPC_PARK;
+		if (hold(c, st))
+			return RPC_HOLD;
+	}
+	if (c->held_err)
+		st = revoke_results(c);
 	finish(c, st);
 	return RPC_REPLY;
 }

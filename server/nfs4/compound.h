@@ -61,6 +61,19 @@ struct compound {
 	uint32_t done;        /* operations with a result in out */
 	void *status_at, *count_at;
 	size_t limit; /* bytes of the whole reply */
+
+	/* The first operation that changed something which must be on stable storage before the reply goes: what it was, so that
+	 * its result can still become an error. */
+	struct {
+		struct obj obj;
+		uint64_t change; /* of obj's file system; 0: nothing */
+		struct xa_mark at;
+		uint32_t op, done;
+	} lasting;
+	struct fs_waiter waiter;
+	bool held;
+	nfsstat4 held_status;
+	int held_err;
 };
 
 #define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */

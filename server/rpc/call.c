@@ -225,12 +225,14 @@ static bool park(struct call *k, uint8_t *rec, size_t len, uint8_t **own, size_t
 	return true;
 }
 
-void call_run_parked(struct call *k)
+bool call_run_parked(struct call *k)
 {
 	struct rpc_server *s = k->pub.conn->loop->srv;
 
 	k->pub.may_block = true;
 	switch (s->s.call(s->s.arg, &k->pub)) {
+	case RPC_HOLD:
+		return false;
 	case RPC_REPLY:
 		end_reply(k);
 		break;
@@ -241,6 +243,24 @@ void call_run_parked(struct call *k)
 	default:
 		k->drop = true;
 	}
+	return true;
+}
+
+void rpc_call_resume(struct rpc_call *call)
+{
+	struct call *k = container_of(call, struct call, pub);
+
+	k->resumed = true;
+	loop_give_back(k->pub.conn->loop, k);
+}
+
+void call_resume(struct call *k)
+{
+	struct rpc_server *s = k->pub.conn->loop->srv;
+
+	k->resumed = false;
+	k->pub.may_block = false;
+	settle(k, s->s.call(s->s.arg, &k->pub));
 }
 
 static bool run(struct call *k, uint8_t *rec, size_t len, uint8_t **own, size_t own_cap)
@@ -251,6 +271,8 @@ static bool run(struct call *k, uint8_t *rec, size_t len, uint8_t **own, size_t 
 	if (k->pub.proc == 0) /* NULL */
 		return settle(k, RPC_REPLY);
 	v = s->s.call(s->s.arg, &k->pub);
+	if (v == RPC_HOLD)
+		return true;
 	if (v != RPC_PARK)
 		return settle(k, v);
 	if (park(k, rec, len, own, own_cap))

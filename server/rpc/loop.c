@@ -74,7 +74,10 @@ static void take_handed(struct loop *l)
 		struct call *k = list_first(&back, struct call, link);
 
 		list_del(&k->link);
-		conn_queue_reply(k->pub.conn, k);
+		if (k->resumed)
+			call_resume(k);
+		else
+			conn_queue_reply(k->pub.conn, k);
 	}
 	while (!list_empty(&fresh)) {
 		struct rpc_conn *c = list_first(&fresh, struct rpc_conn, link);

@@ -38,6 +38,7 @@ struct rpc_cred {
 enum rpc_verdict {
 	RPC_REPLY, /* call->accept and call->out are the reply */
 	RPC_PARK,  /* run me again where I may block; only with may_block false */
+	RPC_HOLD,  /* rpc_call_resume() has been, or will be called: then run me again, on the loop, and the reply is complete */
 	RPC_DROP,  /* no reply at all (RFC 8881 2.10.6.2 allows it for a retry in progress) */
 	RPC_CLOSE  /* close the connection */
 };
@@ -87,6 +88,9 @@ int rpc_server_start(struct rpc_server *r, struct why *why);
 /* No new connections and calls; waits until the running ones have replied (at most @ms), then closes everything. */
 void rpc_server_stop(struct rpc_server *r, unsigned ms);
 void rpc_server_free(struct rpc_server *r);
+
+/* A call that said RPC_HOLD goes on; once, from any thread, maybe before RPC_HOLD was returned. */
+void rpc_call_resume(struct rpc_call *call);
 
 /* Run fn(arg) on a worker soon (housekeeping). -ENOMEM, -ESHUTDOWN. */
 int rpc_server_defer(struct rpc_server *r, void (*fn)(void *), void *arg);

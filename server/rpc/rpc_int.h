@@ -36,6 +36,7 @@ struct call {
 	size_t record_cap;
 	size_t charged; /* bytes counted in server.memory */
 	bool drop;      /* no reply */
+	bool resumed;   /* was held: the service has to be run once more */
 };
 
 struct rpc_conn {
@@ -130,7 +131,8 @@ struct rpc_server {
 /* Decode the header of a record and run it. The record may lie in a buffer that is used again: what parks takes a copy, or
  * @own when it is not NULL (then *own is set to NULL). False: close the connection. */
 bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, size_t own_cap);
-void call_run_parked(struct call *k); /* on a worker, which then gives it back */
+bool call_run_parked(struct call *k); /* on a worker, which then gives it back; false: it is held, and no longer ours */
+void call_resume(struct call *k);     /* on the loop */
 void call_finish(struct call *k);     /* reply sent or dropped; on the loop */
 void pool_free(struct loop *l);
 

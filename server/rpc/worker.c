@@ -81,15 +81,18 @@ static void end_wait(struct waiter *wt)
 static void run_call(struct rpc_server *s, struct worker *w) REQUIRES(s->work_mu)
 {
 	struct call *k = list_first(&s->work, struct call, link);
+	bool done;
 
 	list_del(&k->link);
 	lock_drop(&s->work_mu);
 	wait_self = &w->waiter;
-	call_run_parked(k);
+	done = call_run_parked(k);
 	wait_self = NULL;
-	list_push_back(&w->done, &k->link);
-	if (++w->ndone == BATCH)
-		give_back(w);
+	if (done) {
+		list_push_back(&w->done, &k->link);
+		if (++w->ndone == BATCH)
+			give_back(w);
+	}
 	lock_take(&s->work_mu);
 }
 

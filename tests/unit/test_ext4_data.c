@@ -431,7 +431,7 @@ START_TEST(the_host_gets_back_the_space_of_removed_files)
 	ck_assert_int_eq(stat(path, &before), 0);
 	ck_assert_int_eq(fs->ops->unlink(fs->root, "go", 2, 0, &ci), 0);
 	fs_node_put(n);
-	for (int i = 0; i < 200; i++) {
+	for (int i = 0; i < 400; i++) {
 		/* Others go on meanwhile, into the space that comes free too. */
 		n = new_file("other");
 		ck_assert_int_eq(put(n, b, 100000, 0), 0);

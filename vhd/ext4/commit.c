@@ -383,6 +383,7 @@ int ext4_commit_end(struct ext4_fs *fs) NO_THREAD_SAFETY
 	atomic_store_explicit(&j->durable, tx->tid, memory_order_release);
 	cond_broadcast(&j->cond);
 	lock_drop(&j->mu);
+	ext4_journal_tell(j);
 	let_go(fs, tx);
 	free_blocks(fs, tx);
 	lock_take(&j->mu);

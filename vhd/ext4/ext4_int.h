@@ -52,7 +52,7 @@ struct ext4_fs {
 	uint32_t block_size;       /* bytes: 1024 … 65536 */
 	uint32_t block_bits;
 	bool has_csum;
-	bool relatime;
+	bool relatime, async;
 
 	/* What of the bitmaps, descriptors and superblock must be written. Guarded by mu. */
 	uint8_t *group_dirty; /* GROUP_* per block group */
@@ -327,6 +327,8 @@ int ext4_op_getattr(struct fs_node *n, unsigned flags, struct fs_attr *a);
 int ext4_op_getattrs(struct fs *fs, struct fs_attr *a, unsigned n, unsigned flags);
 int ext4_op_setattr(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
 int ext4_op_sync(struct fs *fs);
+uint64_t ext4_op_changed(struct fs *fs);
+int ext4_op_when_stable(struct fs *fs, uint64_t change, struct fs_waiter *w);
 int ext4_op_statfs(struct fs *fs, struct fs_statfs *st);
 int ext4_op_unmount(struct fs *fs);
 uint64_t ext4_max_size(const struct ext4_node *n);

@@ -184,6 +184,7 @@ static struct ext4_journal *journal_new(struct ext4_fs *fs)
 	lock_init(&j->write_mu);
 	lock_init(&j->mu);
 	cond_init(&j->cond);
+	list_init(&j->waiters);
 	j->running = &j->tx[0];
 	return j;
 }
@@ -257,6 +258,7 @@ void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what)
 	}
 	cond_broadcast(&j->cond);
 	lock_drop(&j->mu);
+	ext4_journal_tell(j);
 }
 
 /* ---- the running transaction ------------------------------------------------------------------------------------------------ */
@@ -452,6 +454,55 @@ bool ext4_journal_settle(struct ext4_fs *fs) NO_THREAD_SAFETY
 	lock_take(&j->write_mu);
 	lock_drop(&j->write_mu);
 	return true;
+}
+
+int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w)
+{
+	struct ext4_journal *j = fs->journal;
+	int r = 0;
+
+	if (ext4_journal_is_durable(fs, tid))
+		return 1;
+	lock_take(&j->mu);
+	if (ext4_journal_is_durable(fs, tid)) {
+		r = 1;
+	} else if (atomic_load(&fs->failed)) {
+		r = -EIO;
+	} else {
+		w->change = tid;
+		list_push_back(&j->waiters, &w->link);
+		if (j->want < tid) {
+			j->want = tid;
+			cond_broadcast(&j->cond);
+		}
+	}
+	lock_drop(&j->mu);
+	return r;
+}
+
+void ext4_journal_tell(struct ext4_journal *j)
+{
+	uint64_t durable = atomic_load(&j->durable);
+	int failed = atomic_load(&j->fs->failed);
+	struct list told;
+
+	list_init(&told);
+	lock_take(&j->mu);
+	list_for_each_safe (it, tmp, &j->waiters) {
+		struct fs_waiter *w = list_entry(it, struct fs_waiter, link);
+
+		if (w->change <= durable || failed) {
+			list_del(&w->link);
+			list_push_back(&told, &w->link);
+		}
+	}
+	lock_drop(&j->mu);
+	while (!list_empty(&told)) {
+		struct fs_waiter *w = list_first(&told, struct fs_waiter, link);
+
+		list_del(&w->link);
+		w->done(w, w->change <= durable ? 0 : -EIO); /* it may be gone after this */
+	}
 }
 
 static void *committer(void *arg) NO_THREAD_SAFETY

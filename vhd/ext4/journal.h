@@ -58,6 +58,8 @@ bool ext4_journal_is_durable(struct ext4_fs *fs, uint64_t tid);
 /* Until the transaction is on stable storage, which is begun now if need be. -EIO: it will never be. */
 int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid);
 
+/* As fs_ops.when_stable. */
+int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w);
 /* All that was done before is on stable storage. */
 int ext4_journal_sync(struct ext4_fs *fs);
 /* Blocks that wait for a commit become free. False: there were none. */
@@ -112,6 +114,7 @@ struct ext4_journal {
 	struct ext4_tx *committing GUARDED_BY(mu);
 	struct u64map logged GUARDED_BY(mu); /* block -> where its last copy is in the log | LOGGED_ESCAPED */
 	uint64_t want GUARDED_BY(mu);
+	struct list waiters GUARDED_BY(mu); /* struct fs_waiter */
 	_Atomic uint64_t durable; /* the last tid on stable storage */
 	bool stop GUARDED_BY(mu);
 	bool started;
@@ -130,6 +133,7 @@ int ext4_journal_checkpoint_held(struct ext4_fs *fs); /* with write_mu */
 int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *dev, struct why *why);
 int ext4_journal_write_super(struct ext4_journal *j);
 void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what);
+void ext4_journal_tell(struct ext4_journal *j); /* those who wait, of what has become durable, or never will */
 int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len);
 uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len);
 

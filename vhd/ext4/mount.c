@@ -252,6 +252,7 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	list_init(&fs->orphans);
 	fs->fs.ops = &ops;
 	fs->relatime = o->relatime;
+	fs->async = o->async;
 	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (write && (err = recover(fs, &recovered)) < 0) ||
 	    (err = open_e2(fs, dev, write, why)) < 0 ||
 	    (err = check_features(fs->e2->super, recovered, why_ro, sizeof why_ro, why)) < 0) {
@@ -385,6 +386,8 @@ static const struct fs_ops ops = {
 	.advise = ext4_op_advise,
 	.alloc = reserve,
 	.punch = ext4_op_punch,
+	.changed = ext4_op_changed,
+	.when_stable = ext4_op_when_stable,
 	.sync = ext4_op_sync,
 	.statfs = ext4_op_statfs,
 	.unmount = ext4_op_unmount,

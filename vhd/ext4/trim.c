@@ -14,7 +14,7 @@
 
 #include "vhd/base/checked.h"
 #include "vhd/base/log.h"
-#include "vhd/ext4/ext4_int.h"
+#include "vhd/ext4/journal.h"
 
 #define NOTES_MAX 4096u
 #define TRIM_MIN 65536u /* bytes: less is not worth a hole */
@@ -107,10 +107,13 @@ static unsigned take_notes(struct ext4_fs *fs, struct note *to)
 void ext4_trim_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
 	struct note *note = malloc(sizeof fs->trim->note);
-	unsigned n = note ? take_notes(fs, note) : 0;
+	unsigned n;
 
-	/* What was noted was freed in memory: now on the disk too, or it is not touched. */
-	if (n && (ext4_store_all(fs) < 0 || cache_flush(fs->dev) < 0))
+	/* With a journal a run is noted when the transaction that freed it has committed. */
+	ext4_journal_settle(fs);
+	n = note ? take_notes(fs, note) : 0;
+	/* Without, it was freed in memory: now on the disk too, or it is not touched. */
+	if (n && !fs->journal && (ext4_store_all(fs) < 0 || cache_flush(fs->dev) < 0))
 		n = 0;
 	n = merge(note, n);
 	for (unsigned i = 0; i < n; i++)

@@ -56,8 +56,30 @@ int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREA
 	}
 }
 
+/* What this thread changed last: ext4_op_changed() asks right after the operation. */
+static _Thread_local struct {
+	const struct ext4_fs *fs;
+	uint64_t tid;
+} last_change;
+
+uint64_t ext4_op_changed(struct fs *f)
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	uint64_t tid = last_change.fs == fs && !fs->async ? last_change.tid : 0;
+
+	last_change.fs = NULL;
+	return tid;
+}
+
+int ext4_op_when_stable(struct fs *f, uint64_t change, struct fs_waiter *w)
+{
+	return ext4_journal_when(ext4_fs_of(f), change, w);
+}
+
 int ext4_op_end(struct ext4_fs *fs, int err) NO_THREAD_SAFETY
 {
+	last_change.fs = fs;
+	last_change.tid = ext4_journal_running(fs);
 	lock_drop(&fs->mu);
 	return err;
 }

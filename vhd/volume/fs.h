@@ -29,6 +29,7 @@
 #include <uuid/uuid.h>
 
 #include "vhd/base/why.h"
+#include "vhd/base/list.h"
 #include "vhd/cache/cache.h"
 
 struct fs;
@@ -101,6 +102,13 @@ struct fs_dirent {
 /* false stops the listing before this entry (it was not taken). Must not call into the file system. */
 typedef bool fs_emit_fn(void *arg, const struct fs_dirent *d);
 
+/* Who waits for a change to be on stable storage; the caller's until done() is called. It must not block. */
+struct fs_waiter {
+	struct list link;
+	uint64_t change;
+	void (*done)(struct fs_waiter *w, int err); /* 0, or -EIO */
+};
+
 struct fs_statfs {
 	uint64_t bytes_total, bytes_free, bytes_avail; /* avail: for others than the superuser */
 	uint64_t files_total, files_free;
@@ -166,6 +174,12 @@ struct fs_ops {
 	/* len 0: to the end. Beyond the end, and holes, are no error. NULL: no advice is taken. */
 	int (*advise)(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags);
 
+	/* What this thread has changed since it last asked: a number that stands for it until it is on stable storage, or 0 when
+	 * there is nothing to wait for. Optional, with the next. */
+	uint64_t (*changed)(struct fs *fs);
+	/* Tell when that is so: 1 it is; 0 w->done() will be called, once, from another thread, maybe before this returns; -EIO it
+	 * will not be. Does not block. */
+	int (*when_stable)(struct fs *fs, uint64_t change, struct fs_waiter *w);
 	int (*sync)(struct fs *fs); /* everything on stable storage */
 	int (*statfs)(struct fs *fs, struct fs_statfs *st);
 	int (*unmount)(struct fs *fs); /* no references left but the root's; frees fs; 0 or the first write error */
@@ -220,6 +234,7 @@ static inline unsigned fs_seg_max(uint32_t len)
 struct fs_mount_opts {
 	bool read_only;
 	bool relatime; /* else atime is never updated by reads */
+	bool async;    /* changes of metadata need not be waited for: changed() says 0 */
 	bool discard;  /* the space of freed blocks goes back to the host, some seconds later */
 };
 
