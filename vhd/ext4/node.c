@@ -456,10 +456,13 @@ static unsigned take_dirty(struct ext4_fs *fs, struct list *todo, struct ext4_no
 	lock_take(&fs->table_mu);
 	while (got < STORE_BATCH && !list_empty(todo)) {
 		n[got] = list_first(todo, struct ext4_node, dirty_link);
-		atomic_fetch_add(&n[got]->n.refs, 1);
-		idle_remove(fs, n[got]);
 		list_del(&n[got]->dirty_link);
 		list_push_back(&fs->dirty, &n[got]->dirty_link);
+		/* In the reaper's hands, or not quite made: whoever has it stores it. */
+		if (!n[got]->in_table)
+			continue;
+		atomic_fetch_add(&n[got]->n.refs, 1);
+		idle_remove(fs, n[got]);
 		got++;
 	}
 	lock_drop(&fs->table_mu);
