@@ -41,7 +41,7 @@ struct file_config {
 	char *cache_size, *state_dir;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
-	bool *read_only, *force_parent, *discard;
+	bool *read_only, *force_parent, *discard, *async, *no_journal_ok;
 	enum squash *squash;
 	uint32_t *threads, *workers, *max_connections, *lease_seconds;
 	enum log_level *log_level;
@@ -89,6 +89,8 @@ static const cyaml_schema_field_t top_fields[] = {
 			     CYAML_UNLIMITED),
 	CYAML_FIELD_BOOL_PTR("force-parent", OPT_PTR, struct file_config, force_parent),
 	CYAML_FIELD_BOOL_PTR("discard", OPT_PTR, struct file_config, discard),
+	CYAML_FIELD_BOOL_PTR("async", OPT_PTR, struct file_config, async),
+	CYAML_FIELD_BOOL_PTR("no-journal-ok", OPT_PTR, struct file_config, no_journal_ok),
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
 	CYAML_FIELD_ENUM_PTR("squash", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, squash, squash_words,
 			     CYAML_ARRAY_LEN(squash_words)),
@@ -350,6 +352,10 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->read_only = *f->read_only;
 	if (f->discard)
 		c->discard = *f->discard;
+	if (f->async)
+		c->async = *f->async;
+	if (f->no_journal_ok)
+		c->no_journal_ok = *f->no_journal_ok;
 	if (f->force_parent)
 		c->force_parent = *f->force_parent;
 	if (f->threads)

@@ -34,8 +34,10 @@ struct config {
 	/* Where the parents of differencing images are looked for: real folders; none: beside each image. */
 	char **parent_dir;
 	unsigned nparent_dir;
-	bool discard;      /* the space of removed files goes back to the host */
-	bool force_parent; /* parents that were changed since are taken */
+	bool async;         /* changes of metadata are answered before they are on stable storage */
+	bool no_journal_ok; /* file systems without a journal are written */
+	bool discard;       /* the space of removed files goes back to the host */
+	bool force_parent;  /* parents that were changed since are taken */
 	bool read_only;
 	enum squash squash;      /* for images that do not say */
 	unsigned loops, workers; /* 0: by the number of cores */

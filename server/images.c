@@ -22,7 +22,8 @@ struct images {
 	struct cache *cache;
 	struct exports *exports;
 	const char *const *parent_dirs;
-	bool force_parent, discard;
+	bool force_parent;
+	struct fs_mount_opts mount;
 	int error GUARDED_BY(mu);
 };
 
@@ -126,9 +127,7 @@ static const struct fs_driver *driver_for(struct cache_dev *dev)
 /* Mount one volume and export it. -ENOTSUP: no driver for it, nothing was said yet. */
 static int volume_serve(struct image *i, const struct vol_part *part, const char *path, struct why *why)
 {
-	struct fs_mount_opts mo = {.read_only = i->conf.opts.read_only || !vhd_writable(i->vhd),
-				   .relatime = true,
-				   .discard = i->all->discard};
+	struct fs_mount_opts mo = i->all->mount;
 	struct volume *vol = calloc(1, sizeof *vol);
 	const struct fs_driver *drv;
 	struct why said = {.line = ""};
@@ -137,6 +136,7 @@ static int volume_serve(struct image *i, const struct vol_part *part, const char
 
 	if (!vol)
 		return -ENOMEM;
+	mo.read_only = i->conf.opts.read_only || !vhd_writable(i->vhd);
 	vol->image = i;
 	snprintf(vol->path, sizeof vol->path, "%s", path);
 	if ((err = cache_attach(i->all->cache, i->vhd, part->start, part->len, &vol->dev)) < 0)
@@ -251,9 +251,9 @@ void images_parents(struct images *im, const char *const *dirs, bool force)
 	im->force_parent = force;
 }
 
-void images_discard(struct images *im, bool discard)
+void images_mount_opts(struct images *im, const struct fs_mount_opts *o)
 {
-	im->discard = discard;
+	im->mount = *o;
 }
 
 int images_serve(struct images *im, const struct config_image *ci, struct why *why)

@@ -24,8 +24,8 @@ void images_free(struct images *im);
 /* For images opened from now on. @dirs: NULL-terminated, or NULL; stays the caller's, and must stay. */
 void images_parents(struct images *im, const char *const *dirs, bool force);
 
-/* For images opened from now on: the space of removed files goes back to the host. */
-void images_discard(struct images *im, bool discard);
+/* For images opened from now on; read_only is each image's own. */
+void images_mount_opts(struct images *im, const struct fs_mount_opts *o);
 
 /* Serve one image. An image that may only be read is served read-only, with a warning. Nothing stays open on failure:
  * -EBUSY in use elsewhere, -ENOENT, -EINVAL not an image, -ENOTSUP no file system in it that can be served, … */

@@ -55,6 +55,8 @@ static const char usage[] =
 	"  -a, --allow CIDR         clients that may connect, such as 10.0.0.0/8; may be repeated (default: all)\n"
 	"      --no-root-squash     let root on a client be root on the files\n"
 	"      --discard            give the space of removed files back to the host\n"
+	"      --async              answer changes of names and attributes before they are on the disk\n"
+	"      --no-journal-ok      write file systems that have no journal (ext2); a crash means e2fsck\n"
 	"      --parent-dir DIR     look for parents of differencing images below DIR, instead of beside the image;\n"
 	"                           may be repeated\n"
 	"      --force-parent       take parents that were changed since\n"
@@ -77,6 +79,8 @@ static const char usage[] =
 enum {
 	OPT_NO_ROOT_SQUASH = 256,
 	OPT_DISCARD,
+	OPT_ASYNC,
+	OPT_NO_JOURNAL_OK,
 	OPT_PARENT_DIR,
 	OPT_FORCE_PARENT,
 	OPT_STATE_DIR,
@@ -95,6 +99,8 @@ static const struct option options[] = {
 	{"allow", required_argument, NULL, 'a'},
 	{"no-root-squash", no_argument, NULL, OPT_NO_ROOT_SQUASH},
 	{"discard", no_argument, NULL, OPT_DISCARD},
+	{"async", no_argument, NULL, OPT_ASYNC},
+	{"no-journal-ok", no_argument, NULL, OPT_NO_JOURNAL_OK},
 	{"parent-dir", required_argument, NULL, OPT_PARENT_DIR},
 	{"force-parent", no_argument, NULL, OPT_FORCE_PARENT},
 	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
@@ -166,6 +172,12 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return 0;
 	case OPT_DISCARD:
 		c->discard = true;
+		return 0;
+	case OPT_ASYNC:
+		c->async = true;
+		return 0;
+	case OPT_NO_JOURNAL_OK:
+		c->no_journal_ok = true;
 		return 0;
 	case OPT_PARENT_DIR:
 		return config_add_parent_dir(c, arg, why);
@@ -275,7 +287,10 @@ static int start(struct daemon *d, struct why *why)
 	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = exports_new(&d->nfs.exports, why)) < 0 ||
 	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
 		return err;
-	images_discard(d->images, d->conf.discard);
+	images_mount_opts(d->images, &(struct fs_mount_opts){.relatime = true,
+							     .discard = d->conf.discard,
+							     .async = d->conf.async,
+							     .need_journal = !d->conf.no_journal_ok});
 	images_parents(d->images, (const char *const *)d->conf.parent_dir, d->conf.force_parent);
 	for (unsigned i = 0; i < d->conf.nimage; i++)
 		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)

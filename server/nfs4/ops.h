@@ -14,8 +14,10 @@ enum {
 	NO_SESSION = 1 << 2, /* may stand alone, without SEQUENCE */
 	MUTATES = 1 << 3,    /* refused on a read-only export; reply room is reserved first */
 	BLOCKS = 1 << 4,     /* waits for the disk as a rule: goes to a worker at once */
-	LASTING = 1 << 6,    /* what it changed is on stable storage before it is answered (RFC 8881 18: CREATE, REMOVE, …) */
-	FAIL_BODY = 1 << 5,  /* its result has a body when it fails, too */
+	LASTING =
+		1
+		<< 6, /* what it changed is on stable storage before it is answered (RFC 8881 18: CREATE, REMOVE, …) */
+	FAIL_BODY = 1 << 5, /* its result has a body when it fails, too */
 };
 
 struct op_desc {

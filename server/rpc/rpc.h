@@ -38,9 +38,9 @@ struct rpc_cred {
 enum rpc_verdict {
 	RPC_REPLY, /* call->accept and call->out are the reply */
 	RPC_PARK,  /* run me again where I may block; only with may_block false */
-	RPC_HOLD,  /* rpc_call_resume() has been, or will be called: then run me again, on the loop, and the reply is complete */
-	RPC_DROP,  /* no reply at all (RFC 8881 2.10.6.2 allows it for a retry in progress) */
-	RPC_CLOSE  /* close the connection */
+	RPC_HOLD, /* rpc_call_resume() has been, or will be called: then run me again, on the loop, and the reply is complete */
+	RPC_DROP, /* no reply at all (RFC 8881 2.10.6.2 allows it for a retry in progress) */
+	RPC_CLOSE /* close the connection */
 };
 
 /* One call, from the record's arrival until its reply is sent. Everything is the service's to use. */

@@ -119,6 +119,17 @@ void server_restart(void)
 	launch();
 }
 
+void server_kill(void)
+{
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+
+void server_again(void)
+{
+	launch();
+}
+
 long server_rss_kib(void)
 {
 	char path[64], line[256];

@@ -19,6 +19,9 @@ void server_stop(void);
 void server_options(const char *const *extra);
 /* Stop and start on the same image, at the same port. */
 void server_restart(void);
+/* KILL, at any moment; then started again on what it left, at the same port. */
+void server_kill(void);
+void server_again(void);
 /* Resident memory; 0 in sanitizer builds, whose memory is not the server's alone. */
 long server_rss_kib(void);
 struct nfsc *server_client(void);

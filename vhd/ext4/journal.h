@@ -115,7 +115,7 @@ struct ext4_journal {
 	struct u64map logged GUARDED_BY(mu); /* block -> where its last copy is in the log | LOGGED_ESCAPED */
 	uint64_t want GUARDED_BY(mu);
 	struct list waiters GUARDED_BY(mu); /* struct fs_waiter */
-	_Atomic uint64_t durable; /* the last tid on stable storage */
+	_Atomic uint64_t durable;           /* the last tid on stable storage */
 	bool stop GUARDED_BY(mu);
 	bool started;
 	pthread_t thread;

@@ -260,6 +260,9 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 		return err;
 	}
 	describe(fs);
+	if (o->need_journal && !why_ro[0] && !has_journal(fs->e2->super))
+		snprintf(why_ro, sizeof why_ro,
+			 "it has no journal: a crash would damage it (--no-journal-ok to write it anyway)");
 	if (write && why_ro[0]) {
 		why_set(why, 0, "%s is served read-only: %s", fs->fs.type_name, why_ro);
 		write = false;

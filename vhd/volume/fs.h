@@ -233,9 +233,10 @@ static inline unsigned fs_seg_max(uint32_t len)
 /* How a mount should be. */
 struct fs_mount_opts {
 	bool read_only;
-	bool relatime; /* else atime is never updated by reads */
-	bool async;    /* changes of metadata need not be waited for: changed() says 0 */
-	bool discard;  /* the space of freed blocks goes back to the host, some seconds later */
+	bool relatime;     /* else atime is never updated by reads */
+	bool need_journal; /* a file system that could have one and has none is only read */
+	bool async;        /* changes of metadata need not be waited for: changed() says 0 */
+	bool discard;      /* the space of freed blocks goes back to the host, some seconds later */
 };
 
 struct fs_driver {
