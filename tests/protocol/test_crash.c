@@ -138,7 +138,8 @@ START_TEST(what_was_answered_survives_the_server)
 			bool now = is_there(i);
 
 			ck_assert_msg(now == there[i] || (int)i == unsure[0] || (int)i == unsure[1],
-				      "round %u: name %u is %sthere, but was answered otherwise", round, i, now ? "" : "not ");
+				      "round %u: name %u is %sthere, but was answered otherwise", round, i,
+				      now ? "" : "not ");
 			there[i] = now;
 		}
 	}

@@ -526,7 +526,7 @@ static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end)
 	return ext4_errno(punch_tree(n, lblk, end, last_block));
 }
 
-int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end)
+int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	bool cuts = end > UINT32_MAX;

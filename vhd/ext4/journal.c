@@ -284,8 +284,8 @@ int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len)
 	return 0;
 }
 
-/* A block joins the running transaction. */
-static int join(struct ext4_journal *j, uint64_t block) REQUIRES(j->fs->mu) NO_THREAD_SAFETY
+/* A block joins the running transaction. Under fs->mu. */
+static int join(struct ext4_journal *j, uint64_t block) NO_THREAD_SAFETY
 {
 	struct ext4_tx *tx = j->running;
 	int err = 0;
@@ -366,8 +366,9 @@ static int add_revoke(struct ext4_tx *tx, uint64_t block)
 	return 0;
 }
 
-/* Was the block in a transaction whose copy may still be replayed? Then it never must be. */
-static int forget(struct ext4_journal *j, uint64_t block) REQUIRES(j->fs->mu) NO_THREAD_SAFETY
+/* Was the block in a transaction whose copy may still be replayed? Then it never must be. Under
+ * fs->mu. */
+static int forget(struct ext4_journal *j, uint64_t block) NO_THREAD_SAFETY
 {
 	uint64_t *live;
 	bool copied;
