@@ -269,9 +269,36 @@ static int take_addresses(struct daemon *d, struct why *why)
 	return err;
 }
 
+/* Beside the first image, unless there is a folder for it: whoever serves the image after us finds them there. */
+static char *records_path(const struct config *c)
+{
+	char *path = NULL;
+
+	if (c->state_dir ? asprintf(&path, "%s/clients.db", c->state_dir) < 0
+			 : c->nimage && asprintf(&path, "%s.clients", c->image[0].path) < 0)
+		return NULL;
+	return path;
+}
+
+static int start_state(struct daemon *d, struct st_opts *so, struct why *why)
+{
+	AUTO(freep) char *path = records_path(&d->conf);
+	int err;
+
+	so->records = path;
+	err = st_new(&d->nfs.state, so, why);
+	/* A folder that cannot be written need not be one where records were asked for. */
+	if (!d->conf.state_dir && (err == -EACCES || err == -EROFS)) {
+		log_warn("%s; clients cannot reclaim opens and locks after a restart (see --state-dir)", why->line);
+		so->records = NULL;
+		err = st_new(&d->nfs.state, so, why);
+	}
+	return err;
+}
+
 static int start(struct daemon *d, struct why *why)
 {
-	const struct st_opts so = {
+	struct st_opts so = {
 		.lease_seconds = d->conf.lease_seconds,
 		.max_request = IO_MAX + RECORD_SLACK,
 		.max_response = IO_MAX + RECORD_SLACK,
@@ -295,7 +322,7 @@ static int start(struct daemon *d, struct why *why)
 	for (unsigned i = 0; i < d->conf.nimage; i++)
 		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)
 			return err;
-	if ((err = st_new(&d->nfs.state, &so, why)) < 0)
+	if ((err = start_state(d, &so, why)) < 0)
 		return err;
 	return rpc_server_start(d->rpc, why);
 }

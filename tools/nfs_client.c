@@ -185,7 +185,8 @@ int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 		s->sa_cachethis = FALSE;
 		memcpy(all + 1, op, nops * sizeof *op);
 		err = raw_call(n, all, nops + 1, res);
-		if (err != -NFS4ERR_DELAY || tries == 50)
+		/* A server that has just started lets others take back first what they had. */
+		if (!(err == -NFS4ERR_DELAY && tries < 50) && !(err == -NFS4ERR_GRACE && tries < 1200))
 			return err;
 		nfsc_free(res);
 		usleep(100000);

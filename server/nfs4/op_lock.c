@@ -49,7 +49,7 @@ static nfsstat4 lock_who(struct compound *c, const locker4 *lk, struct st_lock *
 	return c_stateid(c, &lk->locker4_u.open_owner.open_stateid, &l->sid);
 }
 
-/* RFC 8881 §18.10. There is no grace period yet, so there is nothing to reclaim. */
+/* RFC 8881 §18.10. */
 nfsstat4 op_lock(struct compound *c)
 {
 	struct st_lock l = {0};
@@ -62,8 +62,9 @@ nfsstat4 op_lock(struct compound *c)
 	if ((st = C_DECODE(c, LOCK4args, &a)) != NFS4_OK || (st = must_be_regular(c->cfh.node)) != NFS4_OK ||
 	    (st = lock_type(a.locktype, &l.write)) != NFS4_OK || (st = lock_who(c, &a.locker, &l)) != NFS4_OK)
 		return st;
-	if (a.reclaim)
-		return NFS4ERR_NO_GRACE;
+	st = a.reclaim ? st_may_reclaim(c->srv->state, c->st.client) : st_may_claim(c->srv->state, c->st.client);
+	if (st != NFS4_OK)
+		return st;
 	if (xa_out_room(c->out) < sizeof(stateid4)) /* once it is locked the client has to hear of it */
 		return NFS4ERR_REP_TOO_BIG;
 	l.offset = a.offset;
@@ -71,7 +72,7 @@ nfsstat4 op_lock(struct compound *c)
 	key = fh_key(&c->cfh);
 	st = st_lock(c->srv->state, c->st.client, &key, &l, &res.lock_stateid, &denied);
 	if (st == NFS4ERR_DENIED)
-		return encode_denied(c, &denied);
+		return a.reclaim ? NFS4ERR_RECLAIM_CONFLICT : encode_denied(c, &denied);
 	if (st != NFS4_OK)
 		return st;
 	c_set_stateid(c, &res.lock_stateid);

@@ -293,7 +293,7 @@ static nfsstat4 claim(struct open_op *op)
 	open_claim_type4 how = op->a.claim.claim;
 	nfsstat4 st;
 
-	if (how != CLAIM_PREVIOUS && (st = st_may_claim(op->c->st.client)) != NFS4_OK)
+	if (how != CLAIM_PREVIOUS && (st = st_may_claim(op->c->srv->state, op->c->st.client)) != NFS4_OK)
 		return st;
 	switch (how) {
 	case CLAIM_NULL:
@@ -301,7 +301,8 @@ static nfsstat4 claim(struct open_op *op)
 	case CLAIM_FH:
 		return claim_fh(op);
 	case CLAIM_PREVIOUS:
-		return NFS4ERR_NO_GRACE;
+		st = st_may_reclaim(op->c->srv->state, op->c->st.client);
+		return st == NFS4_OK ? claim_fh(op) : st;
 	case CLAIM_DELEGATE_CUR:
 	case CLAIM_DELEG_CUR_FH:
 		return NFS4ERR_BAD_STATEID; /* no delegation was ever given out */
@@ -374,6 +375,8 @@ static nfsstat4 reserve(struct open_op *op)
 		return NFS4ERR_SHARE_DENIED;
 	}
 	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, &pin, &op->res.stateid, &undo);
+	if (st == NFS4ERR_SHARE_DENIED && op->a.claim.claim == CLAIM_PREVIOUS)
+		return NFS4ERR_RECLAIM_CONFLICT;
 	if (st != NFS4_OK || !op->truncate)
 		return st;
 	err = make_empty(op);

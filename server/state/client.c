@@ -255,19 +255,26 @@ void st_client_confirm(struct st *s, struct st_client *cl, struct list *files)
 	if (old)
 		st_client_remove(s, old, files);
 	cl->confirmed = true;
+	st_grace_meet(s, cl);
 }
 
 void st_client_expire(struct st *s, struct st_client *cl)
 {
 	struct list files = LIST_INIT(files);
+	bool gone = false;
 
+	/* Before others have what it held. It waits for the disk, once for a client that was cut off. */
+	st_record_drop(s, cl);
 	lock_take(&s->mu);
 	/* It may have come back or be gone since the caller looked. */
 	if (st_client_find(s, cl->id) == cl && st_client_expired(s, cl)) {
 		stat_add(&s->expired, 1);
 		st_client_remove(s, cl, &files);
+		gone = true;
 	}
 	lock_drop(&s->mu);
+	if (!gone)
+		st_record_keep(s, cl);
 	st_files_free(s, &files);
 }
 
@@ -283,25 +290,13 @@ nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid)
 		st = NFS4ERR_STALE_CLIENTID;
 	else if (cl->nsessions || holds_state(cl))
 		st = NFS4ERR_CLIENTID_BUSY;
-	else
+	else {
+		st_grace_leave(s, cl);
 		st_client_remove(s, cl, &files);
+	}
 	lock_drop(&s->mu);
 	st_files_free(s, &files);
 	return st;
-}
-
-nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs)
-{
-	(void)s;
-	/* We move no file systems between servers, so there is nothing to reclaim for one of them. */
-	if (one_fs)
-		return NFS4_OK;
-	return atomic_exchange(&cl->reclaim_complete, true) ? NFS4ERR_COMPLETE_ALREADY : NFS4_OK;
-}
-
-nfsstat4 st_may_claim(struct st_client *cl)
-{
-	return atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed) ? NFS4_OK : NFS4ERR_GRACE;
 }
 
 /* What the client's silence costs it now: nothing, or its record. */
@@ -315,22 +310,32 @@ static bool overdue(const struct st *s, struct st_client *cl)
 	return !cl->confirmed || silent > s->lease_ms + s->courtesy_ms || !holds_state(cl);
 }
 
+/* One whose time is up, with a reference; NULL: there is none (left). */
+static struct st_client *next_overdue(struct st *s, int bucket)
+{
+	struct st_client *found = NULL;
+
+	lock_take(&s->mu);
+	list_for_each (it, &s->by_id[bucket]) {
+		struct st_client *cl = list_entry(it, struct st_client, id_link);
+
+		if (overdue(s, cl)) {
+			found = st_client_get(cl);
+			break;
+		}
+	}
+	lock_drop(&s->mu);
+	return found;
+}
+
 void st_clients_tick(struct st *s)
 {
-	struct list files = LIST_INIT(files);
-
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
-		lock_take(&s->mu);
-		list_for_each_safe (it, tmp, &s->by_id[i]) {
-			struct st_client *cl = list_entry(it, struct st_client, id_link);
+		struct st_client *cl;
 
-			if (!overdue(s, cl))
-				continue;
-			if (holds_state(cl))
-				stat_add(&s->expired, 1);
-			st_client_remove(s, cl, &files);
+		while ((cl = next_overdue(s, i))) {
+			st_client_expire(s, cl);
+			st_client_put(cl);
 		}
-		lock_drop(&s->mu);
 	}
-	st_files_free(s, &files);
 }

@@ -64,7 +64,7 @@ static void init_options(struct st *s, const struct st_opts *o)
 	s->opts.max_ranges = or_default(o->max_ranges, MAX_RANGES);
 	if (!s->opts.replay_bytes)
 		s->opts.replay_bytes = REPLAY_BYTES;
-	s->opts.server_owner = s->opts.server_scope = NULL; /* the caller's */
+	s->opts.server_owner = s->opts.server_scope = s->opts.records = NULL; /* the caller's */
 	s->lease_ms = (uint64_t)s->opts.lease_seconds * 1000;
 	s->courtesy_ms = (uint64_t)s->opts.courtesy_seconds * 1000;
 }
@@ -72,6 +72,8 @@ static void init_options(struct st *s, const struct st_opts *o)
 static void init_tables(struct st *s)
 {
 	lock_init(&s->mu);
+	list_init(&s->absent);
+	list_init(&s->leaving);
 	list_init(&s->sessions);
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
 		list_init(&s->by_id[i]);
@@ -107,6 +109,7 @@ int st_new(struct st **out, const struct st_opts *o, struct why *why)
 	struct st *s;
 	size_t size = (sizeof *s + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
 	struct timespec t;
+	int err;
 
 	s = aligned_alloc(CACHE_LINE, size);
 	if (!s)
@@ -130,6 +133,11 @@ int st_new(struct st **out, const struct st_opts *o, struct why *why)
 	atomic_init(&s->next_session, 1);
 	atomic_init(&s->next_state, 1);
 	init_tables(s);
+	err = st_grace_begin(s, o->records, why);
+	if (err) {
+		st_free(s);
+		return err;
+	}
 	*out = s;
 	return 0;
 }
@@ -146,6 +154,7 @@ void st_free(struct st *s)
 			st_client_remove(s, list_first(&s->by_id[i], struct st_client, id_link), &files);
 	lock_drop(&s->mu);
 	st_files_free(s, &files);
+	st_grace_fini(s);
 
 	for (int i = 0; i < SESSION_SHARDS; i++)
 		lock_fini(&s->session_shard[i].mu);
@@ -161,6 +170,7 @@ void st_free(struct st *s)
 
 void st_tick(struct st *s)
 {
+	st_grace_tick(s);
 	st_clients_tick(s);
 }
 

@@ -71,13 +71,14 @@ struct st_call {
 };
 
 struct st_opts {
-	uint32_t lease_seconds;                  /* 0: 90 */
-	uint32_t courtesy_seconds;               /* how long state outlives its lease when nobody wants it; 0: a day */
-	uint32_t max_request, max_response;      /* bytes, what CREATE_SESSION grants at most; 0: 1 MiB + 64 KiB */
-	uint32_t max_slots;                      /* per session; 0: 64 */
-	uint32_t max_clients;                    /* 0: 4096 */
-	uint32_t max_opens, max_ranges;          /* of one client; 0: 65536 and 16384 */
-	size_t replay_bytes;                     /* all cached replies together; 0: 16 MiB */
+	uint32_t lease_seconds;             /* 0: 90 */
+	uint32_t courtesy_seconds;          /* how long state outlives its lease when nobody wants it; 0: a day */
+	uint32_t max_request, max_response; /* bytes, what CREATE_SESSION grants at most; 0: 1 MiB + 64 KiB */
+	uint32_t max_slots;                 /* per session; 0: 64 */
+	uint32_t max_clients;               /* 0: 4096 */
+	uint32_t max_opens, max_ranges;     /* of one client; 0: 65536 and 16384 */
+	size_t replay_bytes;                /* all cached replies together; 0: 16 MiB */
+	const char *records;                /* file of client records (record.h); NULL: none, and no grace period */
 	const char *server_owner, *server_scope; /* copied; NULL: "vhdnfs:HOSTNAME" */
 };
 
@@ -147,10 +148,13 @@ nfsstat4 st_create_session(struct st *s, struct st_create *x);
 nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16]);
 /* STALE_CLIENTID, CLIENTID_BUSY (sessions, opens or locks). */
 nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid);
-/* COMPLETE_ALREADY; for one file system only it has no effect. */
+/* COMPLETE_ALREADY; for one file system only it has no effect. Blocks: the client is on record afterwards. */
 nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs);
-/* NFS4ERR_GRACE before the client's RECLAIM_COMPLETE (RFC 8881 §18.51.3). */
-nfsstat4 st_may_claim(struct st_client *cl);
+/* May the client open or lock anew? NFS4ERR_GRACE before its RECLAIM_COMPLETE (RFC 8881 §18.51.3) and in the grace period. */
+nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl);
+/* May it take back what it had before the restart? NFS4ERR_NO_GRACE. */
+nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl);
+bool st_in_grace(const struct st *s);
 /* @dir: channel_dir_from_client4 in, channel_dir_from_server4 out. BADSESSION, INVAL. */
 nfsstat4 st_bind_conn(struct st *s, const uint8_t id[16], struct rpc_conn *conn, uint32_t *dir);
 void st_backchannel_ctl(struct st *s, struct st_session *se, uint32_t program, const struct st_cb_sec *sec);

@@ -52,6 +52,7 @@ struct st_client {
 	uint8_t verifier[8];
 	struct st_principal who;
 	bool confirmed; /* st.mu */
+	bool on_record; /* it may reclaim; set when it is confirmed */
 
 	/* The slot of CREATE_SESSION. st.mu */
 	uint32_t cs_sequence; /* of the last one that was answered */
@@ -196,6 +197,14 @@ struct st {
 	uint64_t lease_ms, courtesy_ms;
 	_Atomic uint64_t skipped_ms;
 
+	/* grace.c */
+	struct st_records *records; /* NULL: nothing is kept */
+	atomic_bool grace;
+	uint64_t grace_until_ms;
+	struct list absent GUARDED_BY(mu); /* struct absent */
+	unsigned nabsent GUARDED_BY(mu);
+	struct list leaving GUARDED_BY(mu); /* struct absent: to be taken off the record */
+
 	struct lock mu;
 	struct list by_id[CLIENT_BUCKETS], by_owner[CLIENT_BUCKETS];
 	uint64_t next_client;
@@ -246,6 +255,18 @@ bool st_client_evict(struct st *s, const struct st_client *spare, struct list *f
 /* Forget @cl when its lease is (still) over: somebody needs what it holds. */
 void st_client_expire(struct st *s, struct st_client *cl);
 void st_clients_tick(struct st *s);
+
+/* grace.c */
+int st_grace_begin(struct st *s, const char *path, struct why *why);
+void st_grace_tick(struct st *s);
+void st_grace_fini(struct st *s);
+/* A client is confirmed: is it on record from before the restart? */
+void st_grace_meet(struct st *s, struct st_client *cl) REQUIRES(s->mu);
+/* A client says goodbye, and holds nothing: it is taken off the record by one of the next ticks. */
+void st_grace_leave(struct st *s, const struct st_client *cl) REQUIRES(s->mu);
+/* Off the record, before it loses what it holds; and on it again, since it did not. Both block. */
+void st_record_drop(struct st *s, const struct st_client *cl);
+void st_record_keep(struct st *s, const struct st_client *cl);
 
 /* session.c */
 /* A reference, or NULL. */

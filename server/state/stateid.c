@@ -209,6 +209,9 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	uint64_t id;
 
 	if (!sid_decode(s, sid, &id)) {
+		/* Somebody may yet reclaim a reservation against it (RFC 8881 §8.4.2.1). */
+		if (st_is_special(sid) && access && st_in_grace(s))
+			return NFS4ERR_GRACE;
 		switch (special_of(sid)) {
 		case ANONYMOUS:
 			return check_denied(s, key, access);

@@ -52,6 +52,9 @@ static void launch(void)
 	argv[n++] = prog;
 	argv[n++] = "--listen";
 	argv[n++] = listen;
+	/* After a restart clients that are gone for good are waited for: not for long. */
+	argv[n++] = "--lease";
+	argv[n++] = "3";
 	for (int i = 0; options && options[i]; i++)
 		argv[n++] = options[i];
 	argv[n++] = image;

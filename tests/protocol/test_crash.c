@@ -17,7 +17,7 @@
 
 enum { NAMES = 300, ROUNDS = 12 };
 
-static const char *const no_squash[] = {"--no-root-squash", NULL};
+static const char *const no_squash[] = {"--no-root-squash", "--lease", "1", NULL};
 static struct nfsc *c;
 static nfs_fh4 dir;
 static char dir_buf[NFS4_FHSIZE];

@@ -77,7 +77,7 @@ void tc_renew(struct tc *t)
 	tc_finish(t->s, &call, 56, 0);
 }
 
-struct tc tc_client(struct st *s, const char *owner)
+struct tc tc_connect(struct st *s, const char *owner)
 {
 	struct st_exchange x = tc_exchange(owner, 1, 0);
 	struct tc t = {.s = s};
@@ -92,8 +92,15 @@ struct tc tc_client(struct st *s, const char *owner)
 	memcpy(t.session, cs.sessionid, sizeof t.session);
 	assert_st(tc_begin(&t, 7, false, 2, &q, &call), NFS4_OK);
 	t.cl = call.client;
-	assert_st(st_reclaim_complete(s, t.cl, false), NFS4_OK);
 	tc_finish(s, &call, 64, 0);
+	return t;
+}
+
+struct tc tc_client(struct st *s, const char *owner)
+{
+	struct tc t = tc_connect(s, owner);
+
+	assert_st(st_reclaim_complete(s, t.cl, false), NFS4_OK);
 	return t;
 }
 

@@ -30,7 +30,9 @@ struct st *tc_state(const struct st_opts *o);
 struct st_exchange tc_exchange(const char *owner, uint64_t verifier, uint32_t uid);
 /* CREATE_SESSION arguments that are granted as they are. */
 struct st_create tc_create(uint64_t clientid, uint32_t sequence);
-/* EXCHANGE_ID, CREATE_SESSION, RECLAIM_COMPLETE. */
+/* EXCHANGE_ID, CREATE_SESSION, SEQUENCE. */
+struct tc tc_connect(struct st *s, const char *owner);
+/* The same, and RECLAIM_COMPLETE. */
 struct tc tc_client(struct st *s, const char *owner);
 /* SEQUENCE on @slot with its next sequence. */
 nfsstat4 tc_begin(struct tc *t, uint32_t slot, bool cache, uint32_t nops, struct st_seq *q, struct st_call *call);

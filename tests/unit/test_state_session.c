@@ -454,7 +454,7 @@ START_TEST(reclaim_complete_twice_is_complete_already)
 
 	assert_st(st_reclaim_complete(s, t.cl, false), NFS4ERR_COMPLETE_ALREADY);
 	assert_st(st_reclaim_complete(s, t.cl, true), NFS4_OK);
-	assert_st(st_may_claim(t.cl), NFS4_OK);
+	assert_st(st_may_claim(s, t.cl), NFS4_OK);
 }
 END_TEST
 
@@ -472,7 +472,7 @@ START_TEST(open_before_reclaim_complete_is_told_to_wait_for_the_grace_period)
 	assert_st(st_create_session(s, &cs), NFS4_OK);
 	memcpy(t.session, cs.sessionid, 16);
 	assert_st(tc_begin(&t, 0, false, 2, &q, &call), NFS4_OK);
-	assert_st(st_may_claim(call.client), NFS4ERR_GRACE);
+	assert_st(st_may_claim(s, call.client), NFS4ERR_GRACE);
 	tc_finish(s, &call, 60, 0);
 }
 END_TEST
