@@ -122,7 +122,8 @@ static bool come_back(struct st *s, const struct st_client *cl)
 	struct absent *a;
 	bool last;
 
-	drop_leaving(s); /* it may have left a moment ago: then it is off the record first, and on it again after this */
+	drop_leaving(
+		s); /* it may have left a moment ago: then it is off the record first, and on it again after this */
 	lock_take(&s->mu);
 	a = find_absent(s, &owner);
 	if (a) {
@@ -159,7 +160,8 @@ bool st_in_grace(const struct st *s)
 
 nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl)
 {
-	return atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed) && !st_in_grace(s) ? NFS4_OK : NFS4ERR_GRACE;
+	return atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed) && !st_in_grace(s) ? NFS4_OK
+												    : NFS4ERR_GRACE;
 }
 
 nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl)

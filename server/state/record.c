@@ -67,8 +67,8 @@ static int prepare(struct st_records *r, struct why *why) NO_THREAD_SAFETY
 	int rc, err;
 
 	rc = sqlite3_exec(r->db,
-			  "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;", NULL, NULL,
-			  NULL);
+			  "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+			  NULL, NULL, NULL);
 	err = errno_of(rc);
 	if (!err)
 		err = ask(r->db, "PRAGMA user_version", &version);
@@ -95,7 +95,8 @@ int st_records_open(struct st_records **out, const char *path, struct why *why) 
 		return -ENOMEM;
 	lock_init(&r->mu);
 	r->path = strdup(path);
-	rc = r->path ? sqlite3_open_v2(path, &r->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL)
+	rc = r->path ? sqlite3_open_v2(path, &r->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+				       NULL)
 		     : SQLITE_NOMEM;
 	if (rc != SQLITE_OK)
 		err = why_set(why, errno_of(rc), "%s: client records: %s", path, sqlite3_errstr(rc));

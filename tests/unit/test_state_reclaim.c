@@ -41,7 +41,8 @@ static void teardown(void)
 
 static struct st_lock lock_of(const stateid4 *open, const char *owner)
 {
-	return (struct st_lock){.write = true, .offset = 0, .length = 10, .new_owner = true, .sid = *open, .owner = tc_name(owner)};
+	return (struct st_lock){
+		.write = true, .offset = 0, .length = 10, .new_owner = true, .sid = *open, .owner = tc_name(owner)};
 }
 
 START_TEST(without_clients_on_record_there_is_no_grace_period)
