@@ -123,10 +123,6 @@ static uint64_t change_of(const struct compound *c)
 /* One number is kept, that of the last change; the place, of the first. */
 static void note_change(struct compound *c, struct xa_mark at, uint32_t num)
 {
-	uint64_t change = change_of(c);
-
-	if (!change)
-		return;
 	if (!c->lasting.change) {
 		c->lasting.at = at;
 		c->lasting.op = num;
@@ -140,7 +136,7 @@ static void note_change(struct compound *c, struct xa_mark at, uint32_t num)
 	}
 	obj_put(&c->lasting.obj);
 	c->lasting.obj = obj_get(&c->cfh);
-	c->lasting.change = change;
+	c->lasting.change = c->change;
 }
 
 static void stable(struct fs_waiter *w, int err)
@@ -219,6 +215,7 @@ static nfsstat4 run_op(struct compound *c)
 		xa_out_set_limit(c->out, c->limit - FAIL_ROOM);
 	put_word(head, op ? num : OP_ILLEGAL);
 	body = xa_out_mark(c->out);
+	c->change = 0;
 	if (op && op->flags & LASTING)
 		change_of(c); /* of others, which ran on this thread before */
 	st = op ? admit(c, op, num) : NFS4ERR_OP_ILLEGAL;
@@ -243,6 +240,8 @@ static nfsstat4 run_op(struct compound *c)
 	if (st == NFS4_OK && num == OP_SEQUENCE)
 		set_limit(c);
 	if (st == NFS4_OK && op->flags & LASTING)
+		c->change = change_of(c);
+	if (st == NFS4_OK && c->change)
 		note_change(c, out_at, num);
 	c->done++;
 	return st;

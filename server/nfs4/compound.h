@@ -70,6 +70,7 @@ struct compound {
 		struct xa_mark at;
 		uint32_t op, done;
 	} lasting;
+	uint64_t change; /* what the running operation changed, if it must be on stable storage */
 	struct fs_waiter waiter;
 	bool held;
 	nfsstat4 held_status;

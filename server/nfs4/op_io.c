@@ -127,6 +127,17 @@ static nfsstat4 drop_setid(struct compound *c)
 	return errno_status(c->cfh.node->fs->ops->setattr(c->cfh.node, &s, NULL));
 }
 
+/* What was written in a range goes to stable storage before the reply does. */
+static nfsstat4 make_stable(struct compound *c, uint64_t off, uint64_t len)
+{
+	const struct fs_ops *ops = c->cfh.node->fs->ops;
+	int err = ops->order ? ops->order(c->cfh.node, off, len, nowait(c), &c->change) : -ENOTSUP;
+
+	if (err != -ENOTSUP)
+		return errno_status(err);
+	return c->may_block ? errno_status(ops->commit(c->cfh.node, off, len)) : ST_WAIT;
+}
+
 nfsstat4 op_write(struct compound *c)
 {
 	WRITE4args a = {.offset = 0};
@@ -139,16 +150,15 @@ nfsstat4 op_write(struct compound *c)
 		return st;
 	if (a.stable != UNSTABLE4 && a.stable != DATA_SYNC4 && a.stable != FILE_SYNC4)
 		return NFS4ERR_INVAL;
-	if (a.stable != UNSTABLE4 && !c->may_block)
-		return ST_WAIT;
 	if (a.data.data_len > c->srv->max_write)
 		a.data.data_len = c->srv->max_write;
 	if (a.data.data_len && (st = drop_setid(c)) != NFS4_OK)
 		return st;
 	iov = (struct iovec){a.data.data_val, a.data.data_len};
 	st = errno_status(c->cfh.node->fs->ops->write(c->cfh.node, a.offset, &iov, 1, a.data.data_len, nowait(c)));
-	if (st == NFS4_OK && a.stable != UNSTABLE4)
-		st = errno_status(c->cfh.node->fs->ops->commit(c->cfh.node, a.offset, a.data.data_len));
+	/* Repeated from the start where it may block, if it must: the same bytes again. */
+	if (st == NFS4_OK && a.stable != UNSTABLE4 && a.data.data_len)
+		st = make_stable(c, a.offset, a.data.data_len);
 	if (st != NFS4_OK)
 		return st;
 	res = (WRITE4resok){.count = a.data.data_len, .committed = a.stable == UNSTABLE4 ? UNSTABLE4 : FILE_SYNC4};
@@ -167,7 +177,7 @@ nfsstat4 op_commit(struct compound *c)
 		return st;
 	if (!add_ok(a.offset, (uint64_t)a.count, &end))
 		return NFS4ERR_INVAL;
-	if ((st = errno_status(c->cfh.node->fs->ops->commit(c->cfh.node, a.offset, a.count))) != NFS4_OK)
+	if ((st = make_stable(c, a.offset, a.count)) != NFS4_OK)
 		return st;
 	memcpy(res.writeverf, c->srv->write_verf, sizeof res.writeverf);
 	return C_ENCODE(c, COMMIT4resok, &res);

@@ -2,7 +2,7 @@
 /*
  * crash.c - power cuts at every write of the host file, and what must be left after each
  *
- *     crash [--cuts N] [--seed S] [--workload NAME] [--jobs N] [--keep DIR] [--list]
+ *     crash [--cuts N | --faults N] [--seed S] [--workload NAME] [--jobs N] [--only N] [--keep DIR] [--mutate RULE] [--list]
  *
  * A workload runs on a fresh file system in an image, while a hook records every write, flush, truncation and hole punch of the
  * host file with its data. Then, for cuts spread evenly over the record, the file is built as a disk may hold it: all that was
@@ -37,6 +37,7 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/lock.h"
 #include "vhd/base/log.h"
+#include "vhd/ext4/journal.h"
 #include "vhd/image/check.h"
 #include "vhd/io/hio.h"
 
@@ -51,6 +52,7 @@ static char dir[64];
 static const char *keep;
 static uint64_t seed = 1, state = 1;
 static bool quiet_tools = true;
+static bool no_flushes; /* the disk ignores them */
 
 void crash_die(const char *fmt, ...)
 {
@@ -69,6 +71,11 @@ uint32_t crash_rnd(uint32_t below)
 	state ^= state >> 7;
 	state ^= state << 17;
 	return (uint32_t)((state >> 16) % below);
+}
+
+void crash_seed(void)
+{
+	state = seed;
 }
 
 /* ---- the record ------------------------------------------------------------------------------------------------------------ */
@@ -90,7 +97,7 @@ static int record(void *arg, enum hio_event ev, uint64_t off, uint64_t len, cons
 	uint8_t *p;
 
 	(void)arg;
-	if (ev == HIO_EV_READ || !atomic_load(&recording))
+	if (ev == HIO_EV_READ || (ev == HIO_EV_FLUSH && no_flushes) || !atomic_load(&recording))
 		return 0;
 	if (ev == HIO_EV_WRITE) {
 		p = e.data = malloc(len);
@@ -224,11 +231,10 @@ void crash_open(struct crash_fs *c, const char *path, bool write)
 	struct vhd_open_opts o = {.flags = (write ? (unsigned)VHD_OPEN_WRITE : 0u) | VHD_OPEN_CACHED};
 	struct fs_mount_opts mo = {.read_only = !write};
 	struct why why = {{0}};
-	int err = vhd_open(&c->vhd, path, &o, &why);
+	int err;
 
-	c->fs = NULL;
-	c->cache = NULL;
-	c->dev = NULL;
+	memset(c, 0, sizeof *c);
+	err = vhd_open(&c->vhd, path, &o, &why);
 	if (!err)
 		err = cache_new(&c->cache, 16u << 20);
 	if (!err)
@@ -283,7 +289,7 @@ static void copy_into(const char *raw, const char *path)
 		crash_die("%s cannot be closed", path);
 }
 
-static void make_image(const struct workload *w, const char *path)
+void crash_make(const struct workload *w, const char *path)
 {
 	struct vhd_create_opts o = {
 		.type = w->dynamic ? VHD_DYNAMIC : VHD_FIXED,
@@ -326,7 +332,7 @@ static void to_raw(const struct workload *w, const char *path, const char *raw)
 }
 
 /* e2fsck on the file system in an image. */
-static int fsck(const struct workload *w, const char *path, const char *how)
+int crash_fsck(const struct workload *w, const char *path, const char *how)
 {
 	char raw[100];
 	int rc;
@@ -393,7 +399,7 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 	if (w->dynamic && !image_whole(path, problem))
 		return;
 	if (n % 4 == 0 && !superblock_torn(path)) {
-		int rc = w->dynamic ? fsck(w, path, "-fp") : crash_run("e2fsck -fp %s", path);
+		int rc = w->dynamic ? crash_fsck(w, path, "-fp") : crash_run("e2fsck -fp %s", path);
 
 		if (!w->dynamic && rc <= 1)
 			rc = crash_run("e2fsck -fn %s", path);
@@ -410,7 +416,7 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 		c.problem[0] = '\0'; /* the write that opens or ends a mount, which no journal covers */
 	crash_close(&c);
 	snprintf(problem, PROBLEM, "%s", c.problem);
-	if (!problem[0] && fsck(w, path, "-fn"))
+	if (!problem[0] && crash_fsck(w, path, "-fn"))
 		snprintf(problem, PROBLEM, "e2fsck -fn after our replay is not content");
 }
 
@@ -500,8 +506,8 @@ static unsigned run_workload(const struct workload *w, unsigned cuts, unsigned j
 	unsigned broken;
 
 	snprintf(path, sizeof path, "%s/disk.vhd", dir);
-	state = seed;
-	make_image(w, path);
+	crash_seed();
+	crash_make(w, path);
 	disk_new(&base, ((uint64_t)w->mib << 21) + (64u << 20));
 	disk_load(&base, path);
 	hio_set_default_hook(record, NULL);
@@ -509,7 +515,7 @@ static unsigned run_workload(const struct workload *w, unsigned cuts, unsigned j
 	crash_open(&c, path, true);
 	if (c.problem[0])
 		crash_die("%s: %s", w->name, c.problem);
-	model_run(w, &c);
+	model_run(w, &c, false);
 	if (!crash_close(&c))
 		crash_die("%s: %s", w->name, c.problem);
 	atomic_store(&recording, false);
@@ -524,6 +530,29 @@ static unsigned run_workload(const struct workload *w, unsigned cuts, unsigned j
 	return broken;
 }
 
+/* Rules that are broken on purpose: this program must notice. */
+static bool mutate(const char *rule)
+{
+	static const struct {
+		const char *rule;
+		unsigned mutation;
+	} rules[] = {
+		{"flush", 0},
+		{"commit-early", JOURNAL_COMMIT_EARLY},
+		{"no-revoke", JOURNAL_NO_REVOKE},
+		{"reuse-early", JOURNAL_REUSE_EARLY},
+		{"no-order", JOURNAL_NO_ORDER},
+	};
+
+	for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
+		if (!strcmp(rule, rules[i].rule)) {
+			ext4_journal_mutation = rules[i].mutation;
+			no_flushes = !rules[i].mutation;
+			return true;
+		}
+	return false;
+}
+
 static const struct option options[] = {
 	{"cuts", required_argument, NULL, 'c'},
 	{"seed", required_argument, NULL, 's'},
@@ -531,6 +560,8 @@ static const struct option options[] = {
 	{"jobs", required_argument, NULL, 'j'},
 	{"keep", required_argument, NULL, 'k'},
 	{"only", required_argument, NULL, 'o'},
+	{"faults", required_argument, NULL, 'f'},
+	{"mutate", required_argument, NULL, 'm'},
 	{"list", no_argument, NULL, 'l'},
 	{"verbose", no_argument, NULL, 'v'},
 	{0},
@@ -538,7 +569,7 @@ static const struct option options[] = {
 
 int main(int argc, char **argv)
 {
-	unsigned cuts = CUTS, jobs = 2, total = 0, broken = 0, chosen = 0, only = UINT32_MAX, of = 0;
+	unsigned cuts = CUTS, jobs = 2, total = 0, broken = 0, chosen = 0, only = UINT32_MAX, of = 0, faults = 0;
 	const char *name = NULL;
 	int o;
 
@@ -565,6 +596,13 @@ int main(int argc, char **argv)
 		case 'o':
 			only = (unsigned)strtoul(optarg, NULL, 10);
 			break;
+		case 'f':
+			faults = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'm':
+			if (!mutate(optarg))
+				crash_die("no rule %s", optarg);
+			break;
 		case 'v':
 			quiet_tools = false;
 			break;
@@ -575,6 +613,7 @@ int main(int argc, char **argv)
 		default:
 			return 2;
 		}
+	jobs = jobs ? jobs : 1;
 	snprintf(dir, sizeof dir, "/dev/shm/vhdnfs-crash-XXXXXX");
 	if (!mkdtemp(dir)) {
 		snprintf(dir, sizeof dir, "/tmp/vhdnfs-crash-XXXXXX");
@@ -587,12 +626,12 @@ int main(int argc, char **argv)
 		crash_die("no workload %s", name);
 	for (const struct workload *w = workloads; w->name; w++)
 		if (!name || !strcmp(name, w->name)) {
-			unsigned n = cuts / of + (chosen++ < cuts % of);
+			unsigned all = faults ? faults : cuts, n = all / of + (chosen++ < all % of);
 
-			broken += run_workload(w, n, jobs ? jobs : 1, only);
+			broken += faults ? crash_faults(w, n, jobs, dir) : run_workload(w, n, jobs, only);
 			total += n;
 		}
 	rmdir(dir);
-	printf("%u cuts, %u broken promises\n", total, broken);
+	printf("%u %s, %u broken promises\n", total, faults ? "faults" : "cuts", broken);
 	return broken != 0;
 }

@@ -36,8 +36,15 @@ unsigned crash_now(void); /* events recorded so far */
 __attribute__((noreturn, format(printf, 1, 2))) void crash_die(const char *fmt, ...);
 int crash_run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+void crash_make(const struct workload *w, const char *path); /* a fresh image with a file system */
+int crash_fsck(const struct workload *w, const char *path, const char *how);
+void crash_seed(void); /* the same numbers again */
+unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, const char *dir);
+
 /* Do it, and remember what was promised when. */
-void model_run(const struct workload *w, struct crash_fs *c);
+/* With @faults the first operation that fails ends it. */
+void model_run(const struct workload *w, struct crash_fs *c, bool faults);
+void model_none(void); /* nothing was done */
 /* The file system as it is after a cut: c->problem says what is wrong. */
 void model_check(struct crash_fs *c, unsigned cut);
 

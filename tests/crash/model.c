@@ -186,9 +186,13 @@ static void target_of(unsigned node, char *buf)
 
 static const struct fs_ops *fops;
 
+static bool tolerant, stopped;
+
+/* With faults an operation may fail: it is the last one then, and may have happened or not. */
 static void done(int err, const char *what)
 {
-	if (err)
+	stopped |= err != 0;
+	if (err && !tolerant)
 		crash_die("operation %u, %s: %s", nops, what, strerror(-err));
 }
 
@@ -400,10 +404,12 @@ static void do_sync(struct fs *fs)
 
 	if (!k) {
 		done(fops->sync(fs), "sync");
-		ops[nops].sync = true;
+		ops[nops].sync = !stopped;
 		return;
 	}
 	done(fops->commit(k->n, 0, 0), "commit");
+	if (stopped)
+		return;
 	k->commits = reallocarray(k->commits, k->ncommits + 1, sizeof *k->commits);
 	if (!k->commits)
 		crash_die("no memory");
@@ -648,7 +654,15 @@ void model_check(struct crash_fs *c, unsigned cut)
 	       w.issued);
 }
 
-void model_run(const struct workload *w, struct crash_fs *c)
+void model_none(void)
+{
+	memset(nodes, 0, sizeof nodes);
+	memset(ops, 0, sizeof ops);
+	ops[0].after = UINT32_MAX;
+	nnodes = nops = 0;
+}
+
+void model_run(const struct workload *w, struct crash_fs *c, bool faults)
 {
 	struct fs_create mk = {.type = FS_DIR, .set = {.mode = 0755}};
 
@@ -658,18 +672,22 @@ void model_run(const struct workload *w, struct crash_fs *c)
 	}
 	memset(nodes, 0, sizeof nodes);
 	memset(names, 0, sizeof names);
+	memset(dirs, 0, sizeof dirs);
 	memset(ops, 0, sizeof ops);
 	nnodes = nops = 0;
+	stopped = false;
+	tolerant = faults;
 	fops = c->fs->ops;
-	for (unsigned d = 0; d < DIRS; d++) {
+	for (unsigned d = 0; d < DIRS && !stopped; d++) {
 		char name[16];
 
 		mk.set.uid = 100000 + d;
 		done(fops->create(c->fs->root, name, (uint32_t)sprintf(name, "d%u", d), &mk, &dirs[d], NULL), "mkdir");
 	}
-	done(fops->sync(c->fs), "sync");
-	ops[0] = (struct op){.after = crash_now(), .state = all_names(), .sync = true};
-	for (nops = 1; nops < w->ops; nops++) {
+	if (!stopped)
+		done(fops->sync(c->fs), "sync");
+	ops[0] = (struct op){.after = stopped ? UINT32_MAX : crash_now(), .state = all_names(), .sync = true};
+	for (nops = 1; nops < w->ops && !stopped; nops++) {
 		ops[nops].before = crash_now();
 		do_one(w, c->fs);
 		ops[nops].after = crash_now();

@@ -4,9 +4,9 @@
  *
  * The order of writes, and why:
  *
- *     1  data of `ordered`, revokes, descriptors and copies   in any order
+ *     1  data of `ordered`, revokes, descriptors and copies   in any order; zeros where the commit block will be
  *     2  flush                                                so that the commit block never stands over what is not there
- *     3  the commit block                                     one block, with a checksum: it is whole, or not there
+ *     3  the commit block                                     what is not zero of it is one sector: whole, or not there
  *     4  flush                                                now it is promised
  *     5  the cache may write the blocks home                  not before 4: a crash would leave half an operation
  *     6  freed blocks may be used                             not before 4: a crash would bring the old owner back
@@ -29,6 +29,8 @@
 #define RANGES 64u
 #define RELEASE_BATCH 64u
 
+unsigned ext4_journal_mutation;
+
 /* ---- sealing ----------------------------------------------------------------------------------------------------------------- */
 
 static int cmp_u64(const void *a, const void *b)
@@ -47,7 +49,8 @@ static void list_blocks(struct ext4_tx *tx)
 
 static uint8_t *next_block(struct ext4_journal *j)
 {
-	return j->buf_used < j->buf_blocks ? j->buf + (size_t)j->buf_used++ * j->fmt.block_size : NULL;
+	/* One is kept for the zeros. */
+	return j->buf_used + 1 < j->buf_blocks ? j->buf + (size_t)j->buf_used++ * j->fmt.block_size : NULL;
 }
 
 static struct jbd2_header header(const struct ext4_journal *j, uint32_t type)
@@ -73,7 +76,7 @@ static int put_revokes(struct ext4_journal *j, const struct ext4_tx *tx)
 	uint32_t width = j->fmt.wide ? 8 : 4, bs = j->fmt.block_size;
 	uint32_t per = (bs - (uint32_t)sizeof(struct jbd2_revoke) - jbd2_tail_bytes(&j->fmt)) / width;
 
-	for (uint32_t at = 0; at < tx->nrevoke;) {
+	for (uint32_t at = ext4_journal_mutation & JOURNAL_NO_REVOKE ? tx->nrevoke : 0; at < tx->nrevoke;) {
 		uint32_t n = (uint32_t)min_u64(per, tx->nrevoke - at);
 		uint8_t *b = next_block(j);
 		struct jbd2_revoke r = {header(j, JBD2_REVOKE), be32_of((uint32_t)sizeof r + n * width)};
@@ -281,14 +284,19 @@ static int write_commit_block(struct ext4_journal *j)
 static int write_transaction(struct ext4_fs *fs, const struct ext4_tx *tx)
 {
 	struct ext4_journal *j = fs->journal;
-	int err = write_ordered(fs, &tx->ordered);
+	int err = ext4_journal_mutation & JOURNAL_NO_ORDER ? 0 : write_ordered(fs, &tx->ordered);
 
 	if (err || !j->buf_used)
-		return err;
+		return err || !tx->flush ? err : cache_flush_device(fs->dev);
 	if (j->end - j->first - j->used <= j->buf_used + 1 && (err = ext4_journal_checkpoint_held(fs)) < 0)
 		return err;
-	if ((err = write_log(j, j->head, j->buf, j->buf_used)) < 0 || (err = cache_flush_device(fs->dev)) < 0 ||
-	    (err = write_commit_block(j)) < 0)
+	memset(j->buf + (size_t)j->buf_used * j->fmt.block_size, 0, j->fmt.block_size);
+	err = write_log(j, j->head, j->buf, j->buf_used + 1);
+	if (!err && !(ext4_journal_mutation & JOURNAL_COMMIT_EARLY))
+		err = cache_flush_device(fs->dev);
+	if (!err)
+		err = write_commit_block(j);
+	if (err)
 		return err;
 	return cache_flush_device(fs->dev);
 }
@@ -358,6 +366,7 @@ static void tx_reset(struct ext4_tx *tx)
 {
 	u64map_clear(&tx->blocks);
 	tx->freed.n = tx->ordered.n = tx->nrevoke = tx->nlist = 0;
+	tx->flush = false;
 }
 
 int ext4_commit_end(struct ext4_fs *fs) NO_THREAD_SAFETY

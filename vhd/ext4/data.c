@@ -16,6 +16,7 @@
 #include "vhd/ext4/journal.h"
 
 #define CREDITS_COMMIT 64u
+#define ORDER_SMALL (64u << 10)
 #define WINDOW_FIRST (64u << 10)
 #define WINDOW_MAX (8u << 20)
 
@@ -448,6 +449,58 @@ static int commit_journal(struct ext4_node *n) NO_THREAD_SAFETY
 	if (!err && !joined)
 		err = cache_flush_device(fs->dev);
 	return err ? err : cache_dev_error(fs->dev);
+}
+
+/* The data of [off, end) goes to the disk with the running transaction. */
+static void order_runs(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t last = (end - 1) >> fs->block_bits;
+
+	for (uint64_t at = off >> fs->block_bits; at <= last && n->map;) {
+		struct ext4_ext run;
+
+		ext4_map_at(n->map, (uint32_t)at, (uint32_t)(last - at + 1), &run);
+		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
+			ext4_journal_order(fs, run.pblk, run.len);
+		at += run.len;
+	}
+}
+
+int ext4_op_order(struct fs_node *fn, uint64_t off, uint64_t len, unsigned flags, uint64_t *change) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	bool small = len && len <= ORDER_SMALL;
+	uint64_t end;
+	int err;
+
+	if (!fs->journal || fn->type != FS_REG)
+		return -ENOTSUP;
+	if (!add_ok(off, len, &end))
+		return -EINVAL;
+	/* A small range goes with those of others; a large one here and now, beside others. */
+	if (!small && flags & FS_NOWAIT)
+		return -EAGAIN;
+	if (!small && (err = ext4_write_back(n, off, len ? end : 0)) < 0)
+		return err;
+	if ((err = ext4_op_begin(fs, CREDITS_COMMIT, flags)) < 0)
+		return err;
+	if (!(flags & FS_NOWAIT))
+		rwlock_write(&n->rw);
+	else if (!rwlock_try_write(&n->rw))
+		return ext4_op_end(fs, -EAGAIN);
+	/* The tree may need blocks that must be read: not on an event loop. */
+	if (n->map_dirty)
+		err = flags & FS_NOWAIT ? -EAGAIN : ext4_node_store(n);
+	else if (n->dirty)
+		ext4_node_dirty(n);
+	if (!err && small)
+		order_runs(n, off, end);
+	ext4_journal_flush(fs);
+	*change = ext4_journal_running(fs);
+	rwlock_drop(&n->rw);
+	return ext4_op_end(fs, err);
 }
 
 int ext4_op_commit(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFETY

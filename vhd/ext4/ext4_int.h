@@ -328,6 +328,7 @@ int ext4_op_getattrs(struct fs *fs, struct fs_attr *a, unsigned n, unsigned flag
 int ext4_op_setattr(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
 int ext4_op_sync(struct fs *fs);
 uint64_t ext4_op_changed(struct fs *fs);
+int ext4_op_order(struct fs_node *n, uint64_t off, uint64_t len, unsigned flags, uint64_t *change);
 int ext4_op_when_stable(struct fs *fs, uint64_t change, struct fs_waiter *w);
 int ext4_op_statfs(struct fs *fs, struct fs_statfs *st);
 int ext4_op_unmount(struct fs *fs);

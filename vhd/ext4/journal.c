@@ -351,6 +351,11 @@ void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
 		ext4_journal_fail(fs, -ENOMEM, "noting data that must be written first");
 }
 
+void ext4_journal_flush(struct ext4_fs *fs)
+{
+	fs->journal->running->flush = true;
+}
+
 static int add_revoke(struct ext4_tx *tx, uint64_t block)
 {
 	if (tx->nrevoke == tx->revoke_cap) {
@@ -385,8 +390,13 @@ static int forget(struct ext4_journal *j, uint64_t block) NO_THREAD_SAFETY
 void ext4_journal_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
 {
 	struct ext4_journal *j = fs->journal;
-	int err = ext4_runs_add(&j->running->freed, pblk, len);
+	int err = 0;
 
+	if (ext4_journal_mutation & JOURNAL_REUSE_EARLY) {
+		ext4_alloc_free(fs, pblk, len);
+		return;
+	}
+	err = ext4_runs_add(&j->running->freed, pblk, len);
 	atomic_fetch_add_explicit(&fs->freeing, len, memory_order_relaxed);
 	for (uint64_t b = pblk; b < pblk + len && !err; b++)
 		err = forget(j, b);

@@ -50,6 +50,9 @@ void ext4_journal_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRE
 /* The running transaction makes this data visible: it goes to the disk first. */
 void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
 
+/* What was written to the disk before now is on stable storage when the running transaction is, even if that is empty. */
+void ext4_journal_flush(struct ext4_fs *fs) REQUIRES(fs->mu);
+
 /* ---- waiting ------------------------------------------------------------------------------------------------------------ */
 
 /* Number of the running transaction. */
@@ -85,6 +88,7 @@ struct ext4_tx {
 	struct ext4_runs ordered; /* data */
 	uint64_t *revoke;
 	uint32_t nrevoke, revoke_cap;
+	bool flush;     /* wanted, whatever else there is */
 	uint64_t *list; /* sealed: the live blocks, ascending */
 	uint32_t nlist;
 };
@@ -121,6 +125,10 @@ struct ext4_journal {
 	pthread_t thread;
 };
 #define LOGGED_ESCAPED 0x80000000u
+
+/* For tests/crash alone, which must notice each of them: rules that are broken on purpose. */
+enum { JOURNAL_COMMIT_EARLY = 1, JOURNAL_NO_REVOKE = 2, JOURNAL_REUSE_EARLY = 4, JOURNAL_NO_ORDER = 8 };
+extern unsigned ext4_journal_mutation;
 
 /* Seal the running transaction; takes write_mu. */
 int ext4_commit_begin(struct ext4_fs *fs) REQUIRES(fs->mu);

@@ -390,6 +390,7 @@ static const struct fs_ops ops = {
 	.alloc = reserve,
 	.punch = ext4_op_punch,
 	.changed = ext4_op_changed,
+	.order = ext4_op_order,
 	.when_stable = ext4_op_when_stable,
 	.sync = ext4_op_sync,
 	.statfs = ext4_op_statfs,

@@ -177,6 +177,9 @@ struct fs_ops {
 	/* What this thread has changed since it last asked: a number that stands for it until it is on stable storage, or 0 when
 	 * there is nothing to wait for. Optional, with the next. */
 	uint64_t (*changed)(struct fs *fs);
+	/* As commit, without waiting: the range (len 0: to the end) and what leads to it are part of a change, whose number is
+	 * *change; for when_stable(). -EAGAIN (FS_NOWAIT); -ENOTSUP: use commit. Optional. */
+	int (*order)(struct fs_node *n, uint64_t off, uint64_t len, unsigned flags, uint64_t *change);
 	/* Tell when that is so: 1 it is; 0 w->done() will be called, once, from another thread, maybe before this returns; -EIO it
 	 * will not be. Does not block. */
 	int (*when_stable)(struct fs *fs, uint64_t change, struct fs_waiter *w);
