@@ -375,7 +375,7 @@ static bool superblock_torn(const char *path)
 	struct vhd_open_opts o = {.flags = VHD_OPEN_CACHED};
 	struct ext2_super_block s;
 	struct vhd *v;
-	bool torn;
+	bool torn, opened;
 
 	if (vhd_open(&v, path, &o, NULL))
 		return false;
@@ -393,6 +393,7 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 		  char *problem)
 {
 	struct crash_fs c;
+	bool torn, opened;
 
 	problem[0] = '\0';
 	disk_store(d, path);
@@ -409,14 +410,16 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 		}
 		disk_store(d, path);
 	}
+	torn = superblock_torn(path);
 	crash_open(&c, path, true);
-	if (!c.problem[0])
+	opened = !c.problem[0];
+	if (opened)
 		model_check(&c, cut);
-	else if (superblock_torn(path))
+	else if (torn)
 		c.problem[0] = '\0'; /* the write that opens or ends a mount, which no journal covers */
 	crash_close(&c);
 	snprintf(problem, PROBLEM, "%s", c.problem);
-	if (!problem[0] && crash_fsck(w, path, "-fn"))
+	if (!problem[0] && opened && crash_fsck(w, path, "-fn"))
 		snprintf(problem, PROBLEM, "e2fsck -fn after our replay is not content");
 }
 
