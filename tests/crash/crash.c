@@ -375,7 +375,7 @@ static bool superblock_torn(const char *path)
 	struct vhd_open_opts o = {.flags = VHD_OPEN_CACHED};
 	struct ext2_super_block s;
 	struct vhd *v;
-	bool torn, opened;
+	bool torn;
 
 	if (vhd_open(&v, path, &o, NULL))
 		return false;
