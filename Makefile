@@ -323,13 +323,13 @@ install: all
 	install -m 755 $(O)/vhdnfsd $(DESTDIR)$(SBINDIR)/vhdnfsd
 	install -m 755 $(O)/vhdnfs $(DESTDIR)$(BINDIR)/vhdnfs
 	install -m 644 docs/vhdnfsd.8 $(DESTDIR)$(MANDIR)/man8/
-	install -m 644 docs/vhdnfs.1 $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 docs/vhdnfs.1 docs/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 docs/vhdnfs.yaml.5 $(DESTDIR)$(MANDIR)/man5/
 	install -m 644 docs/vhdnfs.yaml.example $(DESTDIR)$(EXAMPLEDIR)/
 	sed 's|@SBINDIR@|$(SBINDIR)|' docs/vhdnfsd.service.in >$(DESTDIR)$(UNITDIR)/vhdnfsd.service
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/vhdnfsd $(DESTDIR)$(BINDIR)/vhdnfs $(DESTDIR)$(MANDIR)/man8/vhdnfsd.8 \
-		$(DESTDIR)$(MANDIR)/man1/vhdnfs.1 $(DESTDIR)$(MANDIR)/man5/vhdnfs.yaml.5 \
+		$(DESTDIR)$(MANDIR)/man1/vhdnfs.1 $(DESTDIR)$(MANDIR)/man1/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man5/vhdnfs.yaml.5 \
 		$(DESTDIR)$(UNITDIR)/vhdnfsd.service $(DESTDIR)$(EXAMPLEDIR)/vhdnfs.yaml.example
 
 # ---- rest ------------------------------------------------------------------------------------------------------------

@@ -134,30 +134,32 @@ void image_temp_done(const char *name)
 
 int cmd_image(int argc, char **argv)
 {
-	static const char help[] = "COMMAND …\n\n"
-				   "  create   a new image: empty, with the files of a folder, or over a parent\n"
-				   "  info     what an image is and what is in it\n"
-				   "  check    everything that can be wrong with it, and repair what can be\n"
-				   "  convert  between raw, fixed and dynamic; of a child, with what its parents hold\n"
-				   "  compare  do two disks hold the same?\n"
-				   "  map      which ranges hold data, and where\n"
-				   "  resize   a larger or a smaller disk\n"
-				   "  compact  give back the space of what holds only zeros\n"
-				   "  set      creator, UUID, geometry, time\n"
-				   "  chain    is every parent of an image there, and the one it was made over?\n"
-				   "  flatten  a child becomes an image that needs no parent\n"
-				   "  commit   what a child holds goes into its parent\n"
-				   "  rebase   give a child another parent\n\n"
-				   "\"vhdnfs image COMMAND --help\" says more.";
+	static const char help[] =
+		"COMMAND …\n\n"
+		"  create   a new image: empty, with the files of a folder, or over a parent\n"
+		"  info     what an image is and what is in it\n"
+		"  check    everything that can be wrong with it, and repair what can be\n"
+		"  convert  between raw, fixed and dynamic; of a child, with what its parents hold\n"
+		"  compare  do two disks hold the same?\n"
+		"  map      which ranges hold data, and where\n"
+		"  resize   a larger or a smaller disk\n"
+		"  compact  give back the space of what holds only zeros\n"
+		"  set      creator, UUID, geometry, time, where the parent is\n"
+		"  chain    is every parent of an image there, and the one it was made over? (also: verify-chain)\n"
+		"  flatten  a child becomes an image that needs no parent\n"
+		"  commit   what a child holds goes into its parent\n"
+		"  coalesce commit, and the child becomes empty\n"
+		"  rebase   give a child another parent\n\n"
+		"\"vhdnfs image COMMAND --help\" says more.";
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} commands[] = {
-		{"create", image_create},   {"info", image_info},       {"check", image_check},
-		{"convert", image_convert}, {"compare", image_compare}, {"map", image_map},
-		{"resize", image_resize},   {"compact", image_compact}, {"set", image_set},
-		{"chain", image_chain},     {"commit", image_commit},   {"flatten", image_flatten},
-		{"rebase", image_rebase},
+		{"create", image_create},   {"info", image_info},         {"check", image_check},
+		{"convert", image_convert}, {"compare", image_compare},   {"map", image_map},
+		{"resize", image_resize},   {"compact", image_compact},   {"set", image_set},
+		{"chain", image_chain},     {"commit", image_commit},     {"flatten", image_flatten},
+		{"rebase", image_rebase},   {"coalesce", image_coalesce}, {"verify-chain", image_chain},
 	};
 
 	if (argc > 1)

@@ -24,6 +24,10 @@ int image_set(int argc, char **argv);
 int image_resize(int argc, char **argv);
 int image_compact(int argc, char **argv);
 int image_flatten(int argc, char **argv);
+int image_coalesce(int argc, char **argv);
+
+/* set --parent: the child at @path names @parent, which must have the UUID the child was made over unless @force. */
+int image_set_parent(const char *path, const char *parent, bool force, struct why *why);
 
 /* What was said about where parents are. */
 struct image_parents {

@@ -187,6 +187,32 @@ static int rebase(struct rebase *r, const struct image_parents *p, struct why *w
 	return err;
 }
 
+int image_set_parent(const char *path, const char *parent, bool force, struct why *why)
+{
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO};
+	const struct image_parents none = {.parent = NULL};
+	struct rebase r = {.path = path, .parent = parent, .unsafe = true};
+	struct vhd *child = NULL, *up = NULL;
+	struct vhd_info c, p;
+	int err = vhd_open(&child, path, &oo, why);
+
+	if (!err)
+		err = vhd_open(&up, parent, &oo, why);
+	if (!err) {
+		vhd_info(child, &c);
+		vhd_info(up, &p);
+		if (c.type == VHD_DIFF && !force && uuid_compare(c.parent_uuid, p.uuid) != 0)
+			err = why_set(why, -EINVAL, "%s: its UUID is not that of the parent %s was made over", parent,
+				      path);
+	}
+	vhd_close(up);
+	vhd_close(child);
+	if (!err)
+		err = rebase(&r, &none, why);
+	vhd_close(r.own);
+	return err;
+}
+
 int image_rebase(int argc, char **argv)
 {
 	static const char help[] = "rebase --parent NEW [--unsafe] FILE\n\n"

@@ -7,6 +7,7 @@
 
 #include "tools/image.h"
 #include "tools/tool.h"
+#include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/size.h"
 #include "vhd/image/check.h"
@@ -144,11 +145,28 @@ static void show_run(json_t *list, uint64_t off, const struct vhd_run *run)
 		printf("%16llu %16llu  data  %u %16llu\n", (ull)off, (ull)run->len, run->layer, (ull)run->off);
 }
 
+/* As vhd_map(), from @off on; holes of the files count too, so that a sparse fixed image shows them. */
+static int map_from(struct vhd *v, uint64_t off, struct vhd_run *run)
+{
+	uint64_t data, end;
+	int err = vhd_next_data(v, off, &data, &end);
+
+	if (err)
+		return err;
+	if (data > off) {
+		*run = (struct vhd_run){.len = data - off, .hole = true};
+		return 0;
+	}
+	err = vhd_map(v, off, vhd_size(v) - off, run);
+	run->len = min_u64(run->len, end - off);
+	return err;
+}
+
 static int map(struct vhd *v, json_t *list)
 {
 	struct vhd_run run, next;
 	uint64_t off = 0;
-	int err = vhd_map(v, 0, vhd_size(v), &run);
+	int err = map_from(v, 0, &run);
 
 	if (!list)
 		printf("%16s %16s        layer %12s\n", "start", "length", "in the file");
@@ -156,9 +174,9 @@ static int map(struct vhd *v, json_t *list)
 	while (!err && off + run.len < vhd_size(v)) {
 		uint64_t at = off + run.len;
 
-		if ((err = vhd_map(v, at, vhd_size(v) - at, &next)) < 0)
+		if ((err = map_from(v, at, &next)) < 0)
 			break;
-		if (next.hole == run.hole && next.layer == run.layer && (run.hole || next.off == run.off + run.len)) {
+		if (next.hole == run.hole && (run.hole || (next.layer == run.layer && next.off == run.off + run.len))) {
 			run.len += next.len;
 		} else {
 			show_run(list, off, &run);

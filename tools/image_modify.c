@@ -63,12 +63,22 @@ int image_set(int argc, char **argv)
 		"                      size depending on it\n"
 		"  --uuid UUID|new     children of the image look for the old one\n"
 		"  --geometry C/H/S    cylinders, heads, sectors per track; not more than the disk holds\n"
-		"  --timestamp SECONDS|now  when it was made, since 1970";
+		"  --timestamp SECONDS|now  when it was made, since 1970\n"
+		"  --parent FILE       where the parent of a differencing image is; it must be the one it was made "
+		"over\n"
+		"  --force-parent      or else becomes it; what was not written to the child reads from it";
 	struct vhd_fields f = {.set_creator = false};
+	const char *parent = NULL;
+	bool fields, force = false;
 	struct why why = {.line = ""};
-	int opt, err;
+	int opt, err = 0;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
+		if (opt == 'p' || opt == 'F') {
+			parent = opt == 'p' ? optarg : parent;
+			force |= opt == 'F';
+			continue;
+		}
 		if (opt == 'h' || !strchr("CUGT", opt))
 			return image_usage(opt == 'h' ? stdout : stderr, help);
 		if (!take_field(opt, optarg, &f)) {
@@ -76,9 +86,13 @@ int image_set(int argc, char **argv)
 			return TOOL_USAGE;
 		}
 	}
-	if (argc - optind != 1 || !(f.set_creator || f.set_uuid || f.set_geometry || f.set_time))
+	fields = f.set_creator || f.set_uuid || f.set_geometry || f.set_time;
+	if (argc - optind != 1 || !(fields || parent))
 		return image_usage(stderr, help);
-	err = vhd_set_fields(argv[optind], &f, &why);
+	if (parent)
+		err = image_set_parent(argv[optind], parent, force, &why);
+	if (!err && fields)
+		err = vhd_set_fields(argv[optind], &f, &why);
 	return err ? image_complain(&why, err) : TOOL_OK;
 }
 

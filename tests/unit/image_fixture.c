@@ -58,7 +58,9 @@ void fx_close(struct vhd *v)
 void fx_refused(int err, const char *says)
 {
 	uint64_t before = fx_sum();
+	struct stat was, is;
 
+	ck_assert_int_eq(stat(fx_path, &was), 0);
 	for (unsigned i = 0; i < 2; i++) {
 		const struct vhd_open_opts o = {.flags = i ? VHD_OPEN_WRITE : 0};
 		struct vhd *v = NULL;
@@ -71,6 +73,8 @@ void fx_refused(int err, const char *says)
 		ck_assert_ptr_null(strchr(fx_why.line, '\n'));
 	}
 	ck_assert_uint_eq(fx_sum(), before);
+	ck_assert_int_eq(stat(fx_path, &is), 0);
+	ck_assert(was.st_mtim.tv_sec == is.st_mtim.tv_sec && was.st_mtim.tv_nsec == is.st_mtim.tv_nsec);
 }
 
 static FILE *file(const char *mode)

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "tests/unit/image_fixture.h"
 #include "vhd/base/cleanup.h"
@@ -251,6 +253,42 @@ START_TEST(no_damage_leads_astray)
 }
 END_TEST
 
+/*
+ * A file that holds next to nothing but says it is huge: 2^30 entries, all in a hole of the file. Memory follows what the
+ * host has allocated: under AddressSanitizer, whose address space is huge itself, the limit is on what is counted only.
+ */
+START_TEST(memory_follows_what_the_file_holds)
+{
+	struct rlimit old, low;
+	struct vhd_check_result r;
+	struct got g = {.want = "overlaps the headers"};
+	be32 entries = be32_of(1u << 30), small = be32_of(512);
+	uint8_t tail[512];
+	int err;
+
+	base();
+	fx_peek(0, tail, sizeof tail);
+	fx_poke(512 + 28, entries.b, 4);
+	fx_poke(512 + 32, small.b, 4);
+	fx_seal_header();
+	ck_assert_int_eq(truncate(fx_path, 4096), 0);
+	ck_assert_int_eq(truncate(fx_path, (off_t)(UINT64_C(5) << 30)), 0);
+	fx_poke((UINT64_C(5) << 30) - 512, tail, sizeof tail);
+	ck_assert_int_eq(getrlimit(RLIMIT_AS, &old), 0);
+	low = old;
+	low.rlim_cur = UINT64_C(1) << 30;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &low), 0);
+#endif
+	err = vhd_check(fx_path, take, &g, &r, &fx_why);
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &old), 0);
+	ck_assert_msg(err == 0, "%s", fx_why.line);
+	ck_assert(g.seen);
+	ck_assert_uint_gt(r.errors, (1u << 30) - 100000);
+	ck_assert_uint_lt(g.n, 200);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd check");
@@ -265,6 +303,7 @@ int main(void)
 	tcase_add_test(t, data_that_a_bitmap_hides_is_told);
 	tcase_add_loop_test(t, what_is_no_image_is_called_so, 0, 2);
 	tcase_add_test(t, no_damage_leads_astray);
+	tcase_add_test(t, memory_follows_what_the_file_holds);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }

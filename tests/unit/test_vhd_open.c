@@ -92,6 +92,31 @@ static const struct damage {
 	{"§5.47 entry 0", BAT, false, 3, 4, "\0\0\0\0", -EUCLEAN,
 	 "block 3: BAT entry points at sector 0, which overlaps metadata"},
 	{"§5.48 entry in the BAT", BAT, false, 0, 4, "\0\0\0\3", -EUCLEAN, "overlaps metadata"},
+	{"version 0.0", FOOTERS, false, 12, 4, "\0\0\0\0", -EUCLEAN, "version 0.0"},
+	{"version in the wrong byte order", FOOTERS, false, 12, 4, "\0\0\1\0", -EUCLEAN, "version 0.256"},
+	{"type all ones", FOOTERS, false, 60, 4, "\xff\xff\xff\xff", -EUCLEAN, "unsupported disk type 4294967295"},
+	{"type 5", FOOTERS, false, 60, 4, "\0\0\0\5", -EUCLEAN, "unsupported disk type 5"},
+	{"size all ones", FOOTERS, false, 48, 8, "\xff\xff\xff\xff\xff\xff\xff\xff", -EUCLEAN, "too large"},
+	{"size 2^64 - 512", FOOTERS, false, 48, 8, "\xff\xff\xff\xff\xff\xff\xfe\0", -EUCLEAN, "too large"},
+	{"size in the wrong byte order", FOOTERS, false, 48, 8, "\0\0\0\1\0\0\0\0", -EUCLEAN, "BAT too small"},
+	{"header at 2^63 - 512", FOOTERS, false, 16, 8, "\x7f\xff\xff\xff\xff\xff\xfe\0", -EUCLEAN,
+	 "dynamic header position"},
+	{"header that wraps", FOOTERS, false, 16, 8, "\xff\xff\xff\xff\xff\xff\xfe\0", -EUCLEAN,
+	 "dynamic header position"},
+	{"header at its own second sector", FOOTERS, false, 16, 8, "\0\0\0\0\0\0\4\0", -EUCLEAN, "no dynamic header"},
+	{"a footer for a header", HEADER, false, 0, 8, "conectix", -EUCLEAN, "dynamic header"},
+	{"header cookie zeros", HEADER, false, 0, 8, "\0\0\0\0\0\0\0\0", -EUCLEAN, "dynamic header"},
+	{"header checksum 0", HEADER, RAW, 36, 4, "\0\0\0\0", -EUCLEAN, "dynamic header checksum"},
+	{"header version 0", HEADER, false, 24, 4, "\0\0\0\0", -EUCLEAN, "version 0"},
+	{"block size 513", HEADER, false, 32, 4, "\0\0\2\1", -EUCLEAN, "block size 513"},
+	{"block size 2^32 - 1", HEADER, false, 32, 4, "\xff\xff\xff\xff", -EUCLEAN, "block size 4294967295"},
+	{"block size in the wrong byte order", HEADER, false, 32, 4, "\0\0\x20\0", -EUCLEAN, "BAT too small"},
+	{"BAT over the header's second half", HEADER, false, 16, 8, "\0\0\0\0\0\0\4\0", -EUCLEAN,
+	 "overlaps the dynamic header"},
+	{"BAT at 2^63", HEADER, false, 16, 8, "\x80\0\0\0\0\0\0\0", -EUCLEAN, "truncated"},
+	{"entry in the footer's copy", BAT, false, 1, 4, "\0\0\0\1", -EUCLEAN, "overlaps metadata"},
+	{"entry in the header", BAT, false, 7, 4, "\0\0\0\2", -EUCLEAN, "block 7: BAT entry points at sector 2"},
+	{"entry with its top bit set", BAT, false, 0, 4, "\x80\0\0\x10", -EUCLEAN, "outside"},
 	{"§5.51 entry at the footer", BAT, false, 1, 4, NULL, -EUCLEAN, "block 1: BAT entry"},
 };
 
@@ -131,6 +156,44 @@ START_TEST(blocks_that_overlap_are_refused)
 	entry = be32_of(be32_get(entry) + (uint32_t)_i);
 	fx_poke(1540, entry.b, 4);
 	fx_refused(-EUCLEAN, "blocks 0 and 1 overlap");
+}
+END_TEST
+
+/* The whole table names one block. */
+START_TEST(a_table_of_one_block_is_refused)
+{
+	be32 entry;
+
+	base();
+	fx_peek(1536, entry.b, 4);
+	for (unsigned i = 0; i < 8; i++)
+		fx_poke(1536 + 4 * i, entry.b, 4);
+	fx_refused(-EUCLEAN, "blocks 0 and 1 overlap");
+}
+END_TEST
+
+/* Headers and tables that lie where the file ends. */
+START_TEST(structures_at_the_end_are_refused)
+{
+	be64 at;
+
+	base();
+	at = be64_of(fx_size() - 512);
+	if (_i == 0) { /* the header is the footer itself */
+		fx_poke(16, at.b, 8);
+		fx_poke(fx_size() - 512 + 16, at.b, 8);
+		fx_seal_head();
+		fx_seal_tail();
+		fx_refused(-EUCLEAN, "dynamic header position");
+	} else { /* the table is the footer, or reaches past the end by one entry */
+		be32 n = be32_of(129);
+
+		fx_poke(512 + 16, at.b, 8);
+		if (_i == 2)
+			fx_poke(512 + 28, n.b, 4);
+		fx_seal_header();
+		fx_refused(-EUCLEAN, _i == 2 ? "truncated" : "BAT");
+	}
 }
 END_TEST
 
@@ -632,6 +695,8 @@ int main(void)
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, damage_is_named, 0, (int)ARRAY_LEN(damage));
 	tcase_add_loop_test(t, blocks_that_overlap_are_refused, 0, 2);
+	tcase_add_test(t, a_table_of_one_block_is_refused);
+	tcase_add_loop_test(t, structures_at_the_end_are_refused, 0, 3);
 	tcase_add_loop_test(t, what_is_no_image_is_called_so, 0, (int)ARRAY_LEN(stubs));
 	tcase_add_loop_test(t, a_cut_image_is_told_from_a_whole_one, 0, 9);
 	tcase_add_test(t, a_cut_fixed_image_has_no_footer);

@@ -23,6 +23,7 @@
 #define BLOCK_MAX (256u << 20)
 #define REPORT_MAX 100u /* findings about blocks; of more the number is told */
 #define CLOCK_SLACK 86400
+#define PIECE 16384u /* entries of the table that are read at once */
 
 typedef unsigned long long ull;
 
@@ -39,9 +40,8 @@ struct check {
 	struct vhd_dynamic header;
 	uint64_t header_at, meta_end;
 	uint32_t entries, blocks, block_size, bitmap_bytes;
-	be32 *bat;
 	struct place *place; /* of blocks that lie where they may, by sector */
-	uint32_t nplaces;
+	uint32_t nplaces, room;
 	unsigned told; /* about blocks */
 };
 
@@ -292,42 +292,82 @@ static int by_sector(const void *a, const void *b)
 	return x->sector < y->sector ? -1 : x->sector > y->sector;
 }
 
-static int read_table(struct check *c)
+/*
+ * The size of a sparse file says nothing about what it holds: places grow with the entries that name one, each of which takes
+ * four bytes of the host's disk.
+ */
+static int add_place(struct check *c, uint32_t sector, uint32_t block)
 {
-	/* Bounded by the file: the table lies inside of it. */
-	c->bat = malloc((size_t)c->entries * 4 + 1);
-	c->place = malloc(((size_t)c->entries + 1) * sizeof *c->place);
-	if (!c->bat || !c->place)
-		return -ENOMEM;
-	return hio_read(c->io, c->bat, (size_t)c->entries * 4, be64_get(c->header.table_offset));
+	if (c->nplaces == c->room) {
+		size_t room = c->room ? (size_t)c->room * 2 : 1024;
+		struct place *p = room <= UINT32_MAX ? realloc(c->place, room * sizeof *p) : NULL;
+
+		if (!p)
+			return -ENOMEM;
+		c->place = p;
+		c->room = (uint32_t)room;
+	}
+	c->place[c->nplaces++] = (struct place){sector, block};
+	return 0;
 }
 
-static void check_entries(struct check *c)
+static int check_entry(struct check *c, uint32_t i, uint32_t e)
 {
 	uint64_t whole = (uint64_t)c->bitmap_bytes + c->block_size, table = be64_get(c->header.table_offset);
-	uint64_t limit = c->tail_ok ? c->tail_at : c->file_size;
+	uint64_t limit = c->tail_ok ? c->tail_at : c->file_size, at = (uint64_t)e * VHD_SECTOR;
 
-	for (uint32_t i = 0; i < c->entries; i++) {
-		uint32_t e = be32_get(c->bat[i]);
-		uint64_t at = (uint64_t)e * VHD_SECTOR;
+	if (e == VHD_UNUSED)
+		return 0;
+	if (at >= c->meta_end && range_ok(at, whole, limit))
+		return add_place(c, e, i);
+	if (!tell_block(c))
+		return 0;
+	if (at < c->meta_end)
+		say(c, VHD_ERROR, "BAT", table + 4ull * i, false,
+		    "block %u at sector %u: overlaps the headers or the table", i, e);
+	else
+		say(c, VHD_ERROR, "BAT", table + 4ull * i, false,
+		    "block %u at sector %u: ends outside of the file (%llu sectors)", i, e, (ull)(limit / VHD_SECTOR));
+	return 0;
+}
 
-		if (e == VHD_UNUSED)
-			continue;
-		if (at < c->meta_end) {
-			if (tell_block(c))
-				say(c, VHD_ERROR, "BAT", table + 4ull * i, false,
-				    "block %u at sector %u: overlaps the headers or the table", i, e);
-		} else if (!range_ok(at, whole, limit)) {
-			if (tell_block(c))
-				say(c, VHD_ERROR, "BAT", table + 4ull * i, false,
-				    "block %u at sector %u: ends outside of the file (%llu sectors)", i, e,
-				    (ull)(limit / VHD_SECTOR));
-		} else {
-			c->place[c->nplaces++] = (struct place){e, i};
-		}
+/* Entries from @i on that lie in a hole of the file, so that each names sector 0: only the first are looked at one by one. */
+static int skip_hole(struct check *c, uint32_t *i)
+{
+	uint64_t table = be64_get(c->header.table_offset), from, to;
+	int err = hio_next_data(c->io, table + 4ull * *i, &from, &to);
+	uint32_t end;
+
+	if (err)
+		return err;
+	end = from <= table ? *i : (uint32_t)min_u64((from - table) / 4, c->entries);
+	while (!err && *i < end && c->told < REPORT_MAX)
+		err = check_entry(c, (*i)++, 0);
+	if (*i < end) {
+		c->r->errors += end - *i;
+		*i = end;
 	}
-	qsort(c->place, c->nplaces, sizeof *c->place, by_sector);
+	return err;
+}
+
+static int check_entries(struct check *c)
+{
+	AUTO(freep) be32 *piece = malloc(PIECE * sizeof *piece);
+	int err = piece ? 0 : -ENOMEM;
+	uint32_t i = 0;
+
+	while (!err && (err = skip_hole(c, &i)) == 0 && i < c->entries) {
+		uint32_t n = (uint32_t)min_u64(PIECE, c->entries - i);
+
+		err = hio_read(c->io, piece, n * sizeof *piece, be64_get(c->header.table_offset) + 4ull * i);
+		for (uint32_t k = 0; !err && k < n; k++)
+			err = check_entry(c, i + k, be32_get(piece[k]));
+		i += n;
+	}
+	if (c->nplaces)
+		qsort(c->place, c->nplaces, sizeof *c->place, by_sector);
 	c->r->blocks_allocated = c->nplaces;
+	return err;
 }
 
 /* Overlaps, and what lies between the blocks. */
@@ -426,9 +466,8 @@ static int check_dynamic(struct check *c)
 
 	if (err || !go_on)
 		return err;
-	if ((err = read_table(c)) < 0)
+	if ((err = check_entries(c)) < 0)
 		return err;
-	check_entries(c);
 	check_places(c);
 	return check_bitmaps(c);
 }
@@ -456,7 +495,6 @@ int vhd_check(const char *path, vhd_found_fn *found, void *arg, struct vhd_check
 		if (err)
 			why_set(why, err, "%s: %s", path, strerror(-err));
 	}
-	free(c.bat);
 	free(c.place);
 	hio_close(c.io);
 	return err;
