@@ -2,7 +2,8 @@
 /*
  * crash.c - power cuts at every write of the host file, and what must be left after each
  *
- *     crash [--cuts N | --faults N] [--seed S] [--workload NAME] [--jobs N] [--only N] [--keep DIR] [--mutate RULE] [--list]
+ *     crash [--cuts N | --faults N] [--seed S] [--workload NAME] [--jobs N] [--only N] [--keep DIR] [--dump DIR] [--mutate RULE]
+ *           [--list]
  *
  * A workload runs on a fresh file system in an image, while a hook records every write, flush, truncation and hole punch of the
  * host file with its data. Then, for cuts spread evenly over the record, the file is built as a disk may hold it: all that was
@@ -16,6 +17,9 @@
  *
  * A superblock of ext4 that is torn between its two sectors is left out where no journal has it whole: when it is written at the
  * start and the end of a mount. (Linux has the same gap; disks with sectors of 4096 bytes do not tear there.)
+ *
+ * --keep keeps the images that are judged bad, --dump each one, as it was before anybody replayed it, with a list of what our driver
+ * finds: for others to compare.
  *
  * The last line is "N cuts, M broken promises".
  */
@@ -49,7 +53,7 @@ enum { PROBLEM = 600 };
 #endif
 
 static char dir[64];
-static const char *keep;
+static const char *keep, *dump;
 static uint64_t seed = 1, state = 1;
 static bool quiet_tools = true;
 static bool no_flushes; /* the disk ignores them */
@@ -388,6 +392,21 @@ static bool superblock_torn(const char *path)
 	return torn;
 }
 
+static void dump_it(const struct workload *w, const struct disk *d, unsigned n, struct fs *fs)
+{
+	char path[300];
+	FILE *f;
+
+	snprintf(path, sizeof path, "%s/%s-%u.vhd", dump, w->name, n);
+	disk_store(d, path);
+	snprintf(path, sizeof path, "%s/%s-%u.list", dump, w->name, n);
+	f = fopen(path, "we");
+	if (!f)
+		crash_die("%s: %s", path, strerror(errno));
+	model_list(fs, f);
+	fclose(f);
+}
+
 /* What is wrong after a cut; an empty string: nothing. */
 static void judge(const struct workload *w, const struct disk *d, unsigned cut, unsigned n, const char *path,
 		  char *problem)
@@ -415,6 +434,8 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 	opened = !c.problem[0];
 	if (opened)
 		model_check(&c, cut);
+	if (opened && dump)
+		dump_it(w, d, n, c.fs);
 	else if (torn)
 		c.problem[0] = '\0'; /* the write that opens or ends a mount, which no journal covers */
 	crash_close(&c);
@@ -557,17 +578,12 @@ static bool mutate(const char *rule)
 }
 
 static const struct option options[] = {
-	{"cuts", required_argument, NULL, 'c'},
-	{"seed", required_argument, NULL, 's'},
-	{"workload", required_argument, NULL, 'w'},
-	{"jobs", required_argument, NULL, 'j'},
-	{"keep", required_argument, NULL, 'k'},
-	{"only", required_argument, NULL, 'o'},
-	{"faults", required_argument, NULL, 'f'},
-	{"mutate", required_argument, NULL, 'm'},
-	{"list", no_argument, NULL, 'l'},
-	{"verbose", no_argument, NULL, 'v'},
-	{0},
+	{"cuts", required_argument, NULL, 'c'},     {"seed", required_argument, NULL, 's'},
+	{"workload", required_argument, NULL, 'w'}, {"jobs", required_argument, NULL, 'j'},
+	{"keep", required_argument, NULL, 'k'},     {"only", required_argument, NULL, 'o'},
+	{"faults", required_argument, NULL, 'f'},   {"mutate", required_argument, NULL, 'm'},
+	{"dump", required_argument, NULL, 'd'},     {"list", no_argument, NULL, 'l'},
+	{"verbose", no_argument, NULL, 'v'},        {0},
 };
 
 int main(int argc, char **argv)
@@ -601,6 +617,9 @@ int main(int argc, char **argv)
 			break;
 		case 'f':
 			faults = (unsigned)strtoul(optarg, NULL, 10);
+			break;
+		case 'd':
+			dump = optarg;
 			break;
 		case 'm':
 			if (!mutate(optarg))

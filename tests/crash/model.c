@@ -630,6 +630,55 @@ static void check_dir(struct walk *w, struct fs *fs)
 	fs_node_put(dir);
 }
 
+struct lister {
+	struct fs_node *dir;
+	unsigned no;
+	struct {
+		char name[64];
+		uint32_t len;
+	} found[NAMES + 8];
+	unsigned n;
+};
+
+static bool list_one(void *arg, const struct fs_dirent *d)
+{
+	struct lister *l = arg;
+
+	if (l->n == NAMES + 8 || d->len >= sizeof l->found[0].name)
+		return false;
+	memcpy(l->found[l->n].name, d->name, d->len);
+	l->found[l->n++].len = d->len;
+	return true;
+}
+
+void model_list(struct fs *fs, FILE *to)
+{
+	static const char type[] = {[FS_REG] = 'f', [FS_DIR] = 'd', [FS_LNK] = 'l'};
+	struct lister l;
+
+	for (l.no = 0; l.no < DIRS; l.no++) {
+		char name[16];
+		bool eof;
+
+		l.n = 0;
+		if (fs->ops->lookup(fs->root, name, (uint32_t)sprintf(name, "d%u", l.no), 0, &l.dir))
+			continue;
+		fs->ops->readdir(l.dir, 0, 0, list_one, &l, &eof);
+		for (unsigned i = 0; i < l.n; i++) {
+			struct fs_node *n;
+			struct fs_attr a;
+
+			if (fs->ops->lookup(l.dir, l.found[i].name, l.found[i].len, 0, &n))
+				continue;
+			fs->ops->getattr(n, 0, &a);
+			fprintf(to, "d%u %.*s %c %u %u %llu\n", l.no, (int)l.found[i].len, l.found[i].name,
+				type[a.type], a.nlink, a.uid, (unsigned long long)a.size);
+			fs_node_put(n);
+		}
+		fs_node_put(l.dir);
+	}
+}
+
 void model_check(struct crash_fs *c, unsigned cut)
 {
 	struct walk w = {.c = c, .cut = cut};
