@@ -202,7 +202,7 @@ check-unit: $(UNIT_BIN)
 
 # One line at the end counts everything.
 check: deps all units protocol-tests $(B)/linux-client/uml_xsave.so $(B)/tests/crash/crash
-	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) $(B)/tests/crash/crash tests/demo $(sort $(wildcard tests/interop/test_*)) $(sort $(wildcard tests/linux-client/test_*))
+	$(Q)tests/run $(UNIT_BIN) $(PROTO_BIN) $(B)/tests/crash/crash tests/crash/mutations tests/crash/faults tests/demo $(sort $(wildcard tests/interop/test_*)) $(sort $(wildcard tests/linux-client/test_*))
 
 check-asan: deps
 	$(Q)$(MAKE) VARIANT=asan all units protocol-tests $(B)/asan/tests/crash/crash

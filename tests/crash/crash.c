@@ -650,7 +650,7 @@ int main(int argc, char **argv)
 		if (!name || !strcmp(name, w->name)) {
 			unsigned all = faults ? faults : cuts, n = all / of + (chosen++ < all % of);
 
-			broken += faults ? crash_faults(w, n, jobs, dir) : run_workload(w, n, jobs, only);
+			broken += faults ? crash_faults(w, n, jobs, only, dir) : run_workload(w, n, jobs, only);
 			total += n;
 		}
 	rmdir(dir);

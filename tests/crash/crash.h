@@ -40,7 +40,7 @@ int crash_run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void crash_make(const struct workload *w, const char *path); /* a fresh image with a file system */
 int crash_fsck(const struct workload *w, const char *path, const char *how);
 void crash_seed(void); /* the same numbers again */
-unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, const char *dir);
+unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, unsigned only, const char *dir);
 
 /* Do it, and remember what was promised when. */
 /* With @faults the first operation that fails ends it. */

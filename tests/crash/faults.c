@@ -29,12 +29,13 @@ static int inject(void *arg, enum hio_event ev, uint64_t off, uint64_t len, cons
 	unsigned n = atomic_fetch_add(&fault.calls, 1);
 
 	(void)arg;
-	(void)ev;
 	(void)off;
 	(void)len;
 	(void)iov;
 	(void)niov;
-	return n == fault.at || (fault.on && n > fault.at) ? fault.err : 0;
+	if (n != fault.at && !(fault.on && n > fault.at))
+		return 0;
+	return ev == HIO_EV_READ ? -EIO : fault.err; /* reading does not fill a disk */
 }
 
 /* One run on a fresh copy; how many calls there were. */
@@ -71,13 +72,15 @@ static bool judge(const struct workload *w, const char *path, char *problem, siz
 }
 
 static unsigned some(const struct workload *w, unsigned faults, unsigned calls, const char *image, const char *path,
-		     unsigned job, unsigned jobs)
+		     unsigned job, unsigned jobs, unsigned only)
 {
 	unsigned broken = 0;
 
 	for (unsigned n = job; n < faults; n += jobs) {
 		char problem[600];
 
+		if (only != UINT32_MAX && only != n)
+			continue;
 		fault.at = (unsigned)((uint64_t)n * calls / faults);
 		fault.on = n % 2;
 		fault.err = n % 3 ? -EIO : -ENOSPC;
@@ -93,7 +96,7 @@ static unsigned some(const struct workload *w, unsigned faults, unsigned calls, 
 	return broken;
 }
 
-unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, const char *dir)
+unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, unsigned only, const char *dir)
 {
 	char image[96], path[96];
 	unsigned calls, broken = 0;
@@ -111,7 +114,7 @@ unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, 
 	for (unsigned i = 0; i < jobs; i++)
 		if (!(pid[i] = fork())) {
 			snprintf(path, sizeof path, "%s/disk-%u.vhd", dir, i);
-			broken = some(w, faults, calls, image, path, i, jobs);
+			broken = some(w, faults, calls, image, path, i, jobs, only);
 			unlink(path);
 			_exit(broken > 100 ? 100 : (int)broken);
 		}

@@ -63,7 +63,8 @@ int ext4_alloc_init(struct ext4_fs *fs)
 			a->group_free[i / a->per_group]++;
 			a->free++;
 		}
-	a->reserve = min_u64(n / 100, 512);
+	/* What the file system keeps for its superuser, whom we never are, also serves metadata. */
+	a->reserve = max_u64(min_u64(n / 100, 512), min_u64(ext2fs_r_blocks_count(e2->super), n / 2));
 	return 0;
 }
 

@@ -236,31 +236,48 @@ static uint32_t wrap(const struct ext4_journal *j, uint64_t at)
 	return at >= j->end ? (uint32_t)(at - ring) : (uint32_t)at;
 }
 
+/* A run of at most @n blocks of the log from ring position @pos on that lie together, and are all shared or all not. */
+static uint32_t run_at(const struct ext4_journal *j, uint32_t pos, uint32_t n, bool *shared)
+{
+	uint32_t run = 1;
+
+	*shared = u64map_get(&j->shared, j->place[pos]) != NULL;
+	while (!*shared && run < n && pos + run < j->end && j->place[pos + run] == j->place[pos] + run &&
+	       !u64map_get(&j->shared, j->place[pos + run]))
+		run++;
+	return run;
+}
+
 /* @n blocks of the log from ring position @at on. */
 static int write_log(struct ext4_journal *j, uint32_t at, uint8_t *from, uint32_t n)
 {
 	uint32_t bs = j->fmt.block_size;
 	struct iovec iov[RANGES];
 	struct vhd_io io[RANGES];
+	int err = 0;
 
-	for (uint32_t i = 0; i < n;) {
+	for (uint32_t i = 0; i < n && !err;) {
 		unsigned k = 0;
-		int err;
 
-		while (k < RANGES && i < n) {
-			uint32_t pos = wrap(j, (uint64_t)at + i), run = 1;
+		while (k < RANGES && i < n && !err) {
+			uint32_t pos = wrap(j, (uint64_t)at + i), run;
+			uint8_t *p = from + (size_t)i * bs;
+			bool shared;
 
-			while (i + run < n && pos + run < j->end && j->place[pos + run] == j->place[pos] + run)
-				run++;
-			iov[k] = (struct iovec){from + (size_t)i * bs, (size_t)run * bs};
+			run = run_at(j, pos, n - i, &shared);
+			i += run;
+			if (shared) {
+				err = ext4_journal_write_shared(j->fs->dev, bs, p, bs, j->place[pos] * bs);
+				continue;
+			}
+			iov[k] = (struct iovec){p, (size_t)run * bs};
 			io[k] = (struct vhd_io){.off = j->place[pos] * bs, .iov = &iov[k], .niov = 1};
 			k++;
-			i += run;
 		}
-		if ((err = cache_write_direct(j->fs->dev, io, k)) < 0)
-			return err;
+		if (!err && k)
+			err = cache_write_direct(j->fs->dev, io, k);
 	}
-	return 0;
+	return err;
 }
 
 static int write_commit_block(struct ext4_journal *j)
@@ -494,7 +511,7 @@ int ext4_journal_checkpoint_held(struct ext4_fs *fs) NO_THREAD_SAFETY
 		return err;
 	j->super.sequence = be32_of(j->sequence);
 	j->super.start = be32_of(j->head);
-	if ((err = ext4_journal_write_super(j)) < 0 || (err = cache_flush_device(fs->dev)) < 0)
+	if ((err = ext4_journal_write_super(j, fs->dev)) < 0 || (err = cache_flush_device(fs->dev)) < 0)
 		return err;
 	lock_take(&j->mu);
 	u64map_clear(&j->logged);

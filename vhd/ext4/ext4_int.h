@@ -58,6 +58,7 @@ struct ext4_fs {
 	uint8_t *group_dirty; /* GROUP_* per block group */
 	bool super_dirty;
 	uint32_t ngroups_dirty;        /* of them */
+	uint64_t changes, op_changes;  /* of metadata, so far, and when the running operation began */
 	struct ext4_journal *journal;  /* NULL: it has none, or is only read */
 	atomic_uint_least64_t freeing; /* blocks that are free when the transaction has committed */
 	struct list logged;            /* nodes that the running transaction must store; with nlogged guarded by mu */

@@ -15,8 +15,9 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/log.h"
 
-#define TX_MAX 1024u /* blocks: 4 MiB of copies */
-#define LOG_MIN 256u /* blocks of the ring */
+#define TX_MAX 1024u      /* blocks: 4 MiB of copies */
+#define LOG_MIN 1024u     /* blocks of a journal, as for Linux: an operation must fit a quarter of it */
+#define LOG_MAX 10240000u /* what mke2fs makes at most */
 #define COMMIT_MS 5000u
 #define SEAL_BLOCKS 4u /* of one block group at most: two bitmaps, the descriptor; and a little */
 
@@ -63,7 +64,7 @@ int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *
 			       "ext4: journal superblock of type %u with magic %#x, expected type 4 and %#x",
 			       be32_get(j->super.h.type), be32_get(j->super.h.magic), JBD2_MAGIC);
 	if (be32_get(j->super.block_size) != (uint32_t)EXT2_BLOCK_SIZE(s) || len > max || len < LOG_MIN ||
-	    be32_get(j->super.first) < 1 || be32_get(j->super.first) >= len)
+	    len > LOG_MAX || be32_get(j->super.first) < 1 || be32_get(j->super.first) >= len)
 		return why_set(why, -EUCLEAN, "ext4: journal of %u blocks of %u bytes, the first of them %u", len,
 			       be32_get(j->super.block_size), be32_get(j->super.first));
 	j->place = calloc(len, sizeof *j->place);
@@ -80,16 +81,51 @@ int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *
 	return 0;
 }
 
-int ext4_journal_write_super(struct ext4_journal *j)
+int ext4_journal_write_shared(struct cache_dev *dev, uint32_t block_size, const void *buf, uint64_t len, uint64_t off)
 {
+	struct cache_range r = {round_down_u64(off, block_size), block_size};
+	int err = cache_write(dev, buf, len, off, CACHE_META);
+
+	if (!err)
+		err = cache_writeback_ranges(dev, &r, 1);
+	return err ? err : cache_writeback_held(dev, &r, 1);
+}
+
+int ext4_journal_write_super(struct ext4_journal *j, struct cache_dev *dev)
+{
+	uint32_t bs = be32_get(j->super.block_size);
 	struct iovec iov = {&j->super, sizeof j->super};
-	struct vhd_io io = {.off = j->place[0] * j->fmt.block_size, .iov = &iov, .niov = 1};
+	struct vhd_io io = {.off = j->place[0] * bs, .iov = &iov, .niov = 1};
 
 	if (j->fmt.csum2 || j->fmt.csum3) {
 		j->super.checksum = be32_of(0);
 		j->super.checksum = be32_of(ext4_journal_crc(~0u, &j->super, sizeof j->super));
 	}
-	return cache_write_direct(j->fs->dev, &io, 1);
+	if (bs < CACHE_UNIT)
+		return ext4_journal_write_shared(dev, bs, &j->super, sizeof j->super, io.off);
+	return cache_write_direct(dev, &io, 1);
+}
+
+/* Blocks of the ring in whose unit there is something else: another file, or the journal's own superblock. */
+static int find_shared(struct ext4_journal *j)
+{
+	uint32_t per = j->fmt.block_size < CACHE_UNIT ? CACHE_UNIT / j->fmt.block_size : 1;
+	struct u64map units = {.slot = NULL};
+	int err = 0;
+
+	for (uint32_t i = 1; i < j->end && per > 1 && !err; i++) {
+		uint64_t unit = j->place[i] / per, *n = u64map_get(&units, unit);
+
+		if (n)
+			++*n;
+		else
+			err = u64map_put(&units, unit, 1);
+	}
+	for (uint32_t i = 1; i < j->end && per > 1 && !err; i++)
+		if (*u64map_get(&units, j->place[i] / per) != per)
+			err = u64map_put(&j->shared, j->place[i], 1);
+	u64map_free(&units);
+	return err;
 }
 
 /* The features that we write: Linux sets the same ones on an empty journal. */
@@ -131,7 +167,7 @@ static int start_empty(struct ext4_journal *j)
 	j->super.sequence = be32_of(j->sequence);
 	j->super.start = be32_of(j->first);
 	j->super.error = be32_of(0);
-	err = ext4_journal_write_super(j);
+	err = ext4_journal_write_super(j, j->fs->dev);
 	return err ? err : cache_flush_device(j->fs->dev);
 }
 
@@ -165,6 +201,7 @@ static void journal_free(struct ext4_journal *j)
 		free(j->tx[i].revoke);
 	}
 	u64map_free(&j->logged);
+	u64map_free(&j->shared);
 	free(j->copy_at);
 	free(j->buf);
 	free(j->place);
@@ -189,6 +226,25 @@ static struct ext4_journal *journal_new(struct ext4_fs *fs)
 	return j;
 }
 
+static int check(struct ext4_journal *j, struct why *why) NO_THREAD_SAFETY
+{
+	int err = ext4_journal_find(j, j->fs->e2, j->fs->dev, why);
+
+	if (!err && be32_get(j->super.start))
+		err = why_set(why, -ENOTSUP, "ext4: the journal is not empty");
+	return err;
+}
+
+int ext4_journal_check(struct ext4_fs *fs, struct why *why)
+{
+	struct ext4_journal *j = journal_new(fs);
+	int err = j ? check(j, why) : -ENOMEM;
+
+	if (j)
+		journal_free(j);
+	return err;
+}
+
 static void *committer(void *arg);
 
 int ext4_journal_open(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
@@ -198,16 +254,12 @@ int ext4_journal_open(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 
 	if (!j)
 		return -ENOMEM;
-	if ((err = ext4_journal_find(j, fs->e2, fs->dev, why)) < 0)
+	if ((err = check(j, why)) < 0)
 		goto out;
-	if (be32_get(j->super.start)) {
-		err = why_set(why, -ENOTSUP, "ext4: the journal is not empty");
-		goto out;
-	}
 	set_features(j);
 	j->first = be32_get(j->super.first);
 	j->end = be32_get(j->super.max_len);
-	if ((err = make_buffers(j)) < 0 || (err = start_empty(j)) < 0)
+	if ((err = make_buffers(j)) < 0 || (err = find_shared(j)) < 0 || (err = start_empty(j)) < 0)
 		goto out;
 	if ((err = -pthread_create(&j->thread, NULL, committer, j)) < 0)
 		goto out;
@@ -237,7 +289,7 @@ int ext4_journal_close(struct ext4_fs *fs) NO_THREAD_SAFETY
 		err = ext4_journal_checkpoint(fs);
 	if (!err) {
 		j->super.start = be32_of(0);
-		err = ext4_journal_write_super(j);
+		err = ext4_journal_write_super(j, j->fs->dev);
 		if (!err)
 			err = cache_flush_device(fs->dev);
 	}
@@ -314,6 +366,7 @@ int ext4_meta_write(struct ext4_fs *fs, const void *buf, uint64_t len, uint64_t 
 		return -EINVAL;
 	if (atomic_load_explicit(&fs->failed, memory_order_relaxed))
 		return -EIO;
+	fs->changes++;
 	for (uint64_t b = off >> fs->block_bits; b << fs->block_bits < end && !err; b++)
 		err = join(j, b);
 	if (!err)

@@ -26,6 +26,8 @@
 
 #include "vhd/ext4/ext4_int.h"
 
+/* Can it be attached? As ext4_journal_open(), and nothing is written. */
+int ext4_journal_check(struct ext4_fs *fs, struct why *why) REQUIRES(fs->mu);
 /* Attach the file system's journal, which is empty (ext4_journal_recover() has run). The file system is marked as in need of
  * recovery from here on. -ENOTSUP with a line in @why: a kind of journal that is not written. */
 int ext4_journal_open(struct ext4_fs *fs, struct why *why) REQUIRES(fs->mu);
@@ -100,8 +102,10 @@ struct ext4_journal {
 	struct jbd2_format fmt;
 	struct jbd2_super super; /* as on disk; write_mu */
 	uint64_t *place;         /* block of the journal -> block of the device */
-	uint32_t first, end;     /* the ring */
-	uint32_t tx_max;         /* blocks of one transaction */
+	struct u64map
+		shared; /* blocks of the device, smaller than a unit of the cache, beside what is no part of the log */
+	uint32_t first, end; /* the ring */
+	uint32_t tx_max;     /* blocks of one transaction */
 
 	/* Under write_mu. */
 	struct lock write_mu;
@@ -139,7 +143,9 @@ int ext4_journal_checkpoint(struct ext4_fs *fs);
 int ext4_journal_checkpoint_held(struct ext4_fs *fs); /* with write_mu */
 /* The journal's superblock, checked, and where its blocks are: sets j->super and j->place. */
 int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *dev, struct why *why);
-int ext4_journal_write_super(struct ext4_journal *j);
+int ext4_journal_write_super(struct ext4_journal *j, struct cache_dev *dev);
+/* Into the image, and waits, through the cache: for what shares a unit with other things. */
+int ext4_journal_write_shared(struct cache_dev *dev, uint32_t block_size, const void *buf, uint64_t len, uint64_t off);
 void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what);
 void ext4_journal_tell(struct ext4_journal *j); /* those who wait, of what has become durable, or never will */
 int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len);

@@ -233,9 +233,11 @@ static int recover(struct ext4_fs *fs, bool *ok) NO_THREAD_SAFETY
 	return 0;
 }
 
-static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs **out, struct why *why)
+static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs **out,
+		 struct why *why) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = calloc(1, sizeof *fs);
+	struct why bad = {.line = ""};
 	char why_ro[256];
 	bool write = !o->read_only && cache_dev_writable(dev), recovered = false;
 	int err;
@@ -263,6 +265,8 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	if (o->need_journal && !why_ro[0] && !has_journal(fs->e2->super))
 		snprintf(why_ro, sizeof why_ro,
 			 "it has no journal: a crash would damage it (--no-journal-ok to write it anyway)");
+	if (write && !why_ro[0] && has_journal(fs->e2->super) && ext4_journal_check(fs, &bad) < 0)
+		snprintf(why_ro, sizeof why_ro, "its journal cannot be used: %.200s", bad.line);
 	if (write && why_ro[0]) {
 		why_set(why, 0, "%s is served read-only: %s", fs->fs.type_name, why_ro);
 		write = false;
@@ -279,14 +283,24 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 
 /* ---- sync, statfs, unmount ----------------------------------------------------------------------------------------------------- */
 
-int ext4_op_sync(struct fs *f)
+int ext4_op_sync(struct fs *f) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of(f);
 	int err = ext4_store_all(fs);
 
-	if (!err && !f->read_only)
+	if (err || f->read_only)
+		return err;
+	if (!fs->journal || fs->block_size >= CACHE_UNIT) {
 		err = ext4_journal_sync(fs);
-	return err || f->read_only ? err : cache_flush(fs->dev);
+		return err ? err : cache_flush(fs->dev);
+	}
+	/* Blocks smaller than a unit: data beside metadata that is held back would be left out. Nothing is held meanwhile. */
+	lock_take(&fs->mu);
+	err = atomic_load(&fs->failed) ? -EIO : ext4_journal_restart(fs);
+	if (!err)
+		err = cache_flush(fs->dev);
+	lock_drop(&fs->mu);
+	return err;
 }
 
 int ext4_op_statfs(struct fs *f, struct fs_statfs *st) NO_THREAD_SAFETY

@@ -372,6 +372,7 @@ void ext4_node_dirty(struct ext4_node *n) NO_THREAD_SAFETY
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 
 	ext4_node_later(n);
+	fs->changes++;
 	if (fs->journal && list_empty(&n->logged_link)) {
 		list_push_back(&fs->logged, &n->logged_link);
 		fs->nlogged++;
@@ -878,6 +879,11 @@ int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
 		err = ext4_errno(ext2fs_free_ext_attr(fs->e2, ino, &n->inode));
 	if (err)
 		log_warn("ext4: inode %u: its blocks could not be freed: %s", ino, strerror(-err));
+	/* It stays on the list of orphans; the next start tries again. */
+	if (fs->journal && (err == -EIO || err == -ENOMEM)) {
+		ext4_journal_fail(fs, err, "freeing an inode");
+		return err;
+	}
 	n->inode.i_links_count = 0;
 	ext4_orphan_remove(n);
 	n->inode.i_dtime = (uint32_t)time(NULL);
@@ -1053,6 +1059,11 @@ int ext4_table_fini(struct ext4_fs *fs) NO_THREAD_SAFETY
 		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next)
 			ext4_drop_window(n);
 	err = ext4_store_all(fs);
+	/* What an operation changed could not be stored: the transaction would be half of it. */
+	if (!list_empty(&fs->logged))
+		ext4_journal_fail(fs, err ? err : -EIO, "storing inodes at the end");
+	while (!list_empty(&fs->logged))
+		ext4_logged_remove(fs, list_first(&fs->logged, struct ext4_node, logged_link));
 	for (uint32_t i = 0; i <= fs->table_mask; i++)
 		while (fs->table[i]) {
 			struct ext4_node *n = fs->table[i];

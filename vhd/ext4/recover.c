@@ -302,8 +302,6 @@ static int read_format(struct replay *r)
 static int empty(struct replay *r)
 {
 	struct ext4_journal *j = r->j;
-	struct iovec iov = {&j->super, sizeof j->super};
-	struct vhd_io io = {.off = j->place[0] * j->fmt.block_size, .iov = &iov, .niov = 1};
 	int err = cache_flush(r->dev);
 
 	if (err)
@@ -311,11 +309,7 @@ static int empty(struct replay *r)
 	j->super.start = be32_of(0);
 	/* One is left out: a transaction that was cut short may stand there with that number. */
 	j->super.sequence = be32_of(r->end_seq + 1);
-	if (jbd2_tail_bytes(&j->fmt)) {
-		j->super.checksum = be32_of(0);
-		j->super.checksum = be32_of(ext4_journal_crc(~0u, &j->super, sizeof j->super));
-	}
-	err = cache_write_direct(r->dev, &io, 1);
+	err = ext4_journal_write_super(j, r->dev);
 	return err ? err : cache_flush_device(r->dev);
 }
 

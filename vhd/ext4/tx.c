@@ -45,6 +45,7 @@ int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREA
 		err = atomic_load_explicit(&fs->failed, memory_order_relaxed) ? -EIO : make_room(fs, credits, flags);
 		if (!err) {
 			fs->meta_seq++;
+			fs->op_changes = fs->changes;
 			return 0;
 		}
 		tid = ext4_journal_running(fs);
@@ -78,6 +79,9 @@ int ext4_op_when_stable(struct fs *f, uint64_t change, struct fs_waiter *w)
 
 int ext4_op_end(struct ext4_fs *fs, int err) NO_THREAD_SAFETY
 {
+	/* The disk failed under an operation that had changed something: half of it must not be committed. */
+	if (fs->journal && (err == -EIO || err == -ENOMEM) && fs->changes != fs->op_changes)
+		ext4_journal_fail(fs, err, "an operation could not be completed");
 	last_change.fs = fs;
 	last_change.tid = ext4_journal_running(fs);
 	lock_drop(&fs->mu);
@@ -88,6 +92,7 @@ int ext4_op_end(struct ext4_fs *fs, int err) NO_THREAD_SAFETY
 
 void ext4_group_touched(struct ext4_fs *fs, uint32_t group, uint8_t what)
 {
+	fs->changes++;
 	fs->ngroups_dirty += !fs->group_dirty[group];
 	fs->group_dirty[group] |= what | GROUP_DESC;
 	fs->super_dirty = true;
