@@ -497,6 +497,21 @@ static unsigned run_cuts(const struct workload *w, unsigned cuts, unsigned job, 
 	return broken;
 }
 
+unsigned crash_wait(const struct workload *w, const pid_t *pid, unsigned jobs)
+{
+	unsigned broken = 0;
+
+	for (unsigned i = 0; i < jobs; i++) {
+		int st;
+
+		waitpid(pid[i], &st, 0);
+		broken += WIFEXITED(st) ? (unsigned)WEXITSTATUS(st) : 1;
+		if (!WIFEXITED(st))
+			printf("%s: a judge died of signal %d\n", w->name, WTERMSIG(st));
+	}
+	return broken;
+}
+
 static unsigned fork_cuts(const struct workload *w, unsigned cuts, unsigned jobs, unsigned only)
 {
 	unsigned broken = 0;
@@ -512,15 +527,7 @@ static unsigned fork_cuts(const struct workload *w, unsigned cuts, unsigned jobs
 			_exit(broken > 100 ? 100 : (int)broken);
 		}
 	}
-	for (unsigned i = 0; i < jobs; i++) {
-		int st;
-
-		waitpid(pid[i], &st, 0);
-		broken += WIFEXITED(st) ? (unsigned)WEXITSTATUS(st) : 1;
-		if (!WIFEXITED(st))
-			printf("%s: a judge died of signal %d\n", w->name, WTERMSIG(st));
-	}
-	return broken;
+	return crash_wait(w, pid, jobs);
 }
 
 static unsigned run_workload(const struct workload *w, unsigned cuts, unsigned jobs, unsigned only)

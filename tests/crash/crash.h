@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "vhd/cache/cache.h"
 #include "vhd/image/vhd.h"
@@ -39,6 +40,8 @@ int crash_run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 void crash_make(const struct workload *w, const char *path); /* a fresh image with a file system */
 int crash_fsck(const struct workload *w, const char *path, const char *how);
+/* Broken promises of processes that end with their number. */
+unsigned crash_wait(const struct workload *w, const pid_t *pid, unsigned jobs);
 void crash_seed(void); /* the same numbers again */
 unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, unsigned only, const char *dir);
 

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/crash/crash.h"
@@ -118,14 +117,7 @@ unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, 
 			unlink(path);
 			_exit(broken > 100 ? 100 : (int)broken);
 		}
-	for (unsigned i = 0; i < jobs; i++) {
-		int st;
-
-		waitpid(pid[i], &st, 0);
-		broken += WIFEXITED(st) ? (unsigned)WEXITSTATUS(st) : 1;
-		if (!WIFEXITED(st))
-			printf("%s: signal %d\n", w->name, WTERMSIG(st));
-	}
+	broken = crash_wait(w, pid, jobs);
 	unlink(image);
 	unlink(path);
 	printf("%-12s %6u host calls, %u faults, %u broken promises\n", w->name, calls, faults, broken);
