@@ -57,7 +57,7 @@ static struct timespec shortly(void)
 #define WAIT_FOR(timed, untimed, l)                                                                                    \
 	({                                                                                                             \
 		const struct timespec t_ = shortly();                                                                  \
-		int err_ = wait_self ? TIMED(timed, l, \& t_) : ETIMEDOUT;                                             \
+		int err_ = wait_self ? TIMED(timed, l, &t_) : ETIMEDOUT;                                               \
                                                                                                                        \
 		if (err_ == ETIMEDOUT) {                                                                               \
 			struct waiter *w_ = wait_begin();                                                              \
