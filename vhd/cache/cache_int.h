@@ -163,6 +163,7 @@ struct cache {
 	size_t limit;
 
 	_Alignas(LINE) _Atomic uint32_t dirty_frames;
+	_Atomic uint32_t held_frames; /* with something held: no writing back makes them fewer */
 	_Atomic uint64_t dirty_units;
 	_Atomic uint64_t evictions, writebacks, throttled, bytes_read, bytes_written;
 	_Atomic uint32_t age_ms;

@@ -117,8 +117,8 @@ static enum begin part_begin(struct part *w, bool hold)
 	if (r == BEGIN_OK)
 		f->writers++;
 	/* From now on, that is before the first new byte is there. */
-	if (r == BEGIN_OK && hold)
-		atomic_fetch_or_explicit(&f->held, w->covered | w->edge, memory_order_relaxed);
+	if (r == BEGIN_OK && hold && !atomic_fetch_or_explicit(&f->held, w->covered | w->edge, memory_order_relaxed))
+		atomic_fetch_add_explicit(&f->c->held_frames, 1, memory_order_relaxed);
 	lock_drop(&s->mu);
 	return r;
 }

@@ -79,12 +79,21 @@ void frame_set_dirty(struct cache_dev *d, struct frame *f, uint16_t units)
 	account(d, f, was);
 }
 
+/* Under the frame's shard lock. */
+static void let_go(struct frame *f, uint16_t units)
+{
+	uint16_t was = atomic_fetch_and_explicit(&f->held, (uint16_t)~units, memory_order_relaxed);
+
+	if (was && !(was & (uint16_t)~units))
+		atomic_fetch_sub_explicit(&f->c->held_frames, 1, memory_order_relaxed);
+}
+
 void frame_forget_dirty(struct cache_dev *d, struct frame *f, uint16_t units)
 {
 	uint16_t was = unclean(f);
 
 	atomic_fetch_and_explicit(&f->dirty, (uint16_t)~units, memory_order_relaxed);
-	atomic_fetch_and_explicit(&f->held, (uint16_t)~units, memory_order_relaxed);
+	let_go(f, units);
 	account(d, f, was);
 }
 
@@ -376,8 +385,7 @@ void cache_release(struct cache_dev *d, uint64_t off, uint64_t len)
 			lock_take(&s->mu);
 			gone = frame_is_gone(f);
 			if (!gone)
-				atomic_fetch_and_explicit(&f->held, (uint16_t)~units_touched(from, here),
-							  memory_order_relaxed);
+				let_go(f, units_touched(from, here));
 			lock_drop(&s->mu);
 			frame_unpin(f);
 			f = gone ? frame_find(d, (uint32_t)(off >> FRAME_SHIFT)) : NULL;
@@ -530,7 +538,10 @@ static uint32_t failing_frames(struct cache *c)
 static bool too_dirty(struct cache *c)
 {
 	uint32_t dirty = atomic_load_explicit(&c->dirty_frames, memory_order_relaxed), failed, room;
+	uint32_t held = atomic_load_explicit(&c->held_frames, memory_order_relaxed);
 
+	/* What a journal holds back comes free by its commit, which may wait for the very writer that would wait here. */
+	dirty -= held < dirty ? held : dirty;
 	if (dirty < c->dirty_hard)
 		return false;
 	failed = failing_frames(c);
