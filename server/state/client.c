@@ -261,19 +261,21 @@ void st_client_confirm(struct st *s, struct st_client *cl, struct list *files)
 void st_client_expire(struct st *s, struct st_client *cl)
 {
 	struct list files = LIST_INIT(files);
-	bool gone = false;
+	bool here, gone = false;
 
 	/* Before others have what it held. It waits for the disk, once for a client that was cut off. */
 	st_record_drop(s, cl);
 	lock_take(&s->mu);
 	/* It may have come back or be gone since the caller looked. */
-	if (st_client_find(s, cl->id) == cl && st_client_expired(s, cl)) {
+	here = st_client_find(s, cl->id) == cl;
+	if (here && st_client_expired(s, cl)) {
 		stat_add(&s->expired, 1);
 		st_client_remove(s, cl, &files);
 		gone = true;
 	}
 	lock_drop(&s->mu);
-	if (!gone)
+	/* Not when another caller has taken it away meanwhile. */
+	if (here && !gone)
 		st_record_keep(s, cl);
 	st_files_free(s, &files);
 }
