@@ -43,7 +43,7 @@ struct file_config {
 	uint32_t parent_dirs_count;
 	bool *read_only, *force_parent, *discard, *async, *no_journal_ok;
 	enum squash *squash;
-	uint32_t *threads, *workers, *max_connections, *lease_seconds;
+	uint32_t *threads, *workers, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
 	struct file_export *exports;
 	uint32_t exports_count;
@@ -98,6 +98,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_UINT_PTR("workers", OPT_PTR, struct file_config, workers),
 	CYAML_FIELD_UINT_PTR("max-connections", OPT_PTR, struct file_config, max_connections),
 	CYAML_FIELD_UINT_PTR("lease-seconds", OPT_PTR, struct file_config, lease_seconds),
+	CYAML_FIELD_UINT_PTR("grace-seconds", OPT_PTR, struct file_config, grace_seconds),
 	CYAML_FIELD_ENUM_PTR("log-level", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, log_level, level_words,
 			     CYAML_ARRAY_LEN(level_words)),
 	CYAML_FIELD_SEQUENCE("exports", OPT_PTR, struct file_config, exports, &export_entry, 0, CYAML_UNLIMITED),
@@ -364,6 +365,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->workers = *f->workers;
 	if (f->max_connections)
 		c->max_connections = *f->max_connections;
+	if (f->grace_seconds)
+		c->grace_seconds = *f->grace_seconds;
 	if (f->lease_seconds)
 		c->lease_seconds = *f->lease_seconds;
 	if (f->log_level)

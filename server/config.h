@@ -43,7 +43,8 @@ struct config {
 	unsigned loops, workers; /* 0: by the number of cores */
 	unsigned max_connections;
 	unsigned lease_seconds;
-	int log_level; /* enum log_level */
+	unsigned grace_seconds; /* 0: as lease_seconds */
+	int log_level;          /* enum log_level */
 };
 
 #define CONFIG_PORT 2049

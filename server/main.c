@@ -37,6 +37,7 @@ struct daemon {
 	struct cache *cache;
 	struct images *images;
 	struct rpc_server *rpc;
+	bool keeping;         /* files without a name: clients may come back for them */
 	char addresses[1024]; /* "127.0.0.1:2049, [::1]:2049" */
 };
 
@@ -64,6 +65,7 @@ static const char usage[] =
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
 	"      --lease SECONDS      lease time (default 90)\n"
+	"      --grace SECONDS      how long, after a restart, clients may reclaim what they had (default: the lease)\n"
 	"      --log-level LEVEL    error, warn, info (default) or debug\n"
 	"      --list-ops           print the table of NFS operations and exit\n"
 	"  -h, --help               print this and exit\n"
@@ -87,6 +89,7 @@ enum {
 	OPT_THREADS,
 	OPT_WORKERS,
 	OPT_LEASE,
+	OPT_GRACE,
 	OPT_LOG_LEVEL,
 	OPT_LIST_OPS
 };
@@ -107,6 +110,7 @@ static const struct option options[] = {
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
 	{"lease", required_argument, NULL, OPT_LEASE},
+	{"grace", required_argument, NULL, OPT_GRACE},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
 	{"list-ops", no_argument, NULL, OPT_LIST_OPS},
 	{"help", no_argument, NULL, 'h'},
@@ -192,6 +196,8 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return number("workers", arg, 1024, &c->workers, why);
 	case OPT_LEASE:
 		return number("lease", arg, 3600, &c->lease_seconds, why);
+	case OPT_GRACE:
+		return number("grace", arg, 3600, &c->grace_seconds, why);
 	case OPT_LOG_LEVEL:
 		return log_level_of(arg, &c->log_level, why);
 	case OPT_LIST_OPS:
@@ -296,10 +302,43 @@ static int start_state(struct daemon *d, struct st_opts *so, struct why *why)
 	return err;
 }
 
+static struct fs_mount_opts mount_opts(const struct daemon *d)
+{
+	return (struct fs_mount_opts){.relatime = true,
+				      .discard = d->conf.discard,
+				      .async = d->conf.async,
+				      .need_journal = !d->conf.no_journal_ok,
+				      .keep_unlinked = d->keeping};
+}
+
+static bool keep_unlinked(void *arg, const struct export *e)
+{
+	const struct daemon *d = arg;
+
+	if (e->fs && e->fs->ops->keep_unlinked)
+		e->fs->ops->keep_unlinked(e->fs, d->keeping);
+	return true;
+}
+
+/* For the grace period after the start, and from the stop to the next one's end: what clients had open when it lost its last name. */
+static void set_keeping(struct daemon *d, bool keep)
+{
+	struct fs_mount_opts mo;
+
+	if (d->keeping == keep)
+		return;
+	d->keeping = keep;
+	mo = mount_opts(d);
+	images_mount_opts(d->images, &mo);
+	exports_each(d->nfs.exports, keep_unlinked, d);
+}
+
 static int start(struct daemon *d, struct why *why)
 {
+	struct fs_mount_opts mo;
 	struct st_opts so = {
 		.lease_seconds = d->conf.lease_seconds,
+		.grace_seconds = d->conf.grace_seconds,
 		.max_request = IO_MAX + RECORD_SLACK,
 		.max_response = IO_MAX + RECORD_SLACK,
 	};
@@ -314,16 +353,16 @@ static int start(struct daemon *d, struct why *why)
 	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = exports_new(&d->nfs.exports, why)) < 0 ||
 	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
 		return err;
-	images_mount_opts(d->images, &(struct fs_mount_opts){.relatime = true,
-							     .discard = d->conf.discard,
-							     .async = d->conf.async,
-							     .need_journal = !d->conf.no_journal_ok});
+	d->keeping = true; /* until it is known who is on record */
+	mo = mount_opts(d);
+	images_mount_opts(d->images, &mo);
 	images_parents(d->images, (const char *const *)d->conf.parent_dir, d->conf.force_parent);
 	for (unsigned i = 0; i < d->conf.nimage; i++)
 		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)
 			return err;
 	if ((err = start_state(d, &so, why)) < 0)
 		return err;
+	set_keeping(d, st_in_grace(d->nfs.state));
 	return rpc_server_start(d->rpc, why);
 }
 
@@ -386,6 +425,7 @@ static void serve(struct daemon *d, int argc, char **argv, const sigset_t *sigs)
 		if (sig == SIGHUP)
 			reload(d, argc, argv);
 		st_tick(d->nfs.state);
+		set_keeping(d, st_in_grace(d->nfs.state));
 	}
 }
 
@@ -395,6 +435,8 @@ static int stop(struct daemon *d)
 
 	if (d->rpc)
 		rpc_server_stop(d->rpc, DRAIN_MS);
+	if (d->nfs.state && st_keeps_records(d->nfs.state))
+		set_keeping(d, true);
 	st_free(d->nfs.state);
 	if (d->nfs.exports)
 		err = exports_free(d->nfs.exports);

@@ -25,6 +25,9 @@ struct nfsc {
 	uint64_t clientid;
 	sessionid4 session;
 	bool have_client, have_session;
+	char owner[128]; /* who we are, and in which life */
+	verifier4 verifier;
+	bool impatient;
 	uint32_t exchange_seq; /* for CREATE_SESSION */
 	uint32_t seq[NFSC_SLOTS_MAX];
 	unsigned slots;
@@ -186,7 +189,8 @@ int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 		memcpy(all + 1, op, nops * sizeof *op);
 		err = raw_call(n, all, nops + 1, res);
 		/* A server that has just started lets others take back first what they had. */
-		if (!(err == -NFS4ERR_DELAY && tries < 50) && !(err == -NFS4ERR_GRACE && tries < 1200))
+		if (n->impatient ||
+		    (!(err == -NFS4ERR_DELAY && tries < 50) && !(err == -NFS4ERR_GRACE && tries < 1200)))
 			return err;
 		nfsc_free(res);
 		usleep(100000);
@@ -226,21 +230,28 @@ static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 	return n->clnt ? 0 : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));
 }
 
+static void name_self(struct nfsc *n)
+{
+	char host[64] = "";
+	struct timespec t;
+
+	gethostname(host, sizeof host - 1);
+	clock_gettime(CLOCK_REALTIME, &t);
+	snprintf(n->owner, sizeof n->owner, "vhdnfs %s %d %lld.%09ld", host, (int)getpid(), (long long)t.tv_sec,
+		 t.tv_nsec);
+	memcpy(n->verifier, &t.tv_nsec, sizeof n->verifier);
+}
+
 static int exchange_id(struct nfsc *n)
 {
-	char owner[128], host[64] = "";
-	struct timespec t;
 	nfs_argop4 op = {.argop = OP_EXCHANGE_ID};
 	EXCHANGE_ID4args *a = &op.nfs_argop4_u.opexchange_id;
 	COMPOUND4res res;
 	int err;
 
-	gethostname(host, sizeof host - 1);
-	clock_gettime(CLOCK_REALTIME, &t);
-	a->eia_clientowner.co_ownerid.co_ownerid_len = (u_int)snprintf(
-		owner, sizeof owner, "vhdnfs %s %d %lld.%09ld", host, (int)getpid(), (long long)t.tv_sec, t.tv_nsec);
-	a->eia_clientowner.co_ownerid.co_ownerid_val = owner;
-	memcpy(a->eia_clientowner.co_verifier, &t.tv_nsec, sizeof a->eia_clientowner.co_verifier);
+	a->eia_clientowner.co_ownerid.co_ownerid_len = (u_int)strlen(n->owner);
+	a->eia_clientowner.co_ownerid.co_ownerid_val = n->owner;
+	memcpy(a->eia_clientowner.co_verifier, n->verifier, sizeof a->eia_clientowner.co_verifier);
 	a->eia_state_protect.spa_how = SP4_NONE;
 	err = raw_call(n, &op, 1, &res);
 	if (err == -NFS4ERR_MINOR_VERS_MISMATCH && n->minor == 2) {
@@ -302,7 +313,7 @@ static int create_session(struct nfsc *n)
 	return err;
 }
 
-static int reclaim_complete(struct nfsc *n)
+int nfsc_reclaim_complete(struct nfsc *n)
 {
 	nfs_argop4 op = {.argop = OP_RECLAIM_COMPLETE};
 	COMPOUND4res res;
@@ -310,6 +321,15 @@ static int reclaim_complete(struct nfsc *n)
 
 	nfsc_free(&res);
 	return err;
+}
+
+static void hang_up(struct nfsc *n)
+{
+	if (!n->clnt)
+		return;
+	auth_destroy(n->clnt->cl_auth);
+	clnt_destroy(n->clnt);
+	n->clnt = NULL;
 }
 
 void nfsc_close(struct nfsc *n)
@@ -332,10 +352,7 @@ void nfsc_close(struct nfsc *n)
 		raw_call(n, &op, 1, &res);
 		nfsc_free(&res);
 	}
-	if (n->clnt) {
-		auth_destroy(n->clnt->cl_auth);
-		clnt_destroy(n->clnt);
-	}
+	hang_up(n);
 	free(n);
 }
 
@@ -353,8 +370,9 @@ int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, 
 		return -ENOMEM;
 	n->minor = 2;
 	n->slots = slots < NFSC_SLOTS_MAX ? slots : NFSC_SLOTS_MAX;
+	name_self(n);
 	err = dial(n, u, why);
-	if (!err && ((err = exchange_id(n)) || (err = create_session(n)) || (err = reclaim_complete(n))))
+	if (!err && ((err = exchange_id(n)) || (err = create_session(n)) || (err = nfsc_reclaim_complete(n))))
 		why_set(why, err, "%s port %s: %s", u->host, u->port, nfsc_error(err));
 	if (err) {
 		nfsc_close(n);
@@ -362,6 +380,24 @@ int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, 
 	}
 	*out = n;
 	return 0;
+}
+
+int nfsc_again(struct nfsc *n, const struct nfs_url *u, struct why *why)
+{
+	int err;
+
+	hang_up(n);
+	n->have_client = n->have_session = false;
+	memset(n->seq, 0, sizeof n->seq);
+	err = dial(n, u, why);
+	if (!err && ((err = exchange_id(n)) || (err = create_session(n))))
+		why_set(why, err, "%s port %s: %s", u->host, u->port, nfsc_error(err));
+	return err;
+}
+
+void nfsc_set_impatient(struct nfsc *n, bool on)
+{
+	n->impatient = on;
 }
 
 uint32_t nfsc_max_io(const struct nfsc *n)

@@ -33,6 +33,12 @@ int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why);
 int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why);
 /* The same with a session of several slots; calls of ours use slot 0, the others are the caller's. */
 int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why);
+/* The server was started anew: a new connection and session of the same client, in the same life. What it had it may take back
+ * until it says RECLAIM_COMPLETE. */
+int nfsc_again(struct nfsc *n, const struct nfs_url *u, struct why *why);
+int nfsc_reclaim_complete(struct nfsc *n);
+/* DELAY and GRACE are told, not waited for. */
+void nfsc_set_impatient(struct nfsc *n, bool on);
 /* AUTH_SYS of the calls from now on; at most 16 groups besides. */
 int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups);
 /* AUTH_NONE from now on. */

@@ -77,8 +77,6 @@ struct compound {
 	int held_err;
 };
 
-#define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */
-
 /* What fs.h wants to know of where we run. */
 static inline unsigned nowait(const struct compound *c)
 {

@@ -69,6 +69,7 @@ nfsstat4 op_lock(struct compound *c)
 		return NFS4ERR_REP_TOO_BIG;
 	l.offset = a.offset;
 	l.length = a.length;
+	l.may_wait = c->may_block;
 	key = fh_key(&c->cfh);
 	st = st_lock(c->srv->state, c->st.client, &key, &l, &res.lock_stateid, &denied);
 	if (st == NFS4ERR_DENIED)

@@ -315,6 +315,15 @@ static nfsstat4 claim(struct open_op *op)
 
 /* ---- permission, reservation, result ----------------------------------------------------------------------------------------------- */
 
+/* Its owner may have opened it before the mode forbade it, as who creates a file does: that open may be taken back. */
+static bool owns(struct open_op *op)
+{
+	struct fs_attr attr;
+
+	return op->file.node->fs->ops->getattr(op->file.node, nowait(op->c), &attr) == 0 &&
+	       is_owner(&op->c->cred, &attr);
+}
+
 static nfsstat4 may_open(struct open_op *op)
 {
 	struct compound *c = op->c;
@@ -323,7 +332,7 @@ static nfsstat4 may_open(struct open_op *op)
 
 	if (writes && (st = may_mutate(c, &op->file)) != NFS4_OK)
 		return st;
-	if (op->created)
+	if (op->created || (op->a.claim.claim == CLAIM_PREVIOUS && owns(op)))
 		return NFS4_OK;
 	if (writes && (st = may(c, &op->file, MAY_WRITE)) != NFS4_OK)
 		return st;
@@ -374,7 +383,9 @@ static nfsstat4 reserve(struct open_op *op)
 		pin_put(&pin);
 		return NFS4ERR_SHARE_DENIED;
 	}
-	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, &pin, &op->res.stateid, &undo);
+	/* What was created cannot be done a second time; and nobody else can have it open. */
+	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, c->may_block || op->created, &pin,
+		     &op->res.stateid, &undo);
 	if (st == NFS4ERR_SHARE_DENIED && op->a.claim.claim == CLAIM_PREVIOUS)
 		return NFS4ERR_RECLAIM_CONFLICT;
 	if (st != NFS4_OK || !op->truncate)
@@ -419,7 +430,9 @@ static nfsstat4 open_run(struct open_op *op)
 		return ST_WAIT;
 	if ((st = reserve(op)) != NFS4_OK)
 		return st;
-	op->res.rflags = OPEN4_RESULT_LOCKTYPE_POSIX | OPEN4_RESULT_PRESERVE_UNLINKED;
+	op->res.rflags = OPEN4_RESULT_LOCKTYPE_POSIX;
+	if (op->file.node->fs->keeps_unlinked && st_keeps_records(c->srv->state))
+		op->res.rflags |= OPEN4_RESULT_PRESERVE_UNLINKED;
 	no_delegation(op);
 	if (op->a.claim.claim == CLAIM_NULL) {
 		struct obj file = obj_get(&op->file);

@@ -4,12 +4,13 @@
  *
  *     (none) --EXCHANGE_ID--> unconfirmed --CREATE_SESSION--> confirmed --lease over--> courtesy
  *                                 |                             ^   |                     |  |
- *                                 | a lease unconfirmed         +---|----- SEQUENCE ------+  | somebody needs its state,
- *                                 v                                 v                        v or a day
+ *                                 | a lease unconfirmed         +---|----- SEQUENCE ------+  | a day, or others need
+ *                                 v                                 v                        v the room
  *                              removed                           removed (DESTROY_CLIENTID, restart of the client)
  *
  * There is at most one confirmed and one unconfirmed record of an owner. A client whose lease is over and that holds
- * nothing is removed at once; one that holds something is kept until then (state.h).
+ * nothing is removed at once; one that holds something is kept until then (state.h), and loses it when somebody needs it,
+ * or when there is no room for others (revoke.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -80,12 +81,12 @@ static bool same_principal(const struct st_principal *a, const struct st_princip
 	return a->flavor == b->flavor && a->uid == b->uid;
 }
 
-static bool holds_state(struct st_client *cl)
+bool st_client_holds(struct st_client *cl, bool or_lost)
 {
 	bool held;
 
 	lock_take(&cl->mu);
-	held = cl->nopens || cl->nlocks;
+	held = cl->nopens || cl->nlocks || (or_lost && !list_empty(&cl->revoked));
 	lock_drop(&cl->mu);
 	return held;
 }
@@ -98,6 +99,7 @@ static struct st_client *client_new(const struct st *s, const struct st_exchange
 		return NULL;
 	lock_init(&cl->mu);
 	list_init(&cl->sessions);
+	list_init(&cl->revoked);
 	for (int i = 0; i < OWNER_BUCKETS; i++)
 		list_init(&cl->owners[i]);
 	for (int i = 0; i < STATE_BUCKETS; i++)
@@ -131,14 +133,14 @@ void st_client_remove(struct st *s, struct st_client *cl, struct list *files)
 	while (!list_empty(&cl->sessions))
 		st_session_remove(s, list_first(&cl->sessions, struct st_session, client_link));
 	lock_take(&cl->mu);
-	st_states_drop(s, cl, files);
+	st_states_drop(s, cl, false, files);
+	st_revoked_free(s, cl);
 	cl->dead = true;
 	lock_drop(&cl->mu);
 	st_client_put(cl);
 }
 
-/* Who is missed least: the longest silent of those whose lease is over or (@unconfirmed) who were never confirmed. */
-static struct st_client *victim(struct st *s, const struct st_client *spare, bool unconfirmed) REQUIRES(s->mu)
+struct st_client *st_client_victim(struct st *s, const struct st_client *spare, bool unconfirmed)
 {
 	struct st_client *found = NULL;
 
@@ -152,27 +154,7 @@ static struct st_client *victim(struct st *s, const struct st_client *spare, boo
 				found = cl;
 		}
 	}
-	return found;
-}
-
-static bool evict(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu)
-{
-	if (!cl)
-		return false;
-	if (holds_state(cl))
-		stat_add(&s->expired, 1);
-	st_client_remove(s, cl, files);
-	return true;
-}
-
-bool st_client_evict(struct st *s, const struct st_client *spare, struct list *files)
-{
-	return evict(s, victim(s, spare, false), files);
-}
-
-static bool make_room(struct st *s, struct list *files) REQUIRES(s->mu)
-{
-	return s->nclients < s->opts.max_clients || evict(s, victim(s, NULL, true), files);
+	return found ? st_client_get(found) : NULL;
 }
 
 static void fill_exchange(const struct st_client *cl, struct st_exchange *x)
@@ -197,9 +179,9 @@ static nfsstat4 exchange_update(struct st *s, struct st_exchange *x) REQUIRES(s-
 	return NFS4_OK;
 }
 
-/* Cases 1 to 5. @fresh is used (and NULL afterwards) when a new record is made. */
-static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_client **fresh, struct list *files)
-	REQUIRES(s->mu)
+/* Cases 1 to 5. @fresh is used (and NULL afterwards) when a new record is made. @in_way: who has to go first (referenced). */
+static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_client **fresh, struct st_client **in_way,
+			     struct list *files) REQUIRES(s->mu)
 {
 	struct st_client *cl = find_owner(s, &x->owner, true), *unconfirmed;
 
@@ -210,15 +192,23 @@ static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_clie
 		}
 		/* case 5: the old incarnation stays until the new one is confirmed */
 	} else if (cl) {
-		if (holds_state(cl) && !st_client_expired(s, cl))
-			return NFS4ERR_CLID_INUSE; /* case 3 */
-		st_client_remove(s, cl, files);
+		if (!st_client_expired(s, cl)) {
+			if (st_client_holds(cl, false))
+				return NFS4ERR_CLID_INUSE; /* case 3 */
+			st_grace_leave(s, cl);
+			st_client_remove(s, cl, files);
+		} else {
+			*in_way = st_client_get(cl);
+			return NFS4ERR_DELAY;
+		}
 	}
 	unconfirmed = find_owner(s, &x->owner, false);
 	if (unconfirmed)
 		st_client_remove(s, unconfirmed, files); /* case 4 */
-	if (!make_room(s, files))
+	if (s->nclients >= s->opts.max_clients) {
+		*in_way = st_client_victim(s, NULL, true);
 		return NFS4ERR_DELAY;
+	}
 	cl = TAKE(*fresh);
 	client_insert(s, cl);
 	fill_exchange(cl, x);
@@ -228,7 +218,7 @@ static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_clie
 nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x)
 {
 	struct list files = LIST_INIT(files);
-	struct st_client *fresh;
+	struct st_client *fresh, *in_way;
 	nfsstat4 st;
 
 	if (x->owner.len > ST_NAME_MAX)
@@ -236,9 +226,12 @@ nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x)
 	fresh = x->update ? NULL : client_new(s, x);
 	if (!fresh && !x->update)
 		return NFS4ERR_DELAY;
-	lock_take(&s->mu);
-	st = x->update ? exchange_update(s, x) : exchange_new(s, x, &fresh, &files);
-	lock_drop(&s->mu);
+	do {
+		in_way = NULL;
+		lock_take(&s->mu);
+		st = x->update ? exchange_update(s, x) : exchange_new(s, x, &fresh, &in_way, &files);
+		lock_drop(&s->mu);
+	} while (in_way && st_client_forget(s, in_way) == NFS4_OK);
 	st_files_free(s, &files);
 	st_client_put(fresh);
 	return st;
@@ -258,28 +251,6 @@ void st_client_confirm(struct st *s, struct st_client *cl, struct list *files)
 	st_grace_meet(s, cl);
 }
 
-void st_client_expire(struct st *s, struct st_client *cl)
-{
-	struct list files = LIST_INIT(files);
-	bool here, gone = false;
-
-	/* Before others have what it held. It waits for the disk, once for a client that was cut off. */
-	st_record_drop(s, cl);
-	lock_take(&s->mu);
-	/* It may have come back or be gone since the caller looked. */
-	here = st_client_find(s, cl->id) == cl;
-	if (here && st_client_expired(s, cl)) {
-		stat_add(&s->expired, 1);
-		st_client_remove(s, cl, &files);
-		gone = true;
-	}
-	lock_drop(&s->mu);
-	/* Not when another caller has taken it away meanwhile. */
-	if (here && !gone)
-		st_record_keep(s, cl);
-	st_files_free(s, &files);
-}
-
 nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid)
 {
 	struct list files = LIST_INIT(files);
@@ -290,7 +261,7 @@ nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid)
 	cl = st_client_find(s, clientid);
 	if (!cl)
 		st = NFS4ERR_STALE_CLIENTID;
-	else if (cl->nsessions || holds_state(cl))
+	else if (cl->nsessions || st_client_holds(cl, false))
 		st = NFS4ERR_CLIENTID_BUSY;
 	else {
 		st_grace_leave(s, cl);
@@ -301,7 +272,7 @@ nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid)
 	return st;
 }
 
-/* What the client's silence costs it now: nothing, or its record. */
+/* Is the client's silence so long that it costs it everything? */
 static bool overdue(const struct st *s, struct st_client *cl)
 {
 	uint64_t silent;
@@ -309,11 +280,17 @@ static bool overdue(const struct st *s, struct st_client *cl)
 	if (!st_client_expired(s, cl))
 		return false;
 	silent = st_now_ms(s) - atomic_load_explicit(&cl->renewed_ms, memory_order_relaxed);
-	return !cl->confirmed || silent > s->lease_ms + s->courtesy_ms || !holds_state(cl);
+	return !cl->confirmed || silent > s->lease_ms + s->courtesy_ms || !st_client_holds(cl, true);
 }
 
-/* One whose time is up, with a reference; NULL: there is none (left). */
-static struct st_client *next_overdue(struct st *s, int bucket)
+/* Knows what it lost, and is alive: it may be on record again. */
+static bool returned(const struct st *s, struct st_client *cl)
+{
+	return atomic_load(&cl->struck) && !atomic_load(&cl->lost) && !st_client_expired(s, cl);
+}
+
+/* One for which @what is so, with a reference; NULL: there is none (left). */
+static struct st_client *next(struct st *s, int bucket, bool (*what)(const struct st *s, struct st_client *cl))
 {
 	struct st_client *found = NULL;
 
@@ -321,7 +298,7 @@ static struct st_client *next_overdue(struct st *s, int bucket)
 	list_for_each (it, &s->by_id[bucket]) {
 		struct st_client *cl = list_entry(it, struct st_client, id_link);
 
-		if (overdue(s, cl)) {
+		if (what(s, cl)) {
 			found = st_client_get(cl);
 			break;
 		}
@@ -335,9 +312,9 @@ void st_clients_tick(struct st *s)
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
 		struct st_client *cl;
 
-		while ((cl = next_overdue(s, i))) {
-			st_client_expire(s, cl);
-			st_client_put(cl);
-		}
+		while ((cl = next(s, i, overdue)) && st_client_forget(s, cl) == NFS4_OK)
+			;
+		while ((cl = next(s, i, returned)))
+			st_client_rejoin(s, cl);
 	}
 }

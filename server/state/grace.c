@@ -8,7 +8,10 @@
  * taken off the record before anybody may have what it held (RFC 8881 §8.4.2, §8.4.3).
  *
  * A client whose state somebody else needs is taken off the record before it loses the state: it was cut off from us, and after
- * our next restart must not claim what others have had meanwhile (RFC 8881 §8.4.3, both edge conditions).
+ * our next restart must not claim what others have had meanwhile (RFC 8881 §8.4.3, both edge conditions). When that fails, the
+ * state is not given away. It is on record again when it knows what it lost (revoke.c).
+ *
+ * record_mu makes each of these steps one: what is in the file, what is in memory, and who holds what change together.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,28 +21,37 @@
 #include "server/state/state_int.h"
 #include "vhd/base/log.h"
 
-/* A client that was on record when we started and has not been heard of since. */
+/* A client that was on record when we started and has not been heard of since; or one that has left. */
 struct absent {
 	struct list link;
-	uint32_t len;
+	struct st_record rec;
 	uint8_t owner[];
 };
 
-static struct absent *absent_new(const void *owner, uint32_t len)
+static struct absent *absent_new(const struct st_record *rec)
 {
-	struct absent *a = malloc(sizeof *a + len);
+	struct absent *a = malloc(sizeof *a + rec->owner.len);
 
 	if (!a)
 		return NULL;
-	a->len = len;
-	memcpy(a->owner, owner, len);
+	a->rec = *rec;
+	memcpy(a->owner, rec->owner.bytes, rec->owner.len);
+	a->rec.owner.bytes = a->owner;
 	return a;
 }
 
-static int add_absent(void *arg, const struct st_name *owner)
+static struct st_record record_of(const struct st_client *cl)
+{
+	struct st_record rec = {.owner = {cl->owner, cl->owner_len}, .known = true, .who = cl->who};
+
+	memcpy(rec.verifier, cl->verifier, sizeof rec.verifier);
+	return rec;
+}
+
+static int add_absent(void *arg, const struct st_record *rec)
 {
 	struct st *s = arg;
-	struct absent *a = absent_new(owner->bytes, owner->len);
+	struct absent *a = absent_new(rec);
 
 	if (!a)
 		return -ENOMEM;
@@ -61,30 +73,32 @@ int st_grace_begin(struct st *s, const char *path, struct why *why)
 	if (err)
 		return why_set(why, err, "%s: client records: %s", path, strerror(-err));
 	if (s->nabsent) {
-		s->grace_until_ms = st_now_ms(s) + s->lease_ms;
+		s->grace_until_ms = st_now_ms(s) + s->grace_ms;
 		atomic_store(&s->grace, true);
 		log_info("%u clients may reclaim what they had: grace period of %u s at most", s->nabsent,
-			 (unsigned)(s->lease_ms / 1000));
+			 (unsigned)(s->grace_ms / 1000));
 	}
 	return 0;
 }
 
-static struct absent *find_absent(struct st *s, const struct st_name *owner) REQUIRES(s->mu)
+static struct absent *find_absent(struct st *s, const struct st_client *cl) REQUIRES(s->mu)
 {
 	list_for_each (it, &s->absent) {
 		struct absent *a = list_entry(it, struct absent, link);
 
-		if (a->len == owner->len && !memcmp(a->owner, owner->bytes, owner->len))
+		if (a->rec.owner.len == cl->owner_len && !memcmp(a->owner, cl->owner, cl->owner_len))
 			return a;
 	}
 	return NULL;
 }
 
+/* The same life of the client, and the same user: nobody else had those opens and locks. */
 void st_grace_meet(struct st *s, struct st_client *cl)
 {
-	struct st_name owner = {cl->owner, cl->owner_len};
+	const struct absent *a = find_absent(s, cl);
 
-	cl->on_record = find_absent(s, &owner) != NULL;
+	cl->on_record = a && (!a->rec.known || (!memcmp(a->rec.verifier, cl->verifier, sizeof cl->verifier) &&
+						a->rec.who.flavor == cl->who.flavor && a->rec.who.uid == cl->who.uid));
 }
 
 /* The last one has what it had. */
@@ -94,38 +108,52 @@ static void end_grace(struct st *s)
 		log_info("the grace period is over");
 }
 
-/* Those who have left, and are not here again. */
-static void drop_leaving(struct st *s)
+static void free_absent(struct list *l)
 {
-	for (;;) {
-		struct absent *a = NULL;
-		struct st_name owner;
-
-		lock_take(&s->mu);
-		if (!list_empty(&s->leaving)) {
-			a = list_first(&s->leaving, struct absent, link);
-			list_del(&a->link);
-		}
-		lock_drop(&s->mu);
-		if (!a)
-			return;
-		owner = (struct st_name){a->owner, a->len};
-		st_records_del(s->records, &owner);
-		free(a);
+	list_for_each_safe (it, tmp, l) {
+		list_del(it);
+		free(list_entry(it, struct absent, link));
 	}
 }
 
-/* True: it is on record already. */
-static bool come_back(struct st *s, const struct st_client *cl)
+/* All of @l, in one go. */
+static int strike_list(struct st *s, const struct list *l) REQUIRES(s->record_mu)
 {
-	struct st_name owner = {cl->owner, cl->owner_len};
+	int err;
+
+	if (list_empty(l))
+		return 0;
+	err = st_records_begin(s->records);
+	if (err)
+		return err;
+	list_for_each (it, l) {
+		err = st_records_del(s->records, &list_entry(it, struct absent, link)->rec.owner);
+		if (err)
+			break;
+	}
+	return st_records_end(s->records, err);
+}
+
+/* Those who have left, and are not here again. A failure costs a grace period in vain after the next start, no more. */
+static void strike_leaving(struct st *s) REQUIRES(s->record_mu)
+{
+	struct list gone = LIST_INIT(gone);
+
+	lock_take(&s->mu);
+	list_splice_back(&gone, &s->leaving);
+	lock_drop(&s->mu);
+	strike_list(s, &gone);
+	free_absent(&gone);
+}
+
+/* It is back, or was never away. */
+static void come_back(struct st *s, const struct st_client *cl)
+{
 	struct absent *a;
 	bool last;
 
-	drop_leaving(
-		s); /* it may have left a moment ago: then it is off the record first, and on it again after this */
 	lock_take(&s->mu);
-	a = find_absent(s, &owner);
+	a = find_absent(s, cl);
 	if (a) {
 		list_del(&a->link);
 		s->nabsent--;
@@ -135,27 +163,37 @@ static bool come_back(struct st *s, const struct st_client *cl)
 	free(a);
 	if (last)
 		end_grace(s);
-	return a != NULL;
 }
 
 nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs)
 {
-	struct st_name owner = {cl->owner, cl->owner_len};
+	struct st_record rec = record_of(cl);
 
 	/* We move no file systems between servers, so there is nothing to reclaim for one of them. */
 	if (one_fs)
 		return NFS4_OK;
 	if (atomic_exchange(&cl->reclaim_complete, true))
 		return NFS4ERR_COMPLETE_ALREADY;
+	if (!s->records)
+		return NFS4_OK;
+	lock_take(&s->record_mu);
+	strike_leaving(s); /* it may be one of them: then it is off the record first, and on it again after this */
 	/* A failure is in the log; the client only cannot reclaim after the next restart. */
-	if (s->records && !come_back(s, cl))
-		st_records_put(s->records, &owner);
+	if (!cl->on_record || !st_in_grace(s))
+		st_records_put(s->records, &rec);
+	come_back(s, cl);
+	lock_drop(&s->record_mu);
 	return NFS4_OK;
 }
 
 bool st_in_grace(const struct st *s)
 {
 	return atomic_load_explicit(&s->grace, memory_order_relaxed);
+}
+
+bool st_keeps_records(const struct st *s)
+{
+	return s->records;
 }
 
 nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl)
@@ -171,65 +209,81 @@ nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl)
 		       : NFS4ERR_NO_GRACE;
 }
 
-void st_record_drop(struct st *s, const struct st_client *cl)
+static bool has_record(const struct st *s, const struct st_client *cl)
+{
+	return s->records && atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed);
+}
+
+int st_record_strike(struct st *s, const struct st_client *cl)
 {
 	struct st_name owner = {cl->owner, cl->owner_len};
 
-	if (s->records && atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed))
-		st_records_del(s->records, &owner);
+	return has_record(s, cl) ? st_records_del(s->records, &owner) : 0;
 }
 
 void st_record_keep(struct st *s, const struct st_client *cl)
 {
-	struct st_name owner = {cl->owner, cl->owner_len};
+	struct st_record rec = record_of(cl);
 
-	if (s->records && atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed))
-		st_records_put(s->records, &owner);
+	if (has_record(s, cl))
+		st_records_put(s->records, &rec);
 }
 
 void st_grace_leave(struct st *s, const struct st_client *cl)
 {
+	struct st_record rec = record_of(cl);
 	struct absent *a;
 
-	if (!s->records || !atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed))
+	if (!has_record(s, cl))
 		return;
 	/* Without memory it stays on record: the next start waits for it in vain, and that is all. */
-	a = absent_new(cl->owner, cl->owner_len);
+	a = absent_new(&rec);
 	if (a)
 		list_push_back(&s->leaving, &a->link);
 }
 
-void st_grace_tick(struct st *s)
+/* Time is up: who is not back is off the record first. While that fails, nobody gets what they had. (One that reclaims right
+ * now goes on, and is put on record again by its RECLAIM_COMPLETE.) */
+static void close_grace(struct st *s) REQUIRES(s->record_mu)
 {
 	struct list gone = LIST_INIT(gone);
+	bool failed;
 
-	drop_leaving(s);
-	if (!st_in_grace(s) || st_now_ms(s) < s->grace_until_ms)
-		return;
 	lock_take(&s->mu);
 	list_splice_back(&gone, &s->absent);
 	s->nabsent = 0;
 	lock_drop(&s->mu);
-	/* Off the record first. (One that reclaims right now goes on, and is put on record again by its RECLAIM_COMPLETE.) */
-	while (!list_empty(&gone)) {
-		struct absent *a = list_first(&gone, struct absent, link);
-		struct st_name owner = {a->owner, a->len};
-
-		list_del(&a->link);
-		st_records_del(s->records, &owner);
-		free(a);
+	failed = strike_list(s, &gone) != 0;
+	if (!failed) {
+		free_absent(&gone);
+		end_grace(s);
+		return;
 	}
-	end_grace(s);
+	lock_take(&s->mu);
+	list_for_each (it, &gone)
+		s->nabsent++;
+	list_splice_back(&s->absent, &gone);
+	lock_drop(&s->mu);
+}
+
+void st_grace_tick(struct st *s)
+{
+	if (!s->records)
+		return;
+	lock_take(&s->record_mu);
+	strike_leaving(s);
+	if (st_in_grace(s) && st_now_ms(s) >= s->grace_until_ms)
+		close_grace(s);
+	lock_drop(&s->record_mu);
 }
 
 void st_grace_fini(struct st *s)
 {
-	drop_leaving(s);
-	while (!list_empty(&s->absent)) {
-		struct absent *a = list_first(&s->absent, struct absent, link);
-
-		list_del(&a->link);
-		free(a);
+	if (s->records) {
+		lock_take(&s->record_mu);
+		strike_leaving(s);
+		lock_drop(&s->record_mu);
 	}
+	free_absent(&s->absent);
 	st_records_close(s->records);
 }

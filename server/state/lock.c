@@ -118,7 +118,7 @@ static void range_apply(struct st *s, struct st_file *f, struct st_locks *l, uin
 		range_add(s, f, l, TAKE(spare[0]), first, last, mode == RANGE_WRITE);
 }
 
-/* A lock of another owner in the way. One of a live client if there is any; else its client is over and is to go. */
+/* A lock of another owner in the way. One of a live client if there is any; else its client's lease is over, and it gives way. */
 static const struct st_range *range_conflict(struct st *s, const struct st_file *f, const struct st_owner *self,
 					     uint64_t first, uint64_t last, bool write)
 {
@@ -138,22 +138,16 @@ static const struct st_range *range_conflict(struct st *s, const struct st_file 
 	return found;
 }
 
-static nfsstat4 fill_denied(struct st *s, const struct st_range *r, struct st_client **blocker, struct st_denied *d)
+static void fill_denied(const struct st_range *r, struct st_denied *d)
 {
 	const struct st_owner *o = r->locks->s.owner;
-	struct st_client *cl = r->locks->s.client;
 
-	if (st_client_expired(s, cl)) {
-		*blocker = st_client_get(cl);
-		return NFS4ERR_DENIED;
-	}
 	d->offset = r->first;
 	d->length = r->last == UINT64_MAX ? UINT64_MAX : r->last - r->first + 1;
 	d->write = r->write;
-	d->clientid = cl->id;
+	d->clientid = r->locks->s.client->id;
 	d->owner_len = o->len;
 	memcpy(d->owner, o->bytes, o->len); /* the owner lives as long as its range, and we hold the shard */
-	return NFS4ERR_DENIED;
 }
 
 /* ---- LOCK ------------------------------------------------------------------------------------------------------------------- */
@@ -246,7 +240,11 @@ static nfsstat4 lock_once(struct st *s, struct st_client *cl, struct lock_op *op
 		lock_take(&sh->mu);
 		in_way = range_conflict(s, f, op->owner, op->first, op->last, op->l->write);
 		if (in_way) {
-			st = fill_denied(s, in_way, &op->blocker, d);
+			st = NFS4ERR_DENIED;
+			if (st_client_expired(s, in_way->locks->s.client))
+				op->blocker = st_client_get(in_way->locks->s.client);
+			else
+				fill_denied(in_way, d);
 		} else {
 			fresh = !op->locks;
 			if (fresh)
@@ -275,7 +273,7 @@ nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 {
 	struct lock_op op;
 	uint64_t first, last;
-	nfsstat4 st = range_of(l, &first, &last);
+	nfsstat4 st = range_of(l, &first, &last), revoked;
 
 	if (st != NFS4_OK || (l->new_owner && l->owner.len > ST_NAME_MAX))
 		return NFS4ERR_INVAL;
@@ -284,9 +282,11 @@ nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 		st = lock_once(s, cl, &op, out, d);
 		if (!op.blocker)
 			break;
-		/* Each round forgets one client (or finds it alive again), so this ends. */
-		st_client_expire(s, op.blocker);
+		/* Each round takes what it has from one client (or finds it alive again), so this ends. */
+		revoked = l->may_wait ? st_client_revoke(s, op.blocker) : ST_WAIT;
 		st_client_put(op.blocker);
+		if (revoked != NFS4_OK)
+			return revoked;
 	}
 	if (st == NFS4ERR_DENIED)
 		stat_add(&s->lock_denied, 1);
@@ -295,8 +295,8 @@ nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 
 /* ---- LOCKT, LOCKU ------------------------------------------------------------------------------------------------------------- */
 
-static nfsstat4 lockt_once(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
-			   struct st_client **blocker, struct st_denied *d)
+nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
+		  struct st_denied *d)
 {
 	struct file_shard *sh = st_file_shard(s, key);
 	const struct st_range *in_way;
@@ -305,36 +305,23 @@ static nfsstat4 lockt_once(struct st *s, struct st_client *cl, const struct st_f
 	nfsstat4 st = range_of(l, &first, &last);
 	struct st_file *f;
 
-	if (st != NFS4_OK)
-		return st;
+	if (st != NFS4_OK || l->owner.len > ST_NAME_MAX)
+		return NFS4ERR_INVAL;
+	if (st_in_grace(s))
+		return NFS4ERR_GRACE; /* whoever has a lock there may not have reclaimed it yet */
 	lock_take(&cl->mu);
 	self = st_owner_find(cl, &l->owner, true);
 	lock_take(&sh->mu);
 	f = st_file_find(sh, key);
 	in_way = f ? range_conflict(s, f, self, first, last, l->write) : NULL;
-	if (in_way)
-		st = fill_denied(s, in_way, blocker, d);
+	/* One of a client whose lease is over would give way. */
+	if (in_way && !st_client_expired(s, in_way->locks->s.client)) {
+		fill_denied(in_way, d);
+		st = NFS4ERR_DENIED;
+	}
 	lock_drop(&sh->mu);
 	lock_drop(&cl->mu);
 	return st;
-}
-
-nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
-		  struct st_denied *d)
-{
-	nfsstat4 st;
-
-	if (l->owner.len > ST_NAME_MAX)
-		return NFS4ERR_INVAL;
-	for (;;) {
-		struct st_client *blocker = NULL;
-
-		st = lockt_once(s, cl, key, l, &blocker, d);
-		if (!blocker)
-			return st;
-		st_client_expire(s, blocker);
-		st_client_put(blocker);
-	}
 }
 
 nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
@@ -366,12 +353,16 @@ nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 	return st;
 }
 
-void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, struct list *files)
+void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool revoke, struct list *files)
 {
 	struct st_file *f = l->s.file;
+	struct st_owner *owner = l->s.owner;
 	struct file_shard *sh = st_file_shard(s, &f->key);
 
-	st_state_withdraw(s, cl, &l->s);
+	if (revoke)
+		st_state_revoke(s, cl, &l->s);
+	else
+		st_state_withdraw(s, cl, &l->s);
 	lock_take(&sh->mu);
 	if (l->nranges) {
 		list_for_each_safe (it, tmp, &f->ranges) {
@@ -384,9 +375,10 @@ void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, struc
 	st_file_unuse(f, files);
 	lock_drop(&sh->mu);
 	list_del(&l->open_link);
-	l->s.owner->states--;
-	st_owner_tidy(s, cl, l->s.owner);
+	owner->states--;
+	st_owner_tidy(s, cl, owner);
 	cl->nlocks--;
 	stat_sub(&s->lock_states, 1);
-	free(l);
+	if (!revoke)
+		free(l);
 }

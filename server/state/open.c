@@ -344,9 +344,9 @@ static nfsstat4 open_once(struct st *s, struct st_client *cl, struct open_op *op
 }
 
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
-		 uint32_t access, uint32_t deny, struct st_pin *pin, stateid4 *out, struct st_undo *undo)
+		 uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin, stateid4 *out, struct st_undo *undo)
 {
-	nfsstat4 st;
+	nfsstat4 st, revoked;
 
 	if (access < 1 || access > 3 || deny > 3 || owner->len > ST_NAME_MAX) {
 		pin_put(pin);
@@ -358,9 +358,13 @@ nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 		st = open_once(s, cl, &op, owner, out, undo);
 		if (!op.blocker)
 			break;
-		/* Each round forgets one client (or finds it alive again), so this ends. */
-		st_client_expire(s, op.blocker);
+		/* Each round takes what it has from one client (or finds it alive again), so this ends. */
+		revoked = may_wait ? st_client_revoke(s, op.blocker) : ST_WAIT;
 		st_client_put(op.blocker);
+		if (revoked != NFS4_OK) {
+			st = revoked;
+			break;
+		}
 	}
 	if (st == NFS4ERR_SHARE_DENIED)
 		stat_add(&s->share_denied, 1);
@@ -370,36 +374,42 @@ nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------------------- */
 
-static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, struct list *files) REQUIRES(cl->mu)
+static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, bool revoke, struct list *files)
+	REQUIRES(cl->mu)
 {
 	struct st_file *f = o->s.file;
 	struct file_shard *sh = st_file_shard(s, &f->key);
+	struct st_owner *owner = o->s.owner;
 
 	while (!list_empty(&o->locks))
-		st_locks_drop(s, cl, list_first(&o->locks, struct st_locks, open_link), files);
-	st_state_withdraw(s, cl, &o->s);
+		st_locks_drop(s, cl, list_first(&o->locks, struct st_locks, open_link), revoke, files);
+	if (revoke)
+		st_state_revoke(s, cl, &o->s);
+	else
+		st_state_withdraw(s, cl, &o->s);
 	lock_take(&sh->mu);
 	list_del(&o->s.file_link);
 	share_count(f, o->access, o->deny, -1);
 	st_file_unuse(f, files);
 	lock_drop(&sh->mu);
-	o->s.owner->states--;
-	st_owner_tidy(s, cl, o->s.owner);
+	owner->states--;
+	st_owner_tidy(s, cl, owner);
 	cl->nopens--;
 	stat_sub(&s->opens, 1);
-	free(o);
+	if (!revoke)
+		free(o);
 }
 
-void st_states_drop(struct st *s, struct st_client *cl, struct list *files)
+void st_states_drop(struct st *s, struct st_client *cl, bool revoke, struct list *files)
 {
 	for (int i = 0; i < STATE_BUCKETS; i++) {
 		while (!list_empty(&cl->states[i])) {
 			struct st_state *x = list_first(&cl->states[i], struct st_state, client_link);
 
 			if (x->kind == STATE_OPEN)
-				open_drop(s, cl, container_of(x, struct st_open, s), files);
+				open_drop(s, cl, container_of(x, struct st_open, s), revoke, files);
 			else
-				st_locks_drop(s, cl, container_of(x, struct st_locks, s), files);
+				st_locks_drop(s, cl, container_of(x, struct st_locks, s), revoke, files);
 		}
 	}
 }
@@ -413,7 +423,7 @@ nfsstat4 st_close(struct st *s, struct st_client *cl, const struct st_fhkey *key
 	lock_take(&cl->mu);
 	st = st_state_find(s, cl, key, sid, STATE_OPEN, &x);
 	if (st == NFS4_OK)
-		open_drop(s, cl, container_of(x, struct st_open, s), &files);
+		open_drop(s, cl, container_of(x, struct st_open, s), false, &files);
 	lock_drop(&cl->mu);
 	st_files_free(s, &files);
 	return st;
@@ -467,7 +477,7 @@ void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo
 	if (st_state_find(s, cl, NULL, &undo->sid, STATE_OPEN, &x) == NFS4_OK) {
 		o = container_of(x, struct st_open, s);
 		if (undo->fresh) {
-			open_drop(s, cl, o, &files);
+			open_drop(s, cl, o, false, &files);
 		} else {
 			o->history = undo->history;
 			open_reshare(s, o, undo->access, undo->deny);

@@ -5,16 +5,18 @@
 #include <errno.h>
 #include <sqlite3.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "vhd/base/lock.h"
 #include "vhd/base/log.h"
 
-#define VERSION 1
+#define VERSION 2
 
 struct st_records {
 	struct lock mu;
 	sqlite3 *db GUARDED_BY(mu);
 	sqlite3_stmt *put GUARDED_BY(mu), *del GUARDED_BY(mu);
+	bool said GUARDED_BY(mu); /* that it fails */
 	char *path;
 };
 
@@ -56,29 +58,44 @@ static int ask(sqlite3 *db, const char *sql, int64_t *out)
 	return errno_of(rc);
 }
 
-/* The lock on the file is kept as long as it is open, so there is no other server, and no file of shared memory. */
+/* What leads from each version to the next; an empty file is of version 0. */
+static const char *const upgrades[VERSION] = {
+	"BEGIN IMMEDIATE;"
+	"CREATE TABLE client (owner BLOB PRIMARY KEY) WITHOUT ROWID;"
+	"PRAGMA user_version = 1;"
+	"COMMIT;",
+	"BEGIN IMMEDIATE;"
+	"ALTER TABLE client ADD COLUMN verifier BLOB;"
+	"ALTER TABLE client ADD COLUMN flavor INTEGER;"
+	"ALTER TABLE client ADD COLUMN uid INTEGER;"
+	"PRAGMA user_version = 2;"
+	"COMMIT;",
+};
+
+static int run_sql(struct st_records *r, const char *sql) NO_THREAD_SAFETY
+{
+	return errno_of(sqlite3_exec(r->db, sql, NULL, NULL, NULL));
+}
+
+/* The lock on the file is kept as long as it is open, so there is no other server, and no file of shared memory. Nothing is
+ * written before the version is known. */
 static int prepare(struct st_records *r, struct why *why) NO_THREAD_SAFETY
 {
-	static const char *const make = "BEGIN IMMEDIATE;"
-					"CREATE TABLE IF NOT EXISTS client (owner BLOB PRIMARY KEY) WITHOUT ROWID;"
-					"PRAGMA user_version = 1;"
-					"COMMIT;";
 	int64_t version = 0;
-	int rc, err;
+	int err = run_sql(r, "PRAGMA locking_mode = EXCLUSIVE");
 
-	rc = sqlite3_exec(r->db,
-			  "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
-			  NULL, NULL, NULL);
-	err = errno_of(rc);
 	if (!err)
 		err = ask(r->db, "PRAGMA user_version", &version);
-	if (!err && version > VERSION)
+	if (!err && (version < 0 || version > VERSION))
 		return why_set(why, -EUCLEAN, "%s: client records of version %lld, expected %d at most", r->path,
 			       (long long)version, VERSION);
-	if (!err && (rc = sqlite3_exec(r->db, make, NULL, NULL, NULL)) != SQLITE_OK)
-		err = errno_of(rc);
 	if (!err)
-		err = errno_of(sqlite3_prepare_v2(r->db, "INSERT OR IGNORE INTO client VALUES (?)", -1, &r->put, NULL));
+		err = run_sql(r, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
+	for (; !err && version < VERSION; version++)
+		err = run_sql(r, upgrades[version]);
+	if (!err)
+		err = errno_of(sqlite3_prepare_v2(r->db, "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?)", -1,
+						  &r->put, NULL));
 	if (!err)
 		err = errno_of(sqlite3_prepare_v2(r->db, "DELETE FROM client WHERE owner = ?", -1, &r->del, NULL));
 	if (err == -EBUSY)
@@ -122,21 +139,32 @@ void st_records_close(struct st_records *r) NO_THREAD_SAFETY
 	free(r);
 }
 
-int st_records_each(struct st_records *r, int (*fn)(void *arg, const struct st_name *owner), void *arg)
+static struct st_record row_of(sqlite3_stmt *st)
+{
+	struct st_record c = {.owner = {sqlite3_column_blob(st, 0), (uint32_t)sqlite3_column_bytes(st, 0)}};
+
+	c.known = sqlite3_column_bytes(st, 1) == sizeof c.verifier;
+	if (c.known)
+		memcpy(c.verifier, sqlite3_column_blob(st, 1), sizeof c.verifier);
+	c.who.flavor = (uint32_t)sqlite3_column_int64(st, 2);
+	c.who.uid = (uint32_t)sqlite3_column_int64(st, 3);
+	return c;
+}
+
+int st_records_each(struct st_records *r, int (*fn)(void *arg, const struct st_record *c), void *arg)
 {
 	sqlite3_stmt *st = NULL;
 	int rc, err = 0;
 
 	lock_take(&r->mu);
-	rc = sqlite3_prepare_v2(r->db, "SELECT owner FROM client", -1, &st, NULL);
+	rc = sqlite3_prepare_v2(r->db, "SELECT owner, verifier, flavor, uid FROM client", -1, &st, NULL);
 	while (!err && rc != SQLITE_DONE && (rc == SQLITE_OK || rc == SQLITE_ROW)) {
 		rc = sqlite3_step(st);
 		if (rc == SQLITE_ROW) {
-			int len = sqlite3_column_bytes(st, 0);
-			struct st_name owner = {sqlite3_column_blob(st, 0), (uint32_t)len};
+			struct st_record c = row_of(st);
 
-			if (len > 0 && len <= ST_NAME_MAX)
-				err = fn(arg, &owner);
+			if (c.owner.len && c.owner.len <= ST_NAME_MAX)
+				err = fn(arg, &c);
 		}
 	}
 	sqlite3_finalize(st);
@@ -144,35 +172,81 @@ int st_records_each(struct st_records *r, int (*fn)(void *arg, const struct st_n
 	return err ? err : errno_of(rc);
 }
 
-static int run(struct st_records *r, sqlite3_stmt *st, const struct st_name *owner) REQUIRES(r->mu)
+/* @rc of what was tried, as an errno; said once, until something is stable again. */
+static int outcome(struct st_records *r, int rc) REQUIRES(r->mu)
 {
-	int rc = sqlite3_bind_blob(st, 1, owner->bytes, (int)owner->len, SQLITE_STATIC);
+	int err = errno_of(rc);
 
-	if (rc == SQLITE_OK)
-		rc = sqlite3_step(st);
-	sqlite3_reset(st);
-	sqlite3_clear_bindings(st);
-	if (errno_of(rc))
+	if (err && !r->said)
 		log_error("%s: client records: %s", r->path, sqlite3_errstr(rc));
-	return errno_of(rc);
+	if (err)
+		r->said = true;
+	else if (sqlite3_get_autocommit(r->db))
+		r->said = false;
+	return err;
 }
 
-int st_records_put(struct st_records *r, const struct st_name *owner)
+/* A statement whose values are bound. */
+static int step(struct st_records *r, sqlite3_stmt *st) REQUIRES(r->mu)
 {
-	int err;
+	int rc = sqlite3_step(st);
+
+	sqlite3_reset(st);
+	sqlite3_clear_bindings(st);
+	return outcome(r, rc);
+}
+
+int st_records_put(struct st_records *r, const struct st_record *c)
+{
+	int rc, err;
 
 	lock_take(&r->mu);
-	err = run(r, r->put, owner);
+	rc = sqlite3_bind_blob(r->put, 1, c->owner.bytes, (int)c->owner.len, SQLITE_STATIC);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_bind_blob(r->put, 2, c->verifier, sizeof c->verifier, SQLITE_STATIC);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_bind_int64(r->put, 3, c->who.flavor);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_bind_int64(r->put, 4, c->who.uid);
+	err = rc == SQLITE_OK ? step(r, r->put) : outcome(r, rc);
 	lock_drop(&r->mu);
 	return err;
 }
 
 int st_records_del(struct st_records *r, const struct st_name *owner)
 {
+	int rc, err;
+
+	lock_take(&r->mu);
+	rc = sqlite3_bind_blob(r->del, 1, owner->bytes, (int)owner->len, SQLITE_STATIC);
+	err = rc == SQLITE_OK ? step(r, r->del) : outcome(r, rc);
+	lock_drop(&r->mu);
+	return err;
+}
+
+static int exec(struct st_records *r, const char *sql)
+{
 	int err;
 
 	lock_take(&r->mu);
-	err = run(r, r->del, owner);
+	err = outcome(r, sqlite3_exec(r->db, sql, NULL, NULL, NULL));
 	lock_drop(&r->mu);
 	return err;
+}
+
+int st_records_begin(struct st_records *r)
+{
+	return exec(r, "BEGIN IMMEDIATE");
+}
+
+int st_records_end(struct st_records *r, int err)
+{
+	int e = err ? err : exec(r, "COMMIT");
+
+	if (!e)
+		return 0;
+	lock_take(&r->mu);
+	sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
+	lock_drop(&r->mu);
+	return e;
 }

@@ -283,8 +283,6 @@ static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_crea
 	if (!cl->confirmed && (cl->who.flavor != x->who.flavor || cl->who.uid != x->who.uid))
 		return NFS4ERR_CLID_INUSE;
 	se = session_new(s, cl, x);
-	for (int i = 0; !se && i < EVICT_TRIES && st_client_evict(s, cl, files); i++)
-		se = session_new(s, cl, x);
 	if (!se)
 		return NFS4ERR_DELAY;
 	st_client_confirm(s, cl, files);
@@ -302,19 +300,13 @@ static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_crea
 	return NFS4_OK;
 }
 
-nfsstat4 st_create_session(struct st *s, struct st_create *x)
+/* @in_way: a client that may go, if that is what it takes (referenced). */
+static nfsstat4 create_once(struct st *s, struct st_create *x, struct st_client **in_way)
 {
-	const uint32_t known = CREATE_SESSION4_FLAG_PERSIST | CREATE_SESSION4_FLAG_CONN_BACK_CHAN |
-			       CREATE_SESSION4_FLAG_CONN_RDMA;
 	struct list files = LIST_INIT(files);
 	struct st_client *cl;
 	nfsstat4 st;
 
-	if (x->flags & ~known)
-		return NFS4ERR_INVAL;
-	st = negotiate(s, &x->fore, &x->back);
-	if (st != NFS4_OK)
-		return st;
 	lock_take(&s->mu);
 	cl = st_client_find(s, x->clientid);
 	if (!cl) {
@@ -327,9 +319,31 @@ nfsstat4 st_create_session(struct st *s, struct st_create *x)
 		st = NFS4ERR_SEQ_MISORDERED;
 	} else {
 		st = create_locked(s, cl, x, &files);
+		if (st == NFS4ERR_DELAY)
+			*in_way = st_client_victim(s, cl, false);
 	}
 	lock_drop(&s->mu);
 	st_files_free(s, &files);
+	return st;
+}
+
+nfsstat4 st_create_session(struct st *s, struct st_create *x)
+{
+	const uint32_t known = CREATE_SESSION4_FLAG_PERSIST | CREATE_SESSION4_FLAG_CONN_BACK_CHAN |
+			       CREATE_SESSION4_FLAG_CONN_RDMA;
+	struct st_client *in_way;
+	int tries = EVICT_TRIES;
+	nfsstat4 st;
+
+	if (x->flags & ~known)
+		return NFS4ERR_INVAL;
+	st = negotiate(s, &x->fore, &x->back);
+	if (st != NFS4_OK)
+		return st;
+	do {
+		in_way = NULL;
+		st = create_once(s, x, &in_way);
+	} while (in_way && st_client_forget(s, in_way) == NFS4_OK && --tries);
 	return st;
 }
 

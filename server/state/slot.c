@@ -112,7 +112,7 @@ static void fill_result(struct st_session *se, struct st_seq *q)
 	struct st_client *cl = se->client;
 
 	q->highest = q->target = se->fore.max_slots - 1;
-	q->status_flags = 0;
+	q->status_flags = atomic_load_explicit(&cl->lost, memory_order_relaxed);
 	/* A client that never had a backchannel does not miss it. */
 	if (atomic_load_explicit(&cl->wants_cb, memory_order_relaxed) &&
 	    !atomic_load_explicit(&cl->nbackchans, memory_order_relaxed))

@@ -66,12 +66,14 @@ static void init_options(struct st *s, const struct st_opts *o)
 		s->opts.replay_bytes = REPLAY_BYTES;
 	s->opts.server_owner = s->opts.server_scope = s->opts.records = NULL; /* the caller's */
 	s->lease_ms = (uint64_t)s->opts.lease_seconds * 1000;
+	s->grace_ms = (uint64_t)or_default(o->grace_seconds, s->opts.lease_seconds) * 1000;
 	s->courtesy_ms = (uint64_t)s->opts.courtesy_seconds * 1000;
 }
 
 static void init_tables(struct st *s)
 {
 	lock_init(&s->mu);
+	lock_init(&s->record_mu);
 	list_init(&s->absent);
 	list_init(&s->leaving);
 	list_init(&s->sessions);
@@ -163,6 +165,7 @@ void st_free(struct st *s)
 	for (int i = 0; i < SID_SHARDS; i++)
 		lock_fini(&s->sid_shard[i].mu);
 	lock_fini(&s->mu);
+	lock_fini(&s->record_mu);
 	free(s->owner);
 	free(s->scope);
 	free(s);

@@ -9,13 +9,14 @@
  * decode, check permissions, and call in here. Statuses are nfsstat4: only the protocol knows OLD_STATEID.
  *
  * A lease that ran out takes nothing away by itself: the client's state is kept as a courtesy until somebody else needs
- * what it holds, or for a day. The client that comes back in between notices nothing (RFC 8881 §8.4.3 permits it).
+ * what it holds, or for a day. The client that comes back in between notices nothing (RFC 8881 §8.4.3 permits it); the one
+ * whose state was given away is told by SEQUENCE, finds its stateids EXPIRED, and frees them one by one.
  *
  * Everything is bounded: clients, sessions, slots, bytes of cached replies, opens and locked ranges of a client. A limit
  * that is reached answers NFS4ERR_DELAY: NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3).
  *
- * Locks: see state_int.h. None is held across I/O or a call into vhd/. No function blocks, except that releasing the last
- * reference of a file (st_pin.put) does what its owner made it do.
+ * Locks: see state_int.h. None is held across a call into vhd/. No function blocks, except that releasing the last reference
+ * of a file (st_pin.put) does what its owner made it do, and those that say so: they change who is on record (record.h).
  */
 #ifndef VHDNFS_SERVER_STATE_STATE_H
 #define VHDNFS_SERVER_STATE_STATE_H
@@ -28,6 +29,8 @@
 #include "vhd/volume/fs.h"
 #include "xdr/stream.h"
 #include "xdr/xdr.h"
+
+#define ST_WAIT ((nfsstat4)0x7ffffffe) /* not a status: would block */
 
 struct st; /* all state of one server */
 struct st_client;
@@ -72,6 +75,7 @@ struct st_call {
 
 struct st_opts {
 	uint32_t lease_seconds;             /* 0: 90 */
+	uint32_t grace_seconds;             /* after a restart, at most; 0: as long as a lease */
 	uint32_t courtesy_seconds;          /* how long state outlives its lease when nobody wants it; 0: a day */
 	uint32_t max_request, max_response; /* bytes, what CREATE_SESSION grants at most; 0: 1 MiB + 64 KiB */
 	uint32_t max_slots;                 /* per session; 0: 64 */
@@ -107,7 +111,7 @@ struct st_exchange {
 	bool confirmed; /* EXCHGID4_FLAG_CONFIRMED_R */
 };
 
-/* RFC 8881 §18.35.4, all nine cases. NOENT, NOT_SAME, PERM, CLID_INUSE, DELAY (too many clients). */
+/* RFC 8881 §18.35.4, all nine cases. NOENT, NOT_SAME, PERM, CLID_INUSE, DELAY (too many clients). May block. */
 nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x);
 
 struct st_channel {
@@ -140,7 +144,7 @@ struct st_create {
  * The client's own sequence makes it exactly-once: a retry gets the first answer again. Wrong arguments (INVAL,
  * TOOSMALL) are refused before the sequence is looked at, so that the next try may use the same number.
  *
- * Return: NFS4_OK; INVAL, TOOSMALL, STALE_CLIENTID, SEQ_MISORDERED, CLID_INUSE, DELAY (no room; not cached).
+ * Return: NFS4_OK; INVAL, TOOSMALL, STALE_CLIENTID, SEQ_MISORDERED, CLID_INUSE, DELAY (no room; not cached). May block.
  */
 nfsstat4 st_create_session(struct st *s, struct st_create *x);
 
@@ -155,6 +159,8 @@ nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl);
 /* May it take back what it had before the restart? NFS4ERR_NO_GRACE. */
 nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl);
 bool st_in_grace(const struct st *s);
+/* Can clients take back anything after a restart? */
+bool st_keeps_records(const struct st *s);
 /* @dir: channel_dir_from_client4 in, channel_dir_from_server4 out. BADSESSION, INVAL. */
 nfsstat4 st_bind_conn(struct st *s, const uint8_t id[16], struct rpc_conn *conn, uint32_t *dir);
 void st_backchannel_ctl(struct st *s, struct st_session *se, uint32_t program, const struct st_cb_sec *sec);
@@ -226,15 +232,18 @@ struct st_undo {
 /**
  * st_open() - a share reservation and its stateid
  * @access, @deny: OPEN4_SHARE_ACCESS_* 1 … 3, OPEN4_SHARE_DENY_* 0 … 3; checked
+ * @may_wait:      for the disk; it is rare
  * @pin:           taken over in every case; given back when the file is open already or when this fails
  * @undo:          for st_open_undo(); may be NULL
  *
  * An open of the same owner is upgraded: its stateid with the next seqid.
  *
- * Return: NFS4_OK; INVAL, SHARE_DENIED, DELAY (limits).
+ * Return: NFS4_OK; INVAL, SHARE_DENIED, DELAY (limits; who is in the way cannot be taken off the record); ST_WAIT: it has to be
+ *         taken off the record, which may not be waited for.
  */
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
-		 uint32_t access, uint32_t deny, struct st_pin *pin, stateid4 *out, struct st_undo *undo);
+		 uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin, stateid4 *out,
+		 struct st_undo *undo);
 void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo);
 /* INVAL: not what some of the owner's opens asked for together (RFC 8881 §18.18.3); BAD_STATEID, OLD_STATEID. */
 nfsstat4 st_open_downgrade(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
@@ -259,12 +268,13 @@ struct st_lock {
 	bool new_owner;          /* @sid is an open's and @owner counts; else @sid is the lock's */
 	stateid4 sid;
 	struct st_name owner;
+	bool may_wait; /* as for st_open() */
 };
 
-/* INVAL (range), BAD_STATEID, OLD_STATEID, OPENMODE, DENIED (*d filled), DELAY (limits). All or nothing. */
+/* INVAL (range), BAD_STATEID, OLD_STATEID, OPENMODE, DENIED (*d filled), DELAY, ST_WAIT (as st_open()). All or nothing. */
 nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l, stateid4 *out,
 		 struct st_denied *d);
-/* @l->owner and the range count. */
+/* @l->owner and the range count. GRACE. A lock whose client's lease is over does not count: it would give way. */
 nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
 		  struct st_denied *d);
 /* @l->sid and the range count; a range that is not locked, or partly, is no error. */
@@ -289,7 +299,7 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
  * Open and lock stateids are checked for owner, file, seqid and access mode, special ones against share reservations. A
  * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it.
  *
- * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, OPENMODE, LOCKED (special stateid against DENY).
+ * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED (others needed it), OPENMODE, LOCKED (special stateid against DENY).
  * Never blocks; hot path: no lock shared by all clients.
  */
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
@@ -307,7 +317,7 @@ struct st_stats {
 	uint64_t sessions, slots, replay_reserved, replay_bytes;
 	uint64_t opens, lock_states, ranges, files, owners;
 	uint64_t replays, misordered, false_retries; /* since the start */
-	uint64_t expired;                            /* clients forgotten with state they held */
+	uint64_t expired;                            /* clients that lost the state they held */
 	uint64_t share_denied, lock_denied;
 };
 void st_get_stats(struct st *s, struct st_stats *out);

@@ -17,7 +17,9 @@
  *   (a call that runs) finds `dead` under client.mu and answers DELAY; the retry will meet BADSESSION.
  * - Opens and lock states are made, changed and freed under client.mu. They stay valid for whoever holds it; for others
  *   they do under the file shard (through the file's lists) or the stateid shard (through the hash).
- * - I/O checks take one stateid shard and nothing else: seqid is guarded by it, access is atomic, the rest immutable.
+ * - I/O checks take one stateid shard and nothing else: seqid and revoked are guarded by it, access is atomic, the rest
+ *   immutable. A revoked state has no file and no owner any more.
+ * - record_mu is taken before st.mu, and is the one lock under which the disk is waited for: never on an event loop.
  */
 #ifndef VHDNFS_SERVER_STATE_INT_H
 #define VHDNFS_SERVER_STATE_INT_H
@@ -51,8 +53,9 @@ struct st_client {
 	uint64_t id;                     /* immutable, as the next three */
 	uint8_t verifier[8];
 	struct st_principal who;
-	bool confirmed; /* st.mu */
-	bool on_record; /* it may reclaim; set when it is confirmed */
+	bool confirmed;     /* st.mu */
+	bool on_record;     /* it may reclaim; set when it is confirmed */
+	atomic_bool struck; /* off the record, though it lives: revoke.c */
 
 	/* The slot of CREATE_SESSION. st.mu */
 	uint32_t cs_sequence; /* of the last one that was answered */
@@ -67,11 +70,13 @@ struct st_client {
 	atomic_bool reclaim_complete;
 	atomic_bool wants_cb;   /* it once had a backchannel */
 	atomic_uint nbackchans; /* connections bound for callbacks, over all sessions */
+	_Atomic uint32_t lost;  /* SEQ4_STATUS_EXPIRED_*: what it is to be told. Written under mu */
 
 	struct lock mu;
 	bool dead;                         /* mu, as everything below */
 	struct list owners[OWNER_BUCKETS]; /* struct st_owner.link */
 	struct list states[STATE_BUCKETS]; /* struct st_state.client_link */
+	struct list revoked;               /* the same, of those that others needed: revoke.c */
 	uint32_t nopens, nlocks, nranges, nowners;
 
 	uint32_t owner_len; /* immutable */
@@ -143,6 +148,7 @@ struct st_state {
 	struct st_state *hash_next; /* stateid shard */
 	uint64_t id;
 	uint32_t seqid;       /* stateid shard */
+	bool revoked;         /* stateid shard */
 	enum state_kind kind; /* immutable, as the next three */
 	struct st_client *client;
 	struct st_file *file;
@@ -194,10 +200,11 @@ struct st {
 	struct st_opts opts;
 	char *owner, *scope;
 	uint32_t boot; /* differs from one start to the next */
-	uint64_t lease_ms, courtesy_ms;
+	uint64_t lease_ms, courtesy_ms, grace_ms;
 	_Atomic uint64_t skipped_ms;
 
 	/* grace.c */
+	struct lock record_mu;
 	struct st_records *records; /* NULL: nothing is kept */
 	atomic_bool grace;
 	uint64_t grace_until_ms;
@@ -249,12 +256,25 @@ static inline void st_client_renew(const struct st *s, struct st_client *cl)
 struct st_client *st_client_find(struct st *s, uint64_t id) REQUIRES(s->mu);
 /* Makes the record of a new incarnation the confirmed one; what it replaces goes. Gone states' files onto @files. */
 void st_client_confirm(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
+/* Has it opens or locks? @or_lost: or lost some, and does not know yet. */
+bool st_client_holds(struct st_client *cl, bool or_lost);
 void st_client_remove(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
-/* Forget the longest silent client whose lease is over, but not @spare. false: there is none. */
-bool st_client_evict(struct st *s, const struct st_client *spare, struct list *files) REQUIRES(s->mu);
-/* Forget @cl when its lease is (still) over: somebody needs what it holds. */
-void st_client_expire(struct st *s, struct st_client *cl);
+/* The longest silent client whose lease is over, but not @spare; @unconfirmed: those never confirmed count too. A reference;
+ * NULL: there is none. */
+struct st_client *st_client_victim(struct st *s, const struct st_client *spare, bool unconfirmed) REQUIRES(s->mu);
 void st_clients_tick(struct st *s);
+
+/* revoke.c: these wait for the disk, when the client is on record */
+/* Forget @cl when its lease is (still) over or it is not confirmed. @cl's reference is taken over. DELAY: the record could not
+ * be changed, and neither was anything else. */
+nfsstat4 st_client_forget(struct st *s, struct st_client *cl);
+/* Somebody needs what @cl holds, and its lease is (still) over: it loses all of it, and will be told. The rest is as above. */
+nfsstat4 st_client_revoke(struct st *s, struct st_client *cl);
+/* A client that was struck off the record and knows what it lost is on it again. */
+void st_client_rejoin(struct st *s, struct st_client *cl);
+/* What is remembered of stateids that were revoked. */
+void st_revoked_free(struct st *s, struct st_client *cl) REQUIRES(cl->mu);
+void st_revoked_ack(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
 
 /* grace.c */
 int st_grace_begin(struct st *s, const char *path, struct why *why);
@@ -265,8 +285,8 @@ void st_grace_meet(struct st *s, struct st_client *cl) REQUIRES(s->mu);
 /* A client says goodbye, and holds nothing: it is taken off the record by one of the next ticks. */
 void st_grace_leave(struct st *s, const struct st_client *cl) REQUIRES(s->mu);
 /* Off the record, before it loses what it holds; and on it again, since it did not. Both block. */
-void st_record_drop(struct st *s, const struct st_client *cl);
-void st_record_keep(struct st *s, const struct st_client *cl);
+int st_record_strike(struct st *s, const struct st_client *cl) REQUIRES(s->record_mu);
+void st_record_keep(struct st *s, const struct st_client *cl) REQUIRES(s->record_mu);
 
 /* session.c */
 /* A reference, or NULL. */
@@ -275,8 +295,9 @@ void st_session_put(struct st *s, struct st_session *se);
 void st_session_remove(struct st *s, struct st_session *se) REQUIRES(s->mu);
 
 /* open.c */
-/* Every open and lock of the client; files that nobody uses any more are collected for st_files_free(). */
-void st_states_drop(struct st *s, struct st_client *cl, struct list *files) REQUIRES(cl->mu);
+/* Every open and lock of the client; files that nobody uses any more are collected for st_files_free(). @revoke: their stateids
+ * are remembered. */
+void st_states_drop(struct st *s, struct st_client *cl, bool revoke, struct list *files) REQUIRES(cl->mu);
 void st_files_free(struct st *s, struct list *files);
 struct file_shard *st_file_shard(struct st *s, const struct st_fhkey *key);
 struct st_file *st_file_find(struct file_shard *sh, const struct st_fhkey *key) REQUIRES(sh->mu);
@@ -293,16 +314,19 @@ struct st_state *st_state_of(struct st_client *cl, const struct st_owner *o, con
 
 /* lock.c */
 /* Releases ranges, stateid and state; the file shard is taken inside. */
-void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, struct list *files) REQUIRES(cl->mu);
+void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool revoke, struct list *files)
+	REQUIRES(cl->mu);
 
 /* stateid.c */
 /* Into the client's and the stateid table; seqid becomes 1. */
 void st_state_publish(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
 void st_state_withdraw(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
+/* Out of use, but not forgotten: EXPIRED from now on. */
+void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
 /* The next seqid (bump) or the present one, as a stateid. */
 void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bool bump, stateid4 *out)
 	REQUIRES(cl->mu);
-/* @key NULL: any file. BAD_STATEID, OLD_STATEID. */
+/* @key NULL: any file. BAD_STATEID, OLD_STATEID; EXPIRED: *@out was revoked. */
 nfsstat4 st_state_find(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 		       unsigned kinds, struct st_state **out) REQUIRES(cl->mu);
 

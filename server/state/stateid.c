@@ -82,6 +82,8 @@ void st_state_publish(struct st *s, struct st_client *cl, struct st_state *x)
 	list_push_front(&cl->states[st_state_bucket(x->owner, &x->file->key)], &x->client_link);
 	x->id = atomic_fetch_add_explicit(&s->next_state, 1, memory_order_relaxed);
 	x->seqid = 1;
+	if (atomic_load_explicit(&cl->lost, memory_order_relaxed))
+		atomic_store_explicit(&cl->lost, SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED, memory_order_relaxed);
 	sh = sid_shard(s, x->id);
 	b = sid_bucket(sh, x->id);
 	lock_take(&sh->mu);
@@ -102,6 +104,19 @@ void st_state_withdraw(struct st *s, struct st_client *cl, struct st_state *x)
 	lock_drop(&sh->mu);
 	list_del(&x->client_link);
 	(void)cl;
+}
+
+void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x)
+{
+	struct sid_shard *sh = sid_shard(s, x->id);
+
+	lock_take(&sh->mu);
+	x->revoked = true;
+	x->file = NULL;
+	x->owner = NULL;
+	lock_drop(&sh->mu);
+	list_del(&x->client_link);
+	list_push_back(&cl->revoked, &x->client_link);
 }
 
 void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bool bump, stateid4 *out)
@@ -137,7 +152,10 @@ nfsstat4 st_state_find(struct st *s, struct st_client *cl, const struct st_fhkey
 	sh = sid_shard(s, id);
 	lock_take(&sh->mu);
 	x = sid_lookup(sh, id);
-	if (x && x->client == cl && (x->kind & kinds) && (!key || st_key_equal(&x->file->key, key))) {
+	if (x && x->client == cl && x->revoked) {
+		st = NFS4ERR_EXPIRED;
+		*out = x;
+	} else if (x && x->client == cl && (x->kind & kinds) && (!key || st_key_equal(&x->file->key, key))) {
 		st = check_seqid(sid->seqid, x->seqid);
 		*out = x;
 	}
@@ -172,7 +190,10 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
 		if (l->nranges)
 			st = NFS4ERR_LOCKS_HELD;
 		else
-			st_locks_drop(s, cl, l, &files);
+			st_locks_drop(s, cl, l, false, &files);
+	} else if (st == NFS4ERR_EXPIRED) {
+		st_revoked_ack(s, cl, x);
+		st = NFS4_OK;
 	}
 	lock_drop(&cl->mu);
 	st_files_free(s, &files);
@@ -224,7 +245,9 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	sh = sid_shard(s, id);
 	lock_take(&sh->mu);
 	x = sid_lookup(sh, id);
-	if (x && x->client == client && st_key_equal(&x->file->key, key)) {
+	if (x && x->client == client && x->revoked) {
+		st = NFS4ERR_EXPIRED;
+	} else if (x && x->client == client && st_key_equal(&x->file->key, key)) {
 		struct st_open *o = x->kind == STATE_OPEN ? container_of(x, struct st_open, s)
 							  : container_of(x, struct st_locks, s)->open;
 

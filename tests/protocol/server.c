@@ -169,6 +169,17 @@ struct nfsc *server_client(void)
 	return client_at("127.0.0.1", port);
 }
 
+void server_client_again(struct nfsc *n)
+{
+	struct why why = {.line = ""};
+	struct nfs_url u;
+	char text[64];
+
+	snprintf(text, sizeof text, "nfs://127.0.0.1:%u/", port);
+	ck_assert_int_eq(nfs_url_parse(text, &u, &why), 0);
+	ck_assert_msg(nfsc_again(n, &u, &why) == 0, "%s", why.line);
+}
+
 struct nfsc *server_client_v6(void)
 {
 	ck_assert_uint_ne(port_v6, 0);

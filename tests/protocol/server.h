@@ -25,6 +25,8 @@ void server_again(void);
 /* Resident memory; 0 in sanitizer builds, whose memory is not the server's alone. */
 long server_rss_kib(void);
 struct nfsc *server_client(void);
+/* The same client, that has heard of the restart: RECLAIM_COMPLETE is the caller's. */
+void server_client_again(struct nfsc *n);
 /* Of a server that has "--listen [::1]:0" among its options. */
 struct nfsc *server_client_v6(void);
 

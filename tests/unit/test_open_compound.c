@@ -201,7 +201,7 @@ START_TEST(unchecked_create_makes_the_file_with_its_attributes_and_says_which)
 	ck_assert(got.res.cinfo.atomic);
 	ck_assert_uint_lt(got.res.cinfo.before, got.res.cinfo.after);
 	ck_assert_uint_eq(attr_of("f").mode, 0640);
-	ck_assert_uint_eq(got.res.rflags, OPEN4_RESULT_LOCKTYPE_POSIX | OPEN4_RESULT_PRESERVE_UNLINKED);
+	ck_assert_uint_eq(got.res.rflags, OPEN4_RESULT_LOCKTYPE_POSIX);
 	ck_assert_int_eq(got.res.delegation.delegation_type, OPEN_DELEGATE_NONE);
 	ck_assert_uint_eq(srv.parked, 0);
 }
@@ -533,7 +533,7 @@ START_TEST(open_of_an_existing_file_runs_on_the_event_loop)
 }
 END_TEST
 
-/* OPEN4_RESULT_PRESERVE_UNLINKED */
+/* until a restart: tests/protocol/test_reclaim.c has that */
 START_TEST(unlinked_file_stays_readable_until_its_last_close)
 {
 	struct want w = {.name = "f", .access = R};

@@ -32,8 +32,13 @@ static nfsstat4 lock_new(struct tc *t, const stateid4 *open, const char *owner, 
 			 stateid4 *out)
 {
 	struct st_fhkey key = tc_file(1);
-	struct st_lock l = {
-		.write = write, .offset = off, .length = len, .new_owner = true, .sid = *open, .owner = tc_name(owner)};
+	struct st_lock l = {.may_wait = true,
+			    .write = write,
+			    .offset = off,
+			    .length = len,
+			    .new_owner = true,
+			    .sid = *open,
+			    .owner = tc_name(owner)};
 
 	return st_lock(s, t->cl, &key, &l, out, &denied);
 }
@@ -41,7 +46,7 @@ static nfsstat4 lock_new(struct tc *t, const stateid4 *open, const char *owner, 
 static nfsstat4 lock_more(struct tc *t, const stateid4 *sid, bool write, uint64_t off, uint64_t len, stateid4 *out)
 {
 	struct st_fhkey key = tc_file(1);
-	struct st_lock l = {.write = write, .offset = off, .length = len, .sid = *sid};
+	struct st_lock l = {.write = write, .offset = off, .length = len, .sid = *sid, .may_wait = true};
 
 	return st_lock(s, t->cl, &key, &l, out, &denied);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test_state_reclaim.c - client records, the grace period, and who may take back what after a restart */
 #include <errno.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -41,8 +42,13 @@ static void teardown(void)
 
 static struct st_lock lock_of(const stateid4 *open, const char *owner)
 {
-	return (struct st_lock){
-		.write = true, .offset = 0, .length = 10, .new_owner = true, .sid = *open, .owner = tc_name(owner)};
+	return (struct st_lock){.write = true,
+				.offset = 0,
+				.length = 10,
+				.new_owner = true,
+				.sid = *open,
+				.owner = tc_name(owner),
+				.may_wait = true};
 }
 
 START_TEST(without_clients_on_record_there_is_no_grace_period)
@@ -91,6 +97,7 @@ START_TEST(others_wait_until_all_are_back_or_a_lease_has_passed)
 	assert_st(st_may_reclaim(s, b.cl), NFS4ERR_NO_GRACE);
 	assert_st(st_reclaim_complete(s, b.cl, false), NFS4_OK);
 	assert_st(st_may_claim(s, b.cl), NFS4ERR_GRACE);
+	assert_st(st_lockt(s, b.cl, &(struct st_fhkey){.ino = 3}, &(struct st_lock){.length = 1}, NULL), NFS4ERR_GRACE);
 	assert_st(st_io_check(s, b.cl, &(struct st_fhkey){.ino = 3}, &(stateid4){.seqid = 0}, 2), NFS4ERR_GRACE);
 	assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
 	assert_st(st_may_claim(s, a.cl), NFS4ERR_GRACE); /* one is still missing */
@@ -170,6 +177,310 @@ START_TEST(a_silent_client_that_nobody_misses_may_reclaim)
 }
 END_TEST
 
+/* Two that opened and locked the same file; the lease of the first is over, the second wants its lock. */
+struct cut_off {
+	struct tc a, b;
+	struct st_fhkey key;
+	stateid4 of_a, of_b, lock_a;
+	struct st_lock wanted;
+};
+
+static struct cut_off cut_off(void)
+{
+	struct cut_off c = {.a = tc_client(s, "a"), .b = tc_client(s, "b"), .key = tc_file(5)};
+	struct st_denied d;
+	struct st_lock l;
+
+	assert_st(tc_open(&c.a, 5, "oa", 3, 0, &c.of_a), NFS4_OK);
+	assert_st(tc_open(&c.b, 5, "ob", 3, 0, &c.of_b), NFS4_OK);
+	l = lock_of(&c.of_a, "la");
+	assert_st(st_lock(s, c.a.cl, &c.key, &l, &c.lock_a, &d), NFS4_OK);
+	st_skip_time(s, LEASE + 1);
+	tc_renew(&c.b);
+	c.wanted = lock_of(&c.of_b, "lb");
+	return c;
+}
+
+static uint32_t flags_of(struct tc *t)
+{
+	struct st_call call;
+	struct st_seq q;
+
+	assert_st(tc_begin(t, 6, false, 2, &q, &call), NFS4_OK);
+	tc_finish(s, &call, 64, 0);
+	return q.status_flags;
+}
+
+/* RFC 8881 §18.46.3, §18.38, §8.2.4 */
+START_TEST(who_lost_its_state_is_told_and_frees_it)
+{
+	struct cut_off c = cut_off();
+	struct st_denied d;
+	stateid4 held, anew;
+
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
+	ck_assert_uint_eq(flags_of(&c.b), 0);
+	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED);
+	assert_st(st_test_stateid(s, c.a.cl, &c.of_a), NFS4ERR_EXPIRED);
+	assert_st(st_test_stateid(s, c.a.cl, &c.lock_a), NFS4ERR_EXPIRED);
+	assert_st(st_io_check(s, c.a.cl, &c.key, &c.of_a, 2), NFS4ERR_EXPIRED);
+	assert_st(st_io_check(s, c.a.cl, &c.key, &c.lock_a, 1), NFS4ERR_EXPIRED);
+	assert_st(tc_close(&c.a, 5, &c.of_a), NFS4ERR_EXPIRED);
+	assert_st(st_test_stateid(s, c.b.cl, &c.of_a), NFS4ERR_BAD_STATEID);
+	/* It may go on meanwhile. */
+	assert_st(tc_open(&c.a, 6, "oa", 3, 0, &anew), NFS4_OK);
+	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED);
+	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
+	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED);
+	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	ck_assert_uint_eq(flags_of(&c.a), 0);
+	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4ERR_BAD_STATEID);
+	assert_st(tc_close(&c.a, 6, &anew), NFS4_OK);
+}
+END_TEST
+
+START_TEST(who_knows_what_it_lost_is_on_record_again)
+{
+	struct cut_off c = cut_off();
+	struct st_denied d;
+	stateid4 held;
+	struct tc a;
+
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
+	tc_renew(&c.a);
+	st_tick(s);
+	restart();
+	a = tc_connect(s, "a");
+	assert_st(st_may_reclaim(s, a.cl), NFS4ERR_NO_GRACE);
+	assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
+
+	st_skip_time(s, LEASE + 1);
+	st_tick(s);
+	c = cut_off();
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
+	tc_renew(&c.a);
+	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
+	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	st_tick(s);
+	restart();
+	a = tc_connect(s, "a");
+	assert_st(st_may_reclaim(s, a.cl), NFS4_OK);
+}
+END_TEST
+
+START_TEST(revoked_state_does_not_outlive_a_day_or_pile_up)
+{
+	struct cut_off c = cut_off();
+	struct st_denied d;
+	struct st_call call;
+	struct st_seq q;
+	stateid4 held;
+
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
+	/* It comes back, opens, is cut off again: what it lost first is forgotten. */
+	tc_renew(&c.a);
+	assert_st(tc_open(&c.a, 7, "oa", 3, 0, &held), NFS4_OK);
+	st_skip_time(s, LEASE + 1);
+	tc_renew(&c.b);
+	assert_st(tc_open(&c.b, 7, "ob", 3, 2, &c.of_b), NFS4_OK);
+	tc_renew(&c.a);
+	assert_st(st_test_stateid(s, c.a.cl, &c.of_a), NFS4ERR_BAD_STATEID);
+	assert_st(st_test_stateid(s, c.a.cl, &held), NFS4ERR_EXPIRED);
+	st_skip_time(s, LEASE + 1);
+	st_tick(s);
+	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED);
+	st_skip_time(s, 25 * 3600);
+	st_tick(s);
+	assert_st(tc_begin(&c.a, 6, false, 2, &q, &call), NFS4ERR_BADSESSION);
+}
+END_TEST
+
+START_TEST(what_has_to_wait_for_the_disk_says_so)
+{
+	struct cut_off c = cut_off();
+	struct st_denied d;
+	stateid4 held;
+
+	c.wanted.may_wait = false;
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), ST_WAIT);
+	tc_renew(&c.a); /* nothing happened to it */
+	assert_st(st_test_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4ERR_DENIED);
+}
+END_TEST
+
+/* The database as another process sees it, when the server has gone. */
+static void sql(const char *text)
+{
+	sqlite3 *db;
+
+	ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+}
+
+/* A record that cannot be changed: what a client holds is not given away. */
+START_TEST(nobody_is_given_what_the_record_promises_to_another)
+{
+	struct cut_off c;
+	struct st_denied d;
+	stateid4 held;
+	struct tc a;
+
+	st_free(s);
+	sql("CREATE TRIGGER stay BEFORE DELETE ON client BEGIN SELECT RAISE(FAIL, 'stuck'); END");
+	start();
+	c = cut_off();
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4ERR_DELAY);
+	assert_st(tc_open(&c.b, 5, "ob", 3, 2, &held), NFS4ERR_DELAY);
+	tc_renew(&c.a);
+	assert_st(st_test_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	/* Nor does the grace period end. */
+	restart();
+	st_skip_time(s, LEASE + 1);
+	st_tick(s);
+	ck_assert(st_in_grace(s));
+	a = tc_connect(s, "a");
+	assert_st(st_may_reclaim(s, a.cl), NFS4_OK);
+	st_free(s);
+	sql("DROP TRIGGER stay");
+	start();
+	st_skip_time(s, LEASE + 1);
+	st_tick(s);
+	ck_assert(!st_in_grace(s));
+}
+END_TEST
+
+/* One that is forgotten for want of room may not reclaim what others have had since. */
+START_TEST(a_client_that_made_room_is_off_the_record)
+{
+	const struct st_opts o = {.lease_seconds = LEASE, .records = path, .max_clients = 2};
+	stateid4 sid;
+	struct tc a, b;
+
+	st_free(s);
+	s = tc_state(&o);
+	a = tc_client(s, "a");
+	b = tc_client(s, "b");
+	assert_st(tc_open(&a, 5, "o", 3, 3, &sid), NFS4_OK);
+	st_skip_time(s, LEASE + 1);
+	tc_renew(&b);
+	tc_client(s, "c");
+	assert_st(tc_open(&b, 5, "o", 3, 3, &sid), NFS4_OK);
+	restart();
+	a = tc_connect(s, "a");
+	b = tc_connect(s, "b");
+	assert_st(st_may_reclaim(s, a.cl), NFS4ERR_NO_GRACE);
+	assert_st(st_may_reclaim(s, b.cl), NFS4_OK);
+}
+END_TEST
+
+static nfsstat4 reclaims_as(uint64_t verifier, uint32_t uid)
+{
+	struct st_exchange x = tc_exchange("a", verifier, uid);
+	struct tc t = {.s = s};
+	struct st_create cs;
+	struct st_call call;
+	struct st_seq q;
+
+	assert_st(st_exchange_id(s, &x), NFS4_OK);
+	cs = tc_create(x.clientid, x.sequenceid);
+	cs.who.uid = uid;
+	assert_st(st_create_session(s, &cs), NFS4_OK);
+	memcpy(t.session, cs.sessionid, sizeof t.session);
+	assert_st(tc_begin(&t, 7, false, 2, &q, &call), NFS4_OK);
+	t.cl = call.client;
+	tc_finish(s, &call, 64, 0);
+	return st_may_reclaim(s, t.cl);
+}
+
+/* RFC 8881 §8.4.2.1: the same user, and the same life of the client. */
+START_TEST(another_user_or_another_life_of_the_client_reclaims_nothing)
+{
+	tc_client(s, "a"); /* verifier 1, user 0 */
+	restart();
+	assert_st(reclaims_as(1, 500), NFS4ERR_NO_GRACE);
+	restart();
+	assert_st(reclaims_as(2, 0), NFS4ERR_NO_GRACE);
+	restart();
+	assert_st(reclaims_as(1, 0), NFS4_OK);
+}
+END_TEST
+
+START_TEST(records_of_the_first_version_are_read)
+{
+	struct tc a;
+
+	tc_client(s, "b");
+	st_free(s);
+	unlink(path);
+	sql("CREATE TABLE client (owner BLOB PRIMARY KEY) WITHOUT ROWID; PRAGMA user_version = 1;"
+	    "INSERT INTO client VALUES (CAST('a' AS BLOB))");
+	start();
+	ck_assert(st_in_grace(s));
+	a = tc_connect(s, "a");
+	assert_st(st_may_reclaim(s, a.cl), NFS4_OK);
+}
+END_TEST
+
+START_TEST(records_of_a_newer_version_are_left_alone)
+{
+	const struct st_opts o = {.records = path};
+	struct why why = {.line = ""};
+	struct st *other;
+
+	st_free(s);
+	s = NULL;
+	sql("PRAGMA journal_mode = DELETE; PRAGMA user_version = 99");
+	ck_assert_int_eq(st_new(&other, &o, &why), -EUCLEAN);
+	ck_assert_ptr_nonnull(strstr(why.line, "version 99"));
+	sql("CREATE TABLE x (y)"); /* nobody locks it, and it is what it was */
+}
+END_TEST
+
+START_TEST(a_grace_period_may_be_shorter_than_a_lease)
+{
+	const struct st_opts o = {.lease_seconds = LEASE, .grace_seconds = 10, .records = path};
+
+	tc_client(s, "a");
+	st_free(s);
+	s = tc_state(&o);
+	st_skip_time(s, 9);
+	st_tick(s);
+	ck_assert(st_in_grace(s));
+	st_skip_time(s, 2);
+	st_tick(s);
+	ck_assert(!st_in_grace(s));
+}
+END_TEST
+
+/* A grace period ends with one write for all, and in one second of CPU for thousands. */
+START_TEST(thousands_on_record_leave_it_together)
+{
+	struct st_record rec = {.known = true};
+	struct st_records *r;
+	char name[16];
+
+	st_free(s);
+	ck_assert_int_eq(st_records_open(&r, path, NULL), 0);
+	ck_assert_int_eq(st_records_begin(r), 0);
+	for (int i = 0; i < 3000; i++) {
+		snprintf(name, sizeof name, "c%d", i);
+		rec.owner = tc_name(name);
+		ck_assert_int_eq(st_records_put(r, &rec), 0);
+	}
+	ck_assert_int_eq(st_records_end(r, 0), 0);
+	st_records_close(r);
+	start();
+	ck_assert(st_in_grace(s));
+	st_skip_time(s, LEASE + 1);
+	st_tick(s);
+	ck_assert(!st_in_grace(s));
+	restart();
+	ck_assert(!st_in_grace(s));
+}
+END_TEST
+
 START_TEST(records_that_are_something_else_are_refused)
 {
 	const struct st_opts o = {.records = path};
@@ -209,6 +520,17 @@ int main(void)
 	tcase_add_test(t, who_comes_back_after_the_grace_period_starts_anew);
 	tcase_add_test(t, a_client_that_lost_its_lock_to_another_does_not_reclaim_it);
 	tcase_add_test(t, a_silent_client_that_nobody_misses_may_reclaim);
+	tcase_add_test(t, who_lost_its_state_is_told_and_frees_it);
+	tcase_add_test(t, who_knows_what_it_lost_is_on_record_again);
+	tcase_add_test(t, revoked_state_does_not_outlive_a_day_or_pile_up);
+	tcase_add_test(t, what_has_to_wait_for_the_disk_says_so);
+	tcase_add_test(t, nobody_is_given_what_the_record_promises_to_another);
+	tcase_add_test(t, a_client_that_made_room_is_off_the_record);
+	tcase_add_test(t, another_user_or_another_life_of_the_client_reclaims_nothing);
+	tcase_add_test(t, records_of_the_first_version_are_read);
+	tcase_add_test(t, records_of_a_newer_version_are_left_alone);
+	tcase_add_test(t, a_grace_period_may_be_shorter_than_a_lease);
+	tcase_add_test(t, thousands_on_record_leave_it_together);
 	tcase_add_test(t, records_that_are_something_else_are_refused);
 	suite_add_tcase(su, t);
 	r = srunner_create(su);

@@ -138,8 +138,12 @@ static void *lock_unlock(void *arg)
 	stateid4 open, sid;
 
 	for (int n = 0; n < ROUNDS / 3; n++) {
-		struct st_lock l = {
-			.write = true, .offset = 10, .length = 10, .new_owner = true, .owner = tc_name("l")};
+		struct st_lock l = {.may_wait = true,
+				    .write = true,
+				    .offset = 10,
+				    .length = 10,
+				    .new_owner = true,
+				    .owner = tc_name("l")};
 		nfsstat4 st;
 
 		ck_assert_int_eq(tc_open(t, 9, "o", RW, 0, &open), NFS4_OK);

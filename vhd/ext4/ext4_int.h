@@ -63,6 +63,7 @@ struct ext4_fs {
 	atomic_uint_least64_t freeing; /* blocks that are free when the transaction has committed */
 	struct list logged;            /* nodes that the running transaction must store; with nlogged guarded by mu */
 	uint32_t nlogged;
+	bool keep_unlinked;  /* nodes without a name stay; guarded by mu and table_mu: either is enough to read it */
 	struct list orphans; /* nodes on the superblock's list of orphans, the newest first; guarded by mu */
 	/* Without a journal: metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
 	uint64_t meta_seq, meta_flushed;
@@ -118,6 +119,7 @@ struct ext4_node {
 	uint64_t tid GUARDED_BY(rw);         /* the last transaction that this inode was stored in */
 	bool orphan GUARDED_BY(rw);
 	bool unlinked GUARDED_BY(rw);
+	bool kept;                /* found without a name by the mount, which holds a reference. Guarded by fs->mu */
 	bool dead GUARDED_BY(rw); /* the inode was freed */
 	/* The preallocation window: blocks taken from the allocator for the logical blocks that probably come next. */
 	uint64_t pa_pblk GUARDED_BY(rw);
@@ -306,6 +308,7 @@ void ext4_orphan_add(struct ext4_node *n) REQUIRES(n->rw);
 void ext4_orphan_remove(struct ext4_node *n) REQUIRES(n->rw);
 /* What a crash left. Before anybody else uses the file system. */
 int ext4_orphans_clear(struct ext4_fs *fs);
+void ext4_op_keep_unlinked(struct fs *fs, bool keep);
 /* Free what an inode has, and the inode, in as many transactions as it takes; the node is dead then. */
 int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu);
 

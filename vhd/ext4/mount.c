@@ -170,6 +170,7 @@ static int begin_writing(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 	if ((err = ext4_write_super(fs)) < 0 || (err = cache_flush(fs->dev)) < 0 || !has_journal(s))
 		return err;
 	err = ext4_journal_open(fs, why);
+	fs->fs.keeps_unlinked = !err;
 	return err ? err : ext4_orphans_clear(fs);
 }
 
@@ -254,6 +255,7 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	list_init(&fs->orphans);
 	fs->fs.ops = &ops;
 	fs->relatime = o->relatime;
+	fs->keep_unlinked = o->keep_unlinked;
 	fs->async = o->async;
 	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (write && (err = recover(fs, &recovered)) < 0) ||
 	    (err = open_e2(fs, dev, write, why)) < 0 ||
@@ -406,6 +408,7 @@ static const struct fs_ops ops = {
 	.changed = ext4_op_changed,
 	.order = ext4_op_order,
 	.when_stable = ext4_op_when_stable,
+	.keep_unlinked = ext4_op_keep_unlinked,
 	.sync = ext4_op_sync,
 	.statfs = ext4_op_statfs,
 	.unmount = ext4_op_unmount,

@@ -337,7 +337,9 @@ void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
 			return;
 	lock_take(&fs->table_mu);
 	if (atomic_fetch_sub(&fn->refs, 1) == 1) {
-		if (n->unlinked && !n->dead && !fs->fs.read_only) {
+		if (n->unlinked && !n->dead && fs->keep_unlinked) {
+			; /* its opener may come back, and finds it in the table, or the next mount on the list of orphans */
+		} else if (n->unlinked && !n->dead && !fs->fs.read_only) {
 			list_del(&n->idle_link); /* it may wait there already: found by its filehandle meanwhile */
 			if (list_empty(&fs->reap))
 				cond_broadcast(&fs->table_cond);

@@ -5,6 +5,9 @@
  * The superblock names the newest, each inode the next one in i_dtime. Every one is in memory while it is on the list: it is open,
  * or being cut. What is found at the start was left by a crash: without links it is freed, with links it is cut to its size. The
  * orphan file of newer file systems is read and emptied; we put nothing there.
+ *
+ * When clients may come back for what they had open, files without links stay on the list, and in memory, until that is over
+ * (RFC 8881 §18.16.3, OPEN4_RESULT_PRESERVE_UNLINKED). A clean stop leaves them there for the same reason.
  */
 #include "vhd/ext4/journal.h"
 
@@ -91,37 +94,115 @@ static int clear_one(struct ext4_fs *fs, ext2_ino_t ino) NO_THREAD_SAFETY
 	return err;
 }
 
+/* It stays where it is on the list, whose oldest it is in memory so far. */
+static int keep_one(struct ext4_fs *fs, ext2_ino_t ino, struct ext4_node **kept) NO_THREAD_SAFETY
+{
+	int err = ext4_node_get_orphan(fs, ino, kept);
+
+	if (err)
+		return err;
+	if ((*kept)->orphan) { /* twice on the list */
+		ext4_node_put(*kept);
+		return -EUCLEAN;
+	}
+	(*kept)->orphan = (*kept)->kept = true;
+	list_push_back(&fs->orphans, &(*kept)->orphan_link);
+	ext4_node_unlinked(*kept);
+	return 0;
+}
+
+/* @ino out of the list, behind @newer or at its head, so that a restart within finds one that is whole, and done with: clear_one()
+ * may put it on again. */
+static int take_out(struct ext4_fs *fs, ext2_ino_t ino, ext2_ino_t next, struct ext4_node *newer) NO_THREAD_SAFETY
+{
+	int err = ext4_op_begin(fs, CREDITS_ORPHAN, 0);
+
+	if (err)
+		return err;
+	if (newer) {
+		rwlock_write(&newer->rw);
+		newer->inode.i_dtime = next;
+		ext4_node_dirty(newer);
+		rwlock_drop(&newer->rw);
+	} else {
+		fs->e2->super->s_last_orphan = next;
+		fs->super_dirty = true;
+	}
+	return ext4_op_end(fs, clear_one(fs, ino));
+}
+
 /* One transaction at least for each: it leaves the list in the one that takes it apart. */
-static int clear_list(struct ext4_fs *fs, unsigned *cleared) NO_THREAD_SAFETY
+static int clear_list(struct ext4_fs *fs, unsigned *cleared, unsigned *nkept) NO_THREAD_SAFETY
 {
 	struct ext2_super_block *s = fs->e2->super;
+	ext2_ino_t ino = s->s_last_orphan, next;
+	struct ext4_node *newer = NULL;
+	int err = 0;
 
-	for (uint32_t left = s->s_inodes_count; s->s_last_orphan; left--) {
+	for (uint32_t left = s->s_inodes_count; ino && !err; ino = next, left--) {
 		struct ext2_inode_large i;
-		ext2_ino_t ino = s->s_last_orphan, next;
 		errcode_t e;
-		int err;
 
 		if (!left || ino > s->s_inodes_count || ino < EXT2_FIRST_INO(s))
 			return -EUCLEAN;
-		if ((err = ext4_op_begin(fs, CREDITS_ORPHAN, 0)) < 0)
-			return err;
+		lock_take(&fs->mu);
 		e = ext2fs_read_inode_full(fs->e2, ino, (struct ext2_inode *)&i, sizeof i);
-		next = i.i_dtime;
-		/* Off the list first, so that a restart within finds a list that is whole: clear_one() puts it on again. */
-		if (!e) {
-			s->s_last_orphan = next;
-			fs->super_dirty = true;
-			err = clear_one(fs, ino);
-		} else {
+		if (e)
 			err = ext4_errno(e);
-		}
-		err = ext4_op_end(fs, err);
+		else if (fs->keep_unlinked && !i.i_links_count)
+			err = keep_one(fs, ino, &newer);
+		lock_drop(&fs->mu);
 		if (err)
 			return err;
+		next = i.i_dtime;
+		if (newer && newer->n.ino == ino) {
+			++*nkept;
+			continue;
+		}
+		err = take_out(fs, ino, next, newer);
 		++*cleared;
 	}
-	return 0;
+	return err;
+}
+
+/* Some that the mount found, which are not kept any more: the references are the caller's. */
+static unsigned take_kept(struct ext4_fs *fs, struct ext4_node **some, unsigned max) REQUIRES(fs->mu)
+{
+	unsigned n = 0;
+
+	list_for_each (it, &fs->orphans) {
+		struct ext4_node *o = list_entry(it, struct ext4_node, orphan_link);
+
+		if (!o->kept)
+			continue;
+		o->kept = false;
+		some[n++] = o;
+		if (n == max)
+			break;
+	}
+	return n;
+}
+
+void ext4_op_keep_unlinked(struct fs *f, bool keep)
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	struct ext4_node *some[256];
+	unsigned n;
+
+	if (!f->keeps_unlinked)
+		return;
+	lock_take(&fs->mu);
+	lock_take(&fs->table_mu);
+	fs->keep_unlinked = keep;
+	lock_drop(&fs->table_mu);
+	lock_drop(&fs->mu);
+	do {
+		lock_take(&fs->mu);
+		n = keep ? 0 : take_kept(fs, some, ARRAY_LEN(some));
+		lock_drop(&fs->mu);
+		for (unsigned i = 0; i < n; i++)
+			ext4_node_put(some[i]);
+	} while (n);
 }
 
 /* Numbers in the blocks of the orphan file, each block with a checksum of its own. */
@@ -143,6 +224,8 @@ static int clear_file_block(struct ext4_fs *fs, uint64_t pblk, uint32_t seed, un
 		any = true;
 		if ((err = ext4_op_begin(fs, CREDITS_ORPHAN, 0)) == 0)
 			err = ext4_op_end(fs, clear_one(fs, le32_get(ino)));
+		if (err == -ESTALE) /* freed by who was cut off before the block was emptied */
+			err = 0;
 		++*cleared;
 	}
 	if (!err && any) {
@@ -191,11 +274,13 @@ static int clear_file(struct ext4_fs *fs, unsigned *cleared) NO_THREAD_SAFETY
 
 int ext4_orphans_clear(struct ext4_fs *fs)
 {
-	unsigned cleared = 0;
+	unsigned cleared = 0, kept = 0;
 	int err = clear_file(fs, &cleared);
 
 	if (!err)
-		err = clear_list(fs, &cleared);
+		err = clear_list(fs, &cleared, &kept);
+	if (kept)
+		log_info("ext4: %u files without a name are kept for clients that may come back for them", kept);
 	if (cleared)
 		log_info("ext4: %u files that a crash left half removed or half cut are done with", cleared);
 	return err;

@@ -183,6 +183,9 @@ struct fs_ops {
 	/* Tell when that is so: 1 it is; 0 w->done() will be called, once, from another thread, maybe before this returns; -EIO it
 	 * will not be. Does not block. */
 	int (*when_stable)(struct fs *fs, uint64_t change, struct fs_waiter *w);
+	/* @keep: from now on files without a name are not freed, and an unmount leaves them for the next mount: their openers may
+	 * come back. !@keep: those that the mount found are freed when nobody has them. Optional; see keeps_unlinked. */
+	void (*keep_unlinked)(struct fs *fs, bool keep);
 	int (*sync)(struct fs *fs); /* everything on stable storage */
 	int (*statfs)(struct fs *fs, struct fs_statfs *st);
 	int (*unmount)(struct fs *fs); /* no references left but the root's; frees fs; 0 or the first write error */
@@ -191,6 +194,7 @@ struct fs_ops {
 struct fs {
 	const struct fs_ops *ops;
 	bool read_only;
+	bool keeps_unlinked; /* a file without a name can be found again after a restart, as long as somebody may want it */
 	char type_name[8]; /* "ext4", "ext2" */
 	char label[17];
 	uuid_t uuid;
@@ -236,10 +240,11 @@ static inline unsigned fs_seg_max(uint32_t len)
 /* How a mount should be. */
 struct fs_mount_opts {
 	bool read_only;
-	bool relatime;     /* else atime is never updated by reads */
-	bool need_journal; /* a file system that could have one and has none is only read */
-	bool async;        /* changes of metadata need not be waited for: changed() says 0 */
-	bool discard;      /* the space of freed blocks goes back to the host, some seconds later */
+	bool relatime;      /* else atime is never updated by reads */
+	bool need_journal;  /* a file system that could have one and has none is only read */
+	bool async;         /* changes of metadata need not be waited for: changed() says 0 */
+	bool keep_unlinked; /* as fs_ops.keep_unlinked, from the start */
+	bool discard;       /* the space of freed blocks goes back to the host, some seconds later */
 };
 
 struct fs_driver {
