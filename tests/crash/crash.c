@@ -15,6 +15,9 @@
  *     each sector of a file is what was promised, or something written to it later
  *     the image is whole
  *
+ * For some of the cuts the power fails again, anywhere in what that opening and the closing after it write. And some are first
+ * opened and closed by a server that keeps files without a name for who may come back for them.
+ *
  * A superblock of ext4 that is torn between its two sectors is left out where no journal has it whole: when it is written at the
  * start and the end of a mount. (Linux has the same gap; disks with sectors of 4096 bytes do not tear there.)
  *
@@ -24,6 +27,7 @@
  * The last line is "N cuts, M broken promises".
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -45,7 +49,7 @@
 #include "vhd/image/check.h"
 #include "vhd/io/hio.h"
 
-enum { PROBLEM = 600 };
+enum { PROBLEM = 600, AGAIN = 5 };
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define CUTS 140u
 #else
@@ -134,6 +138,31 @@ unsigned crash_now(void)
 	return n;
 }
 
+/* What was recorded is put away for another record; and back, with the other one gone. */
+struct tape {
+	struct event *events;
+	unsigned nevents, room;
+};
+
+static struct tape tape_take(void)
+{
+	struct tape t = {events, nevents, room};
+
+	events = NULL;
+	nevents = room = 0;
+	return t;
+}
+
+static void tape_put(const struct tape *t)
+{
+	for (unsigned i = 0; i < nevents; i++)
+		free(events[i].data);
+	free(events);
+	events = t->events;
+	nevents = t->nevents;
+	room = t->room;
+}
+
 /* ---- the disk ---------------------------------------------------------------------------------------------------------------- */
 
 struct disk {
@@ -203,12 +232,21 @@ static void disk_load(struct disk *d, const char *path)
 	fclose(f);
 }
 
+/* Zeros are left out: most of an image is. */
 static void disk_store(const struct disk *d, const char *path)
 {
-	FILE *f = fopen(path, "we");
+	static const uint8_t zeros[65536];
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
-	if (!f || fwrite(d->b, 1, d->size, f) != d->size || fclose(f))
+	if (fd < 0 || ftruncate(fd, (off_t)d->size))
 		crash_die("%s: %s", path, strerror(errno));
+	for (uint64_t at = 0; at < d->size; at += sizeof zeros) {
+		size_t n = (size_t)min_u64(sizeof zeros, d->size - at);
+
+		if (memcmp(d->b + at, zeros, n) && pwrite(fd, d->b + at, n, (off_t)at) != (ssize_t)n)
+			crash_die("%s: %s", path, strerror(errno));
+	}
+	close(fd);
 }
 
 /* ---- other programs ----------------------------------------------------------------------------------------------------------- */
@@ -230,10 +268,12 @@ int crash_run(const char *fmt, ...)
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------ */
 
+static bool keep_unlinked; /* files without a name stay */
+
 void crash_open(struct crash_fs *c, const char *path, bool write)
 {
 	struct vhd_open_opts o = {.flags = (write ? (unsigned)VHD_OPEN_WRITE : 0u) | VHD_OPEN_CACHED};
-	struct fs_mount_opts mo = {.read_only = !write};
+	struct fs_mount_opts mo = {.read_only = !write, .keep_unlinked = keep_unlinked};
 	struct why why = {{0}};
 	int err;
 
@@ -392,6 +432,17 @@ static bool superblock_torn(const char *path)
 	return torn;
 }
 
+/* Opened and closed, by one that keeps files without a name: they are on the list of orphans afterwards. */
+static void open_keeping(const char *path)
+{
+	struct crash_fs c;
+
+	keep_unlinked = true;
+	crash_open(&c, path, true);
+	crash_close(&c);
+	keep_unlinked = false;
+}
+
 static void dump_it(const struct workload *w, const struct disk *d, unsigned n, struct fs *fs)
 {
 	char path[300];
@@ -430,6 +481,8 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 		disk_store(d, path);
 	}
 	torn = superblock_torn(path);
+	if (n % AGAIN == 2)
+		open_keeping(path);
 	crash_open(&c, path, true);
 	opened = !c.problem[0];
 	if (opened)
@@ -442,6 +495,27 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 	snprintf(problem, PROBLEM, "%s", c.problem);
 	if (!problem[0] && opened && crash_fsck(w, path, "-fn"))
 		snprintf(problem, PROBLEM, "e2fsck -fn after our replay is not content");
+}
+
+/* The power fails again while the disk is opened, replayed and closed. @work is left as that finds it. */
+static void cut_again(struct disk *work, enum how how, const char *path)
+{
+	struct tape first = tape_take();
+	unsigned cut, last = 0;
+
+	disk_store(work, path);
+	hio_set_default_hook(record, NULL);
+	atomic_store(&recording, true);
+	open_keeping(path);
+	atomic_store(&recording, false);
+	hio_set_default_hook(NULL, NULL);
+	cut = crash_rnd(nevents + 1);
+	for (unsigned i = 0; i + 1 < cut; i++)
+		if (events[i].ev == HIO_EV_FLUSH)
+			last = i;
+	for (unsigned i = 0; i < cut; i++)
+		apply(work, &events[i], i < last ? ORDER : how);
+	tape_put(&first);
 }
 
 static unsigned one_cut(const struct workload *w, struct disk *stable, unsigned *flushed, struct disk *work,
@@ -461,6 +535,8 @@ static unsigned one_cut(const struct workload *w, struct disk *stable, unsigned 
 	state = seed * 1000003 + n + 1;
 	for (unsigned i = last; i < cut; i++)
 		apply(work, &events[i], how);
+	if (n % AGAIN == 1)
+		cut_again(work, how, path);
 	judge(w, work, cut, n, path, problem);
 	if (!problem[0])
 		return 0;
