@@ -53,7 +53,7 @@ enum { PROBLEM = 600, AGAIN = 5 };
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define CUTS 140u
 #else
-#define CUTS 2000u
+#define CUTS 5000u
 #endif
 
 static char dir[64];
