@@ -483,6 +483,18 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 	torn = superblock_torn(path);
 	if (n % AGAIN == 2)
 		open_keeping(path);
+	if (n % AGAIN == 3) { /* only to look: the same, and nothing is written */
+		crash_open(&c, path, false);
+		if (!c.problem[0])
+			model_check(&c, cut);
+		else if (torn)
+			c.problem[0] = '\0';
+		crash_close(&c);
+		if (c.problem[0]) {
+			snprintf(problem, PROBLEM, "read-only: %.500s", c.problem);
+			return;
+		}
+	}
 	crash_open(&c, path, true);
 	opened = !c.problem[0];
 	if (opened)

@@ -57,8 +57,18 @@ static uint64_t batch_bytes(const struct batch *b)
 
 int batch_read(struct batch *b)
 {
+	int err;
+
 	atomic_fetch_add_explicit(&b->d->c->bytes_read, batch_bytes(b), memory_order_relaxed);
-	return vhd_readv(b->d->v, b->io, b->nio);
+	err = vhd_readv(b->d->v, b->io, b->nio);
+	for (unsigned i = 0; b->d->overlay && i < b->nrun; i++) {
+		struct frame *f = b->run[i].f;
+		uint8_t *to = b->iov[i].iov_base;
+
+		overlay_apply(b->d, ((uint64_t)frame_no(f) << FRAME_SHIFT) + (uint64_t)(to - f->base), to,
+			      b->iov[i].iov_len);
+	}
+	return err;
 }
 
 int batch_write(struct batch *b)

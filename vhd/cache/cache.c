@@ -177,6 +177,7 @@ int cache_detach(struct cache_dev *d)
 		log_error("%s: %llu KiB could not be written back and are lost: %s", vhd_path(d->v),
 			  (unsigned long long)lost * (CACHE_UNIT / 1024), strerror(-err));
 	/* What failed earlier and was never asked for, but went well in the end, is no error any more. */
+	overlay_free(d);
 	lock_fini(&d->dirty_mu);
 	free(d);
 	return err;

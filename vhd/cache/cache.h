@@ -120,6 +120,15 @@ int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n);
 /* The same for reading one piece. */
 int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off);
 
+/**
+ * cache_overlay() - these bytes in place of what the image holds
+ *
+ * For a device that is only read, before others use it: what a journal holds that cannot be written home. All blocks of a device
+ * have one length, a power of two, and offsets that are multiples of it. Copied; memory beside the cache's limit, as long as the
+ * device is attached. -EINVAL, -ENOMEM.
+ */
+int cache_overlay(struct cache_dev *d, const void *bytes, uint32_t len, uint64_t off);
+
 /* Forget a range, dirty or not: its blocks were freed. Pinned frames keep their bytes until unpinned. */
 void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len);
 

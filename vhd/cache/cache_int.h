@@ -198,8 +198,9 @@ struct cache_dev {
 	struct list dirty GUARDED_BY(dirty_mu); /* frames with units dirty or writing, the oldest first */
 	_Atomic uint32_t ndirty;                /* their number; changed under dirty_mu */
 
-	atomic_int err;     /* first error of background writeback not yet reported */
-	atomic_int failing; /* the last attempt to write failed: its errno; 0 when it went well */
+	atomic_int err;          /* first error of background writeback not yet reported */
+	atomic_int failing;      /* the last attempt to write failed: its errno; 0 when it went well */
+	struct overlay *overlay; /* overlay.c; NULL: there is none */
 	/* The writeback thread's own: when to try a failing device again. */
 	uint32_t retry_at_ms, backoff_ms;
 };
@@ -399,6 +400,10 @@ bool batch_has_room(const struct batch *b); /* for any frame */
 void batch_add(struct batch *b, struct frame *f, uint16_t units);
 /* Transfers, one .io[run.io].result for each; 0 or the first error. The batch keeps its runs until batch_init(). */
 int batch_read(struct batch *b);
+
+/* overlay.c: what stands for [off, off + len) of the device, over what was read from the image to @to. */
+void overlay_apply(const struct cache_dev *d, uint64_t off, uint8_t *to, uint64_t len);
+void overlay_free(struct cache_dev *d);
 int batch_write(struct batch *b);
 
 /* ---- pin.c ------------------------------------------------------------------------------------------------------ */

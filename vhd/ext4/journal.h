@@ -34,9 +34,10 @@ int ext4_journal_open(struct ext4_fs *fs, struct why *why) REQUIRES(fs->mu);
 /* Commit, checkpoint, mark as clean, free. 0 or the first error. */
 int ext4_journal_close(struct ext4_fs *fs);
 
-/* Replay what the journal of the unopened file system holds: all writes go home and to the disk, the journal is empty then. The
- * superblock still says that it needs recovery. @e2: opened read-only, for the journal's place only; must be opened again. */
-int ext4_journal_recover(struct cache_dev *dev, ext2_filsys e2, struct why *why);
+/* Replay what the journal of the unopened file system holds: all writes go home and to the disk, the journal is empty then; or
+ * (@in_memory) they lie over the device from now on, and nothing is written. The superblock still says that it needs recovery.
+ * @e2: opened read-only, for the journal's place only; must be opened again. */
+int ext4_journal_recover(struct cache_dev *dev, ext2_filsys e2, bool in_memory, struct why *why);
 
 /* ---- inside operations, under fs->mu --------------------------------------------------------------------------------- */
 

@@ -208,7 +208,7 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 
 /* After a crash the journal goes home before anything else is read: superblock, descriptors and bitmaps may be in it, and what stands
  * on the disk need not fit together yet. *ok: it did. */
-static int recover(struct ext4_fs *fs, bool *ok) NO_THREAD_SAFETY
+static int recover(struct ext4_fs *fs, bool write, bool *ok) NO_THREAD_SAFETY
 {
 	struct why why = {{0}};
 	le32 incompat;
@@ -225,7 +225,7 @@ static int recover(struct ext4_fs *fs, bool *ok) NO_THREAD_SAFETY
 	if (e)
 		err = why_set(&why, ext4_errno(e), "ext4: %s", error_message(e));
 	else
-		err = ext4_journal_recover(fs->dev, fs->e2, &why);
+		err = ext4_journal_recover(fs->dev, fs->e2, !write, &why);
 	if (fs->e2)
 		ext2fs_free(TAKE(fs->e2));
 	*ok = !err;
@@ -257,7 +257,7 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	fs->relatime = o->relatime;
 	fs->keep_unlinked = o->keep_unlinked;
 	fs->async = o->async;
-	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (write && (err = recover(fs, &recovered)) < 0) ||
+	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (err = recover(fs, write, &recovered)) < 0 ||
 	    (err = open_e2(fs, dev, write, why)) < 0 ||
 	    (err = check_features(fs->e2->super, recovered, why_ro, sizeof why_ro, why)) < 0) {
 		fs_free(fs);

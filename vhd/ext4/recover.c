@@ -5,6 +5,8 @@
  * Three walks over the log, from the superblock's `start` to the last whole transaction: all is checked before anything is
  * written, then the revoked numbers are gathered, then the copies are written. The journal is emptied when they are on the disk,
  * so a crash in here only means that it is done once more.
+ *
+ * An image that may only be read is read as if that had been done: the copies lie over it in memory.
  */
 #include "vhd/ext4/journal.h"
 
@@ -23,6 +25,7 @@ struct replay {
 	struct cache_dev *dev;
 	struct ext4_journal *j;
 	struct why *why;
+	bool in_memory;
 	uint64_t blocks;       /* of the file system */
 	uint32_t start, seq;   /* where the log begins */
 	uint32_t end_seq;      /* one behind the last whole transaction */
@@ -144,7 +147,8 @@ static int put_home(struct replay *r, const struct tag *t, const uint8_t *copy)
 	memcpy(r->block, copy, bs);
 	if (t->flags & JBD2_T_ESCAPED)
 		memcpy(r->block, &magic, sizeof magic);
-	err = cache_write(r->dev, r->block, bs, t->block * bs, CACHE_META);
+	err = r->in_memory ? cache_overlay(r->dev, r->block, bs, t->block * bs)
+			   : cache_write(r->dev, r->block, bs, t->block * bs, CACHE_META);
 	if (err)
 		return why_set(r->why, err, "ext4: replaying block %llu: %s", (unsigned long long)t->block,
 			       strerror(-err));
@@ -326,21 +330,22 @@ static int replay(struct replay *r)
 		err = walk(r, REVOKE);
 	if (!err)
 		err = walk(r, REPLAY);
-	if (!err)
+	if (!err && !r->in_memory)
 		err = empty(r);
 	if (!err)
-		log_info("ext4: %u transactions of the journal were replayed, %u blocks written", r->end_seq - r->seq,
-			 r->written);
+		log_info("ext4: %u transactions of the journal were replayed, %u blocks %s", r->end_seq - r->seq,
+			 r->written, r->in_memory ? "put in place in memory" : "written");
 	u64map_free(&r->revoked);
 	free(r->window);
 	free(r->block);
 	return err;
 }
 
-int ext4_journal_recover(struct cache_dev *dev, ext2_filsys e2, struct why *why)
+int ext4_journal_recover(struct cache_dev *dev, ext2_filsys e2, bool in_memory, struct why *why)
 {
 	struct ext4_journal j = {.fs = NULL};
-	struct replay r = {.dev = dev, .j = &j, .why = why, .blocks = ext2fs_blocks_count(e2->super)};
+	struct replay r = {
+		.dev = dev, .j = &j, .why = why, .in_memory = in_memory, .blocks = ext2fs_blocks_count(e2->super)};
 	int err = ext4_journal_find(&j, e2, dev, why);
 
 	if (!err)
