@@ -57,7 +57,7 @@ sysflags = $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/
 NTIRPC_CFLAGS := $(call sysflags,libntirpc)
 TIRPC_CFLAGS := $(call sysflags,libtirpc)
 LIBS_VHD := -lext2fs -le2p -lcom_err -lblkid -luuid -luring
-LIBS_SERVER := -lntirpc -lcyaml -lyaml -lsystemd -lsqlite3
+LIBS_SERVER := -lntirpc -lcyaml -lyaml -lsystemd -lsqlite3 -ljansson
 LIBS_TOOL := -ltirpc -ljansson
 
 # ---- sources ---------------------------------------------------------------------------------------------------------

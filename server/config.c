@@ -38,10 +38,10 @@ struct file_config {
 	uint32_t listen_count;
 	char **allow;
 	uint32_t allow_count;
-	char *cache_size, *state_dir;
+	char *cache_size, *state_dir, *control;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
-	bool *read_only, *force_parent, *discard, *async, *no_journal_ok;
+	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots;
 	enum squash *squash;
 	uint32_t *threads, *workers, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
@@ -85,6 +85,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_SEQUENCE("allow", OPT_PTR, struct file_config, allow, &string_entry, 0, CYAML_UNLIMITED),
 	CYAML_FIELD_STRING_PTR("cache-size", OPT_PTR, struct file_config, cache_size, 1, CYAML_UNLIMITED),
 	CYAML_FIELD_STRING_PTR("state-dir", OPT_PTR, struct file_config, state_dir, 1, CYAML_UNLIMITED),
+	CYAML_FIELD_STRING_PTR("control", OPT_PTR, struct file_config, control, 1, CYAML_UNLIMITED),
 	CYAML_FIELD_SEQUENCE("parent-dirs", OPT_PTR, struct file_config, parent_dirs, &string_entry, 0,
 			     CYAML_UNLIMITED),
 	CYAML_FIELD_BOOL_PTR("force-parent", OPT_PTR, struct file_config, force_parent),
@@ -92,6 +93,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_BOOL_PTR("async", OPT_PTR, struct file_config, async),
 	CYAML_FIELD_BOOL_PTR("no-journal-ok", OPT_PTR, struct file_config, no_journal_ok),
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
+	CYAML_FIELD_BOOL_PTR("snapshots", OPT_PTR, struct file_config, snapshots),
 	CYAML_FIELD_ENUM_PTR("squash", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, squash, squash_words,
 			     CYAML_ARRAY_LEN(squash_words)),
 	CYAML_FIELD_UINT_PTR("threads", OPT_PTR, struct file_config, threads),
@@ -351,6 +353,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->squash = *f->squash;
 	if (f->read_only)
 		c->read_only = *f->read_only;
+	if (f->snapshots)
+		c->snapshots = *f->snapshots;
 	if (f->discard)
 		c->discard = *f->discard;
 	if (f->async)
@@ -371,6 +375,11 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->lease_seconds = *f->lease_seconds;
 	if (f->log_level)
 		c->log_level = (int)*f->log_level;
+	if (f->control) {
+		free(c->control);
+		if (!(c->control = strdup(f->control)))
+			return -ENOMEM;
+	}
 	if (f->state_dir) {
 		free(c->state_dir);
 		if (!(c->state_dir = strdup(f->state_dir)))
@@ -438,6 +447,7 @@ void config_fini(struct config *c)
 	free(c->allow);
 	free(c->image);
 	free(c->state_dir);
+	free(c->control);
 	*c = (struct config){0};
 }
 

@@ -31,6 +31,7 @@ struct config {
 	unsigned nimage;
 	uint64_t cache_size; /* bytes */
 	char *state_dir;     /* NULL: beside the image */
+	char *control;       /* path of the control socket; NULL: the default; "none" */
 	/* Where the parents of differencing images are looked for: real folders; none: beside each image. */
 	char **parent_dir;
 	unsigned nparent_dir;
@@ -39,6 +40,7 @@ struct config {
 	bool discard;       /* the space of removed files goes back to the host */
 	bool force_parent;  /* parents that were changed since are taken */
 	bool read_only;
+	bool snapshots;          /* of images are exported, read-only */
 	enum squash squash;      /* for images that do not say */
 	unsigned loops, workers; /* 0: by the number of cores */
 	unsigned max_connections;

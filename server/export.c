@@ -129,12 +129,14 @@ int exports_free(struct exports *x)
 /* ---- adding and removing ------------------------------------------------------------------------------------------------------ */
 
 /* From the file system's UUID, so that filehandles survive a restart, here or on another machine. */
-static uint32_t id_of(const struct fs *fs)
+static uint32_t id_of(const struct fs *fs, const char *tag)
 {
 	uint32_t id = 2166136261u;
 
 	for (size_t i = 0; i < sizeof fs->uuid; i++)
 		id = (id ^ fs->uuid[i]) * 16777619u;
+	for (; tag && *tag; tag++)
+		id = (id ^ (uint8_t)*tag) * 16777619u;
 	return id < 2 ? id + 2 : id;
 }
 
@@ -186,11 +188,12 @@ int exports_add(struct exports *x, const char *path, struct fs *fs, const struct
 	en->all = x;
 	en->closed = closed;
 	en->arg = arg;
-	en->e = (struct export){.id = id_of(fs), .fs = fs, .opts = *o, .read_only = o->read_only || fs->read_only};
+	en->e = (struct export){.id = id_of(fs, o->tag), .fs = fs, .opts = *o, .read_only = o->read_only || fs->read_only};
 	en->e.path = strdup(path);
 	if (o->nallow && (allow = calloc(o->nallow, sizeof *allow)))
 		memcpy(allow, o->allow, o->nallow * sizeof *allow);
 	en->e.opts.allow = allow;
+	en->e.opts.tag = NULL;
 	atomic_init(&en->e.refs, 1);
 	lock_take(&x->mu);
 	x->alive++; /* before anybody can find it, and take it away */
@@ -268,6 +271,17 @@ struct export *export_mounted_on(struct exports *x, const struct fs_node *pseudo
 struct fs_node *export_mount_parent(struct exports *x, const struct export *e)
 {
 	return pseudo_parent_of(x->pseudo_fs, e->path);
+}
+
+struct fs_node *export_snapshots(struct exports *x, const struct export *e)
+{
+	AUTO(freep) char *path = NULL;
+
+	if (e->pseudo || asprintf(&path, "/.snapshots%s", e->path) < 0) {
+		path = NULL;
+		return NULL;
+	}
+	return pseudo_find(x->pseudo_fs, path);
 }
 
 void exports_each(struct exports *x, bool (*fn)(void *arg, const struct export *e), void *arg)

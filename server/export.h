@@ -40,6 +40,7 @@ struct cidr {
 
 struct export_opts {
 	bool read_only;
+	const char *tag; /* another export of the same file system, of another time: part of the id; only looked at while it is added */
 	enum squash squash;          /* default SQUASH_ROOT */
 	uint32_t anon_uid, anon_gid; /* default 65534 */
 	const struct cidr *allow;    /* copied; none: anyone who may connect */
@@ -82,6 +83,8 @@ void export_put(struct export *e);
 /* Crossing: the export mounted on a pseudo node (referenced) or NULL; the pseudo directory above an export's root. */
 struct export *export_mounted_on(struct exports *x, const struct fs_node *pseudo);
 struct fs_node *export_mount_parent(struct exports *x, const struct export *e);
+/* The directory of the snapshots of an export, on the pseudo-root; referenced; NULL when there are none. */
+struct fs_node *export_snapshots(struct exports *x, const struct export *e);
 
 /* Every export in order of path, for listings. Stops when fn returns false. */
 void exports_each(struct exports *x, bool (*fn)(void *arg, const struct export *e), void *arg);

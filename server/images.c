@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* images.c - see images.h */
-#include "server/images.h"
+#include "server/images_int.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,39 +8,9 @@
 #include <string.h>
 
 #include "vhd/base/cleanup.h"
-#include "vhd/base/list.h"
-#include "vhd/base/lock.h"
 #include "vhd/base/log.h"
-#include "vhd/volume/volume.h"
 
 static const struct fs_driver *const drivers[] = {&ext4_driver};
-
-struct images {
-	struct lock mu;
-	struct cond gone; /* an image was closed */
-	struct list list GUARDED_BY(mu);
-	struct cache *cache;
-	struct exports *exports;
-	const char *const *parent_dirs;
-	bool force_parent;
-	struct fs_mount_opts mount;
-	int error GUARDED_BY(mu);
-};
-
-/* One open image. It lives while it has volumes; `volumes` counts them, plus one while it is being set up. */
-struct image {
-	struct list link;
-	struct images *all;
-	struct vhd *vhd;
-	struct config_image conf; /* strings and networks are copies */
-	unsigned volumes;         /* guarded by all->mu */
-};
-
-struct volume {
-	struct image *image;
-	struct cache_dev *dev;
-	char path[300]; /* of the export */
-};
 
 int images_new(struct images **out, struct cache *cache, struct exports *exports)
 {
@@ -48,6 +18,7 @@ int images_new(struct images **out, struct cache *cache, struct exports *exports
 
 	if (!im)
 		return -ENOMEM;
+	lock_init(&im->change_mu);
 	lock_init(&im->mu);
 	cond_init(&im->gone);
 	list_init(&im->list);
@@ -63,6 +34,7 @@ void images_free(struct images *im)
 		return;
 	cond_fini(&im->gone);
 	lock_fini(&im->mu);
+	lock_fini(&im->change_mu);
 	free(im);
 }
 
@@ -71,11 +43,11 @@ static void image_free(struct image *i)
 	free(i->conf.path);
 	free(i->conf.name);
 	free(i->conf.allow);
+	free(i->snapshot);
 	free(i);
 }
 
-/* One volume, or the setting-up, is done with the image. */
-static void image_put(struct image *i, int err)
+void image_put(struct image *i, int err)
 {
 	struct images *im = i->all;
 	bool last;
@@ -84,7 +56,7 @@ static void image_put(struct image *i, int err)
 	lock_take(&im->mu);
 	if (err && !im->error)
 		im->error = err;
-	last = --i->volumes == 0;
+	last = --i->users == 0;
 	lock_drop(&im->mu);
 	if (!last)
 		return;
@@ -112,6 +84,9 @@ static void volume_closed(void *arg, int err)
 			  vol->path, strerror(-err));
 	else
 		log_debug("%s: %s is closed", vol->image->conf.path, vol->path);
+	lock_take(&vol->image->all->mu);
+	list_del(&vol->link);
+	lock_drop(&vol->image->all->mu);
 	image_put(vol->image, err);
 	free(vol);
 }
@@ -130,6 +105,7 @@ static int volume_serve(struct image *i, const struct vol_part *part, const char
 	struct fs_mount_opts mo = i->all->mount;
 	struct volume *vol = calloc(1, sizeof *vol);
 	const struct fs_driver *drv;
+	struct export_opts eo;
 	struct why said = {.line = ""};
 	struct fs *fs;
 	int err;
@@ -138,6 +114,7 @@ static int volume_serve(struct image *i, const struct vol_part *part, const char
 		return -ENOMEM;
 	mo.read_only = i->conf.opts.read_only || !vhd_writable(i->vhd);
 	vol->image = i;
+	list_init(&vol->link);
 	snprintf(vol->path, sizeof vol->path, "%s", path);
 	if ((err = cache_attach(i->all->cache, i->vhd, part->start, part->len, &vol->dev)) < 0)
 		goto no_dev;
@@ -152,14 +129,19 @@ static int volume_serve(struct image *i, const struct vol_part *part, const char
 	}
 	if (said.line[0])
 		log_warn("%s: %s", i->conf.path, said.line);
+	vol->fs = fs;
+	eo = i->conf.opts;
+	eo.tag = i->snapshot;
 	lock_take(&i->all->mu);
-	i->volumes++;
+	i->users++;
+	list_push_back(&i->volumes, &vol->link);
 	lock_drop(&i->all->mu);
-	err = exports_add(i->all->exports, path, fs, &i->conf.opts, volume_closed, vol, why);
+	err = exports_add(i->all->exports, path, fs, &eo, volume_closed, vol, why);
 	if (!err)
 		return 0;
 	lock_take(&i->all->mu);
-	i->volumes--;
+	i->users--;
+	list_del(&vol->link);
 	lock_drop(&i->all->mu);
 	fs->ops->unmount(fs);
 no_fs:
@@ -169,11 +151,16 @@ no_dev:
 	return err;
 }
 
+struct vhd_open_opts image_open_opts(const struct image *i)
+{
+	return (struct vhd_open_opts){.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE,
+				      .parent_dirs = i->all->parent_dirs,
+				      .force_parent = i->all->force_parent};
+}
+
 static int image_open(struct image *i, struct why *why)
 {
-	struct vhd_open_opts vo = {.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE,
-				   .parent_dirs = i->all->parent_dirs,
-				   .force_parent = i->all->force_parent};
+	struct vhd_open_opts vo = image_open_opts(i);
 	int err = vhd_open(&i->vhd, i->conf.path, &vo, why);
 
 	if (vo.flags && (err == -EACCES || err == -EROFS || err == -EPERM)) {
@@ -184,6 +171,17 @@ static int image_open(struct image *i, struct why *why)
 		}
 	}
 	return err;
+}
+
+/* "/disk" or "/disk/p1"; of a snapshot "/.snapshots/disk/monday" or "/.snapshots/disk/p1/monday". */
+static void export_path(const struct image *i, unsigned partition, char *to, size_t room)
+{
+	int n = snprintf(to, room, "%s/%s", i->snapshot ? SNAPSHOTS : "", i->conf.name);
+
+	if (partition)
+		n += snprintf(to + n, room - (size_t)n, "/p%u", partition);
+	if (i->snapshot)
+		snprintf(to + n, room - (size_t)n, "/%s", i->snapshot);
 }
 
 /* Exports every volume of an open image that has a driver; how many, or the error when none could be served. */
@@ -203,10 +201,7 @@ static int image_export(struct image *i, struct why *why)
 	for (unsigned n = 0; n < list->n; n++) {
 		const struct vol_part *p = &list->part[n];
 
-		if (known > 1)
-			snprintf(path, sizeof path, "/%s/p%u", i->conf.name, p->number);
-		else
-			snprintf(path, sizeof path, "/%s", i->conf.name);
+		export_path(i, known > 1 ? p->number : 0, path, sizeof path);
 		err = volume_serve(i, p, path, why);
 		if (!err) {
 			served++;
@@ -256,7 +251,12 @@ void images_mount_opts(struct images *im, const struct fs_mount_opts *o)
 	im->mount = *o;
 }
 
-int images_serve(struct images *im, const struct config_image *ci, struct why *why)
+void images_show_snapshots(struct images *im, bool on)
+{
+	im->snapshots = on;
+}
+
+int image_serve(struct images *im, const struct config_image *ci, const char *snapshot, struct why *why)
 {
 	struct image *i = calloc(1, sizeof *i);
 	int err;
@@ -265,8 +265,12 @@ int images_serve(struct images *im, const struct config_image *ci, struct why *w
 		return -ENOMEM;
 	i->all = im;
 	list_init(&i->link);
-	i->volumes = 1;
-	if ((err = conf_copy(&i->conf, ci)) < 0 || (err = image_open(i, why)) < 0) {
+	list_init(&i->volumes);
+	i->users = 1;
+	err = conf_copy(&i->conf, ci);
+	if (!err && snapshot && !(i->snapshot = strdup(snapshot)))
+		err = -ENOMEM;
+	if (err || (err = image_open(i, why)) < 0) {
 		image_free(i);
 		return err;
 	}
@@ -274,8 +278,15 @@ int images_serve(struct images *im, const struct config_image *ci, struct why *w
 	list_push_back(&im->list, &i->link);
 	lock_drop(&im->mu);
 	err = image_export(i, why);
+	if (err >= 0 && !snapshot && im->snapshots)
+		snapshots_serve(i);
 	image_put(i, 0);
 	return err < 0 ? err : 0;
+}
+
+int images_serve(struct images *im, const struct config_image *ci, struct why *why)
+{
+	return image_serve(im, ci, NULL, why);
 }
 
 static bool same(const struct config_image *a, const struct config_image *b)
@@ -287,35 +298,37 @@ static bool same(const struct config_image *a, const struct config_image *b)
 	       (!a->opts.nallow || memcmp(a->opts.allow, b->opts.allow, a->opts.nallow * sizeof *a->opts.allow) == 0);
 }
 
-/* Collects the export paths of an image: its own, and those of its partitions. */
-struct collect {
-	const char *name;
-	char (*paths)[300];
-	unsigned n, max;
-};
-
-static bool collect_path(void *arg, const struct export *e)
-{
-	struct collect *c = arg;
-	size_t len = strlen(c->name);
-
-	if (!e->pseudo && strncmp(e->path + 1, c->name, len) == 0 && (!e->path[1 + len] || e->path[1 + len] == '/') &&
-	    c->n < c->max)
-		snprintf(c->paths[c->n++], sizeof c->paths[0], "%s", e->path);
-	return true;
-}
-
-/* True when the image is closed, so that it can be opened anew. */
+/* Takes the exports of an image and of its snapshots away. True when all are closed, so that it can be opened anew. */
 static bool image_withdraw(struct images *im, const char *name)
 {
-	char paths[VOL_MAX][300];
-	struct collect c = {.name = name, .paths = paths, .max = VOL_MAX};
+	char path[300];
 	bool open = true;
 
-	exports_each(im->exports, collect_path, &c);
-	for (unsigned n = 0; n < c.n; n++) {
-		exports_remove(im->exports, paths[n]);
-		log_info("%s is no longer exported", paths[n]);
+	for (;;) {
+		path[0] = '\0';
+		lock_take(&im->mu);
+		list_for_each (it, &im->list) {
+			struct image *i = list_entry(it, struct image, link);
+
+			if (strcmp(i->conf.name, name) != 0)
+				continue;
+			list_for_each (vt, &i->volumes) {
+				struct volume *v = list_entry(vt, struct volume, link);
+
+				if (!v->withdrawn)
+					snprintf(path, sizeof path, "%s", v->path);
+				v->withdrawn = true;
+				if (path[0])
+					break;
+			}
+			if (path[0])
+				break;
+		}
+		lock_drop(&im->mu);
+		if (!path[0])
+			break;
+		exports_remove(im->exports, path);
+		log_info("%s is no longer exported", path);
 	}
 	lock_take(&im->mu);
 	for (unsigned tries = 0; open && tries < 10; tries++) {
@@ -329,7 +342,7 @@ static bool image_withdraw(struct images *im, const char *name)
 	return !open;
 }
 
-void images_reload(struct images *im, const struct config *c)
+static void reload(struct images *im, const struct config *c)
 {
 	for (;;) {
 		char *name = NULL;
@@ -337,7 +350,7 @@ void images_reload(struct images *im, const struct config *c)
 		lock_take(&im->mu);
 		list_for_each (it, &im->list) {
 			const struct image *i = list_entry(it, struct image, link);
-			bool keep = false;
+			bool keep = i->snapshot; /* goes with its image */
 
 			for (unsigned n = 0; n < c->nimage; n++)
 				keep |= same(&i->conf, &c->image[n]);
@@ -373,6 +386,13 @@ void images_reload(struct images *im, const struct config *c)
 		else
 			log_info("/%s is exported now", c->image[n].name);
 	}
+}
+
+void images_reload(struct images *im, const struct config *c)
+{
+	lock_take(&im->change_mu);
+	reload(im, c);
+	lock_drop(&im->change_mu);
 }
 
 int images_error(const struct images *im) NO_THREAD_SAFETY

@@ -27,6 +27,14 @@ void images_parents(struct images *im, const char *const *dirs, bool force);
 /* For images opened from now on; read_only is each image's own. */
 void images_mount_opts(struct images *im, const struct fs_mount_opts *o);
 
+/* For images opened from now on: are their snapshots exported, below SNAPSHOTS? */
+#define SNAPSHOTS "/.snapshots"
+void images_show_snapshots(struct images *im, bool on);
+
+/* Take a snapshot of the image at @path (a real path), which goes on being served: its contents of this moment stay in a file of
+ * their own, whose path is *made (the caller's). -ENOENT it is not served here; -EBUSY it is being closed; as vhd_snapshot(). */
+int images_snapshot(struct images *im, const char *path, const char *name, char **made, struct why *why);
+
 /* Serve one image. An image that may only be read is served read-only, with a warning. Nothing stays open on failure:
  * -EBUSY in use elsewhere, -ENOENT, -EINVAL not an image, -ENOTSUP no file system in it that can be served, … */
 int images_serve(struct images *im, const struct config_image *ci, struct why *why);

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "server/config.h"
+#include "server/control.h"
 #include "server/export.h"
 #include "server/images.h"
 #include "server/nfs4/compound.h"
@@ -37,7 +38,8 @@ struct daemon {
 	struct cache *cache;
 	struct images *images;
 	struct rpc_server *rpc;
-	bool keeping;         /* files without a name: clients may come back for them */
+	struct control *control; /* NULL: none */
+	bool keeping;            /* files without a name: clients may come back for them */
 	char addresses[1024]; /* "127.0.0.1:2049, [::1]:2049" */
 };
 
@@ -62,6 +64,9 @@ static const char usage[] =
 	"                           may be repeated\n"
 	"      --force-parent       take parents that were changed since\n"
 	"      --state-dir DIR      where client records are kept (default: beside the image)\n"
+	"      --snapshots          show snapshots of images to clients, read-only, below /.snapshots and .snapshots\n"
+	"      --control PATH|none  the socket where \"vhdnfs stat\" and \"vhdnfs image snapshot\" find the server\n"
+	"                           (default: /run/vhdnfsd.sock; not as root: in $XDG_RUNTIME_DIR)\n"
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
 	"      --lease SECONDS      lease time (default 90)\n"
@@ -86,6 +91,8 @@ enum {
 	OPT_PARENT_DIR,
 	OPT_FORCE_PARENT,
 	OPT_STATE_DIR,
+	OPT_SNAPSHOTS,
+	OPT_CONTROL,
 	OPT_THREADS,
 	OPT_WORKERS,
 	OPT_LEASE,
@@ -107,6 +114,8 @@ static const struct option options[] = {
 	{"parent-dir", required_argument, NULL, OPT_PARENT_DIR},
 	{"force-parent", no_argument, NULL, OPT_FORCE_PARENT},
 	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
+	{"snapshots", no_argument, NULL, OPT_SNAPSHOTS},
+	{"control", required_argument, NULL, OPT_CONTROL},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
 	{"lease", required_argument, NULL, OPT_LEASE},
@@ -190,6 +199,13 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return 0;
 	case OPT_STATE_DIR:
 		return state_dir(c, arg, why);
+	case OPT_SNAPSHOTS:
+		c->snapshots = true;
+		return 0;
+	case OPT_CONTROL:
+		free(c->control);
+		c->control = strdup(arg);
+		return c->control ? 0 : -ENOMEM;
 	case OPT_THREADS:
 		return number("threads", arg, 256, &c->loops, why);
 	case OPT_WORKERS:
@@ -302,6 +318,23 @@ static int start_state(struct daemon *d, struct st_opts *so, struct why *why)
 	return err;
 }
 
+/* Only a socket that was asked for must be there. */
+static int start_control(struct daemon *d, struct why *why)
+{
+	const struct control_server s = {.images = d->images, .nfs = &d->nfs, .cache = d->cache};
+	const char *path = d->conf.control ? d->conf.control : control_default();
+	int err;
+
+	if (!path || strcmp(path, "none") == 0)
+		return 0;
+	err = control_start(&d->control, path, &s, why);
+	if (!err || d->conf.control)
+		return err;
+	log_info("no control socket: %s", why->line);
+	why->line[0] = '\0';
+	return 0;
+}
+
 static struct fs_mount_opts mount_opts(const struct daemon *d)
 {
 	return (struct fs_mount_opts){.relatime = true,
@@ -356,6 +389,7 @@ static int start(struct daemon *d, struct why *why)
 	d->keeping = true; /* until it is known who is on record */
 	mo = mount_opts(d);
 	images_mount_opts(d->images, &mo);
+	images_show_snapshots(d->images, d->conf.snapshots);
 	images_parents(d->images, (const char *const *)d->conf.parent_dir, d->conf.force_parent);
 	for (unsigned i = 0; i < d->conf.nimage; i++)
 		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)
@@ -363,6 +397,8 @@ static int start(struct daemon *d, struct why *why)
 	if ((err = start_state(d, &so, why)) < 0)
 		return err;
 	set_keeping(d, st_in_grace(d->nfs.state));
+	if ((err = start_control(d, why)) < 0)
+		return err;
 	return rpc_server_start(d->rpc, why);
 }
 
@@ -433,6 +469,7 @@ static int stop(struct daemon *d)
 {
 	int err = 0, image_err;
 
+	control_stop(d->control);
 	if (d->rpc)
 		rpc_server_stop(d->rpc, DRAIN_MS);
 	if (d->nfs.state && st_keeps_records(d->nfs.state))

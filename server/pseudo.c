@@ -186,6 +186,19 @@ struct export *pseudo_mounted(const struct fs_node *n)
 	return e;
 }
 
+struct fs_node *pseudo_find(struct fs *fs, const char *path)
+{
+	struct pseudo *ps = pseudo_of(fs);
+	struct pnode *p;
+
+	rwlock_read(&ps->rw);
+	p = walk(ps, path, strlen(path), false);
+	if (p && !visible(ps, p))
+		p = NULL;
+	rwlock_drop(&ps->rw);
+	return p ? fs_node_get(&p->n) : NULL;
+}
+
 struct fs_node *pseudo_parent_of(struct fs *fs, const char *path)
 {
 	struct pseudo *ps = pseudo_of(fs);

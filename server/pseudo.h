@@ -21,6 +21,8 @@ void pseudo_free(struct fs *fs);
 int pseudo_mount(struct fs *fs, const char *path, struct export *e);
 /* What is mounted on a node, not referenced; NULL when nothing is. */
 struct export *pseudo_mounted(const struct fs_node *n);
+/* The directory at @path, if it leads to an export; referenced. */
+struct fs_node *pseudo_find(struct fs *fs, const char *path);
 /* The directory above the one at @path; referenced. */
 struct fs_node *pseudo_parent_of(struct fs *fs, const char *path);
 

@@ -29,6 +29,7 @@ const struct option image_options[] = {
 	{"uuid", required_argument, NULL, 'U'},
 	{"geometry", required_argument, NULL, 'G'},
 	{"timestamp", required_argument, NULL, 'T'},
+	{"control", required_argument, NULL, 'K'},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
@@ -147,6 +148,7 @@ int cmd_image(int argc, char **argv)
 		"  set      creator, UUID, geometry, time, where the parent is\n"
 		"  chain    is every parent of an image there, and the one it was made over? (also: verify-chain)\n"
 		"  flatten  a child becomes an image that needs no parent\n"
+		"  snapshot keep the contents of this moment in a file of their own; of a served image too\n"
 		"  commit   what a child holds goes into its parent\n"
 		"  coalesce commit, and the child becomes empty\n"
 		"  rebase   give a child another parent\n\n"
@@ -160,6 +162,7 @@ int cmd_image(int argc, char **argv)
 		{"resize", image_resize},   {"compact", image_compact},   {"set", image_set},
 		{"chain", image_chain},     {"commit", image_commit},     {"flatten", image_flatten},
 		{"rebase", image_rebase},   {"coalesce", image_coalesce}, {"verify-chain", image_chain},
+		{"snapshot", image_snapshot},
 	};
 
 	if (argc > 1)

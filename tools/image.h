@@ -14,6 +14,7 @@ int image_create(int argc, char **argv);
 int image_info(int argc, char **argv);
 int image_convert(int argc, char **argv);
 
+int image_snapshot(int argc, char **argv);
 int image_commit(int argc, char **argv);
 int image_rebase(int argc, char **argv);
 int image_chain(int argc, char **argv);

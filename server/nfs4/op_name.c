@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* op_name.c - filehandles and names: PUTFH and its kin, LOOKUP, LOOKUPP, SECINFO, ACCESS (RFC 8881 §18) */
 #include <errno.h>
+#include <string.h>
 
 #include "server/nfs4/compound.h"
 
@@ -77,6 +78,21 @@ nfsstat4 c_cross(struct compound *c, struct obj *o)
 	return NFS4_OK;
 }
 
+/* ".snapshots" in the root of an export leads to where they are, on the pseudo-root. */
+static bool to_snapshots(struct compound *c, const struct obj *dir, const component4 *name, struct obj *out)
+{
+	static const char snapshots[] = ".snapshots";
+	struct fs_node *n;
+
+	if (name->utf8string_len != sizeof snapshots - 1 || dir->node != dir->exp->fs->root ||
+	    memcmp(name->utf8string_val, snapshots, sizeof snapshots - 1) != 0)
+		return false;
+	n = export_snapshots(c->srv->exports, dir->exp);
+	if (n)
+		*out = (struct obj){.exp = export_pseudo(c->srv->exports), .node = n};
+	return n;
+}
+
 nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *name, struct obj *out)
 {
 	struct fs_node *n;
@@ -88,6 +104,8 @@ nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *n
 		return NFS4ERR_NOTDIR;
 	if ((st = name_check(name)) != NFS4_OK || (st = may(c, dir, MAY_EXEC)) != NFS4_OK)
 		return st;
+	if (to_snapshots(c, dir, name, out))
+		return NFS4_OK;
 	st = errno_status(
 		dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, nowait(c), &n));
 	if (st != NFS4_OK)

@@ -60,7 +60,9 @@ int batch_read(struct batch *b)
 	int err;
 
 	atomic_fetch_add_explicit(&b->d->c->bytes_read, batch_bytes(b), memory_order_relaxed);
+	dev_enter(b->d);
 	err = vhd_readv(b->d->v, b->io, b->nio);
+	dev_leave(b->d);
 	for (unsigned i = 0; b->d->overlay && i < b->nrun; i++) {
 		struct frame *f = b->run[i].f;
 		uint8_t *to = b->iov[i].iov_base;
@@ -73,6 +75,11 @@ int batch_read(struct batch *b)
 
 int batch_write(struct batch *b)
 {
+	int err;
+
 	atomic_fetch_add_explicit(&b->d->c->bytes_written, batch_bytes(b), memory_order_relaxed);
-	return vhd_writev(b->d->v, b->io, b->nio);
+	dev_enter(b->d);
+	err = vhd_writev(b->d->v, b->io, b->nio);
+	dev_leave(b->d);
+	return err;
 }

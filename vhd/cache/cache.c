@@ -135,6 +135,8 @@ int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, s
 	if (!d)
 		return -ENOMEM;
 	d->c = c;
+	lock_init(&d->gate_mu);
+	cond_init(&d->gate);
 	d->v = v;
 	d->start = start;
 	d->len = len;
@@ -178,6 +180,8 @@ int cache_detach(struct cache_dev *d)
 			  (unsigned long long)lost * (CACHE_UNIT / 1024), strerror(-err));
 	/* What failed earlier and was never asked for, but went well in the end, is no error any more. */
 	overlay_free(d);
+	lock_fini(&d->gate_mu);
+	cond_fini(&d->gate);
 	lock_fini(&d->dirty_mu);
 	free(d);
 	return err;

@@ -57,6 +57,11 @@ int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, s
 /* Writes back, flushes, drops every frame. No pins may be left. 0 or the first error (the device is gone either way). */
 int cache_detach(struct cache_dev *d);
 
+/* Nobody reads or writes the image from the return of this until cache_resume(), which gives the device another one of the same
+ * size and contents, or the same again. */
+void cache_pause(struct cache_dev *d);
+void cache_resume(struct cache_dev *d, struct vhd *v);
+
 uint64_t cache_dev_size(const struct cache_dev *d);
 bool cache_dev_writable(const struct cache_dev *d);
 

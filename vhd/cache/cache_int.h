@@ -201,9 +201,37 @@ struct cache_dev {
 	atomic_int err;          /* first error of background writeback not yet reported */
 	atomic_int failing;      /* the last attempt to write failed: its errno; 0 when it went well */
 	struct overlay *overlay; /* overlay.c; NULL: there is none */
+
+	/* gate.c: whoever uses v is counted, so that it can be replaced. */
+	atomic_uint inside;
+	atomic_bool paused;
+	struct lock gate_mu;
+	struct cond gate;
 	/* The writeback thread's own: when to try a failing device again. */
 	uint32_t retry_at_ms, backoff_ms;
 };
+
+/* gate.c */
+void dev_wait(struct cache_dev *d);
+void dev_wake(struct cache_dev *d);
+
+static inline void dev_leave(struct cache_dev *d)
+{
+	if (atomic_fetch_sub(&d->inside, 1) == 1 && atomic_load(&d->paused))
+		dev_wake(d);
+}
+
+/* Around every use of d->v: it stays what it is until dev_leave(). Not twice by one thread. */
+static inline void dev_enter(struct cache_dev *d)
+{
+	for (;;) {
+		atomic_fetch_add(&d->inside, 1);
+		if (!atomic_load(&d->paused))
+			return;
+		dev_leave(d);
+		dev_wait(d);
+	}
+}
 
 /* ---- arithmetic ------------------------------------------------------------------------------------------------- */
 

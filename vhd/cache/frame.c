@@ -315,10 +315,15 @@ uint64_t frame_drop_all(struct cache_dev *d)
 
 int cache_trim(struct cache_dev *d, uint64_t off, uint64_t len)
 {
+	int err;
+
 	if (!d->writable)
 		return -EROFS;
 	if (!range_ok(off, len, d->len))
 		return -EINVAL;
 	cache_discard(d, off, len);
-	return vhd_discard(d->v, d->start + off, round_down_u64(len, 512));
+	dev_enter(d);
+	err = vhd_discard(d->v, d->start + off, round_down_u64(len, 512));
+	dev_leave(d);
+	return err;
 }

@@ -172,11 +172,13 @@ static void device_result(struct cache_dev *d, int err, uint64_t off)
 	if (!was == !err)
 		return;
 	was = atomic_exchange(&d->failing, err);
+	dev_enter(d);
 	if (err && !was)
 		log_error("%s: cannot write back at byte %llu: %s; the data is kept and will be tried again",
 			  vhd_path(d->v), (unsigned long long)off, strerror(-err));
 	else if (!err && was)
 		log_info("%s: writing back works again", vhd_path(d->v));
+	dev_leave(d);
 }
 
 static void writer_submit(struct writer *w)
@@ -439,7 +441,9 @@ static int write_around(struct cache_dev *d, struct frame *f, uint32_t from, uin
 		if (!around_begin(f, unit))
 			continue;
 		memcpy(copy, f->base + at, here);
+		dev_enter(d);
 		err = vhd_write(d->v, copy, here, d->start + base + at);
+		dev_leave(d);
 		around_end(d, f, unit);
 	}
 	return err;
@@ -469,6 +473,8 @@ int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsig
 
 int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
 {
+	int err;
+
 	if (!d->writable)
 		return -EROFS;
 	for (unsigned i = 0; i < n; i++) {
@@ -482,12 +488,22 @@ int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
 	}
 	for (unsigned i = 0; i < n; i++)
 		io[i].off += d->start;
-	return vhd_writev(d->v, io, n);
+	dev_enter(d);
+	err = vhd_writev(d->v, io, n);
+	dev_leave(d);
+	return err;
 }
 
 int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off)
 {
-	return range_ok(off, len, d->len) ? vhd_read(d->v, buf, len, d->start + off) : -EINVAL;
+	int err;
+
+	if (!range_ok(off, len, d->len))
+		return -EINVAL;
+	dev_enter(d);
+	err = vhd_read(d->v, buf, len, d->start + off);
+	dev_leave(d);
+	return err;
 }
 
 int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len)
@@ -509,7 +525,14 @@ int cache_flush(struct cache_dev *d)
 
 int cache_flush_device(struct cache_dev *d)
 {
-	return d->writable ? vhd_flush(d->v) : 0;
+	int err;
+
+	if (!d->writable)
+		return 0;
+	dev_enter(d);
+	err = vhd_flush(d->v);
+	dev_leave(d);
+	return err;
 }
 
 int cache_dev_error(struct cache_dev *d)

@@ -309,6 +309,11 @@ void ext4_orphan_remove(struct ext4_node *n) REQUIRES(n->rw);
 /* What a crash left. Before anybody else uses the file system. */
 int ext4_orphans_clear(struct ext4_fs *fs);
 void ext4_op_keep_unlinked(struct fs *fs, bool keep);
+
+/* ---- standing still: freeze.c ----------------------------------------------------------------------------------------- */
+
+int ext4_op_freeze(struct fs *fs);
+void ext4_op_thaw(struct fs *fs);
 /* Free what an inode has, and the inode, in as many transactions as it takes; the node is dead then. */
 int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu);
 

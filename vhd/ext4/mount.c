@@ -410,6 +410,8 @@ static const struct fs_ops ops = {
 	.when_stable = ext4_op_when_stable,
 	.keep_unlinked = ext4_op_keep_unlinked,
 	.sync = ext4_op_sync,
+	.freeze = ext4_op_freeze,
+	.thaw = ext4_op_thaw,
 	.statfs = ext4_op_statfs,
 	.unmount = ext4_op_unmount,
 };

@@ -73,6 +73,10 @@ struct hio_id {
 };
 int hio_identify(struct hio *h, struct hio_id *id);
 
+/* A writer's image lock becomes a reader's, which others may have too, or the other way round: -EBUSY, somebody has; the lock is
+ * held all the same. The file stays open as it was. */
+int hio_relock(struct hio *h, bool writable);
+
 /* Current length in bytes of a file or block device, or a negative errno. */
 int64_t hio_size(struct hio *h);
 

@@ -36,6 +36,25 @@ static int test(int fd, off_t byte)
 	return fl.l_type == F_UNLCK ? 0 : -EBUSY;
 }
 
+static int release(int fd, off_t byte)
+{
+	struct flock fl = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+	return fcntl(fd, F_OFD_SETLK, &fl) < 0 ? -errno : 0;
+}
+
+int hio_relock(struct hio *h, bool writable)
+{
+	int err;
+
+	if (writable)
+		return hio_lock_image(h->fd, true);
+	err = release(h->fd, USED_BASE + PERM_WRITE);
+	if (!err)
+		err = release(h->fd, USED_BASE + PERM_RESIZE);
+	return err == -EINVAL || err == -ENOLCK || err == -EOPNOTSUPP ? 0 : err; /* hosts without OFD locks */
+}
+
 int hio_lock_image(int fd, bool writable)
 {
 	static const int all[] = {PERM_READ, PERM_WRITE, PERM_RESIZE};

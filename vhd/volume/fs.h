@@ -187,6 +187,10 @@ struct fs_ops {
 	 * come back. !@keep: those that the mount found are freed when nobody has them. Optional; see keeps_unlinked. */
 	void (*keep_unlinked)(struct fs *fs, bool keep);
 	int (*sync)(struct fs *fs); /* everything on stable storage */
+	/* Everything is on stable storage, and what is there is as after an unmount; changes of metadata wait until thaw(), which the
+	 * same thread calls, unless this fails. Optional. */
+	int (*freeze)(struct fs *fs);
+	void (*thaw)(struct fs *fs);
 	int (*statfs)(struct fs *fs, struct fs_statfs *st);
 	int (*unmount)(struct fs *fs); /* no references left but the root's; frees fs; 0 or the first write error */
 };

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * gate.c - an image is replaced by another of the same contents, while everybody goes on
+ *
+ *     dev_enter   inside++, and if the gate is shut: inside--, wait
+ *     pause       shut; wait for inside == 0
+ */
+#include "vhd/cache/cache_int.h"
+
+void dev_wait(struct cache_dev *d)
+{
+	lock_take(&d->gate_mu);
+	while (atomic_load(&d->paused))
+		cond_wait(&d->gate, &d->gate_mu);
+	lock_drop(&d->gate_mu);
+}
+
+void dev_wake(struct cache_dev *d)
+{
+	lock_take(&d->gate_mu);
+	cond_broadcast(&d->gate);
+	lock_drop(&d->gate_mu);
+}
+
+void cache_pause(struct cache_dev *d)
+{
+	lock_take(&d->gate_mu);
+	atomic_store(&d->paused, true);
+	while (atomic_load(&d->inside))
+		cond_wait(&d->gate, &d->gate_mu);
+	lock_drop(&d->gate_mu);
+}
+
+void cache_resume(struct cache_dev *d, struct vhd *v)
+{
+	lock_take(&d->gate_mu);
+	d->v = v;
+	atomic_store(&d->paused, false);
+	cond_broadcast(&d->gate);
+	lock_drop(&d->gate_mu);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * freeze.c - a file system that stands still, clean on the disk as after an unmount
+ *
+ * Whoever copies the disk in between finds an empty journal and no sign that it was in use. Operations wait for fs->mu, which is
+ * held; so does the committer, for the journal. Data that is overwritten in place goes on into the cache.
+ */
+#include "vhd/ext4/journal.h"
+
+#include <errno.h>
+
+/* The same order as at a mount: who finds the flag reads the journal, so the journal says "empty" while the flag changes. */
+static int mark(struct ext4_fs *fs, bool in_use) NO_THREAD_SAFETY
+{
+	struct ext2_super_block *s = fs->e2->super;
+	int err;
+
+	if (fs->journal && in_use)
+		ext2fs_set_feature_journal_needs_recovery(s);
+	else if (fs->journal)
+		ext2fs_clear_feature_journal_needs_recovery(s);
+	else if (in_use)
+		s->s_state &= (uint16_t)~EXT2_VALID_FS;
+	else if (fs->was_valid)
+		s->s_state |= EXT2_VALID_FS;
+	err = ext4_write_super(fs);
+	return err ? err : cache_flush(fs->dev);
+}
+
+static int mark_journal(struct ext4_fs *fs, uint32_t start)
+{
+	struct ext4_journal *j = fs->journal;
+	int err;
+
+	if (!j)
+		return 0;
+	j->super.start = be32_of(start);
+	err = ext4_journal_write_super(j, fs->dev);
+	return err ? err : cache_flush_device(fs->dev);
+}
+
+/* All that was committed is home; write_mu is held when there is a journal, even on failure. */
+static int go_home(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = fs->journal;
+	int err = 0;
+
+	if (!j)
+		return ext4_write_groups(fs);
+	if (!atomic_load(&fs->failed))
+		err = ext4_journal_restart(fs);
+	lock_take(&j->write_mu);
+	if (atomic_load(&fs->failed))
+		err = -EIO;
+	return err ? err : ext4_journal_checkpoint_held(fs);
+}
+
+int ext4_op_freeze(struct fs *f) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	int err;
+
+	/* Most of the work while others go on. */
+	if (!f->read_only && (err = ext4_op_sync(f)) < 0)
+		return err;
+	lock_take(&fs->mu);
+	if (f->read_only)
+		return 0;
+	err = go_home(fs);
+	if (!err)
+		err = mark_journal(fs, 0);
+	if (!err)
+		err = mark(fs, false);
+	if (err)
+		ext4_op_thaw(f);
+	return err;
+}
+
+void ext4_op_thaw(struct fs *f) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	int err = 0;
+
+	if (!f->read_only) {
+		err = mark(fs, true);
+		if (!err && fs->journal)
+			err = mark_journal(fs, fs->journal->head);
+		if (fs->journal)
+			lock_drop(&fs->journal->write_mu);
+		if (err && fs->journal)
+			ext4_journal_fail(fs, err, "going on after a snapshot");
+	}
+	lock_drop(&fs->mu);
+}
