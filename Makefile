@@ -174,7 +174,7 @@ $(O)/tests/unit/%: $(O)/obj/tests/unit/%.o $(UNIT_LIB) $(SERVER_LIBS)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_SERVER) $(LIBS_VHD)
 
 # Programs that start the real server and speak NFS to it; they share the tool's client.
-PROTO_LIB_SRC := $(filter-out $(PROTO_SRC),$(wildcard tests/protocol/*.c)) $(wildcard tools/nfs_client*.c)
+PROTO_LIB_SRC := $(filter-out $(PROTO_SRC),$(wildcard tests/protocol/*.c)) $(wildcard tools/nfs_client*.c) tools/control.c
 $(O)/tests/protocol/%: $(O)/obj/tests/protocol/%.o $(call obj,$(PROTO_LIB_SRC)) $(O)/libxdr-tirpc.a $(O)/libvhd.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)

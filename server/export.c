@@ -188,7 +188,8 @@ int exports_add(struct exports *x, const char *path, struct fs *fs, const struct
 	en->all = x;
 	en->closed = closed;
 	en->arg = arg;
-	en->e = (struct export){.id = id_of(fs, o->tag), .fs = fs, .opts = *o, .read_only = o->read_only || fs->read_only};
+	en->e = (struct export){
+		.id = id_of(fs, o->tag), .fs = fs, .opts = *o, .read_only = o->read_only || fs->read_only};
 	en->e.path = strdup(path);
 	if (o->nallow && (allow = calloc(o->nallow, sizeof *allow)))
 		memcpy(allow, o->allow, o->nallow * sizeof *allow);

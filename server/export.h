@@ -40,7 +40,8 @@ struct cidr {
 
 struct export_opts {
 	bool read_only;
-	const char *tag; /* another export of the same file system, of another time: part of the id; only looked at while it is added */
+	const char *
+		tag; /* another export of the same file system, of another time: part of the id; only looked at while it is added */
 	enum squash squash;          /* default SQUASH_ROOT */
 	uint32_t anon_uid, anon_gid; /* default 65534 */
 	const struct cidr *allow;    /* copied; none: anyone who may connect */

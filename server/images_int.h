@@ -25,10 +25,11 @@ struct images {
 struct image {
 	struct list link;
 	struct images *all;
-	struct vhd *vhd;          /* replaced by a snapshot, under change_mu with all devices paused */
-	struct config_image conf; /* strings and networks are copies; of a snapshot the name is that of the image it is of */
-	char *snapshot;           /* its name; NULL: not one */
-	unsigned users;           /* guarded by all->mu, as the next */
+	struct vhd *vhd; /* replaced by a snapshot, under change_mu with all devices paused */
+	struct config_image
+		conf;   /* strings and networks are copies; of a snapshot the name is that of the image it is of */
+	char *snapshot; /* its name; NULL: not one */
+	unsigned users; /* guarded by all->mu, as the next */
 	struct list volumes;
 };
 

@@ -40,7 +40,7 @@ struct daemon {
 	struct rpc_server *rpc;
 	struct control *control; /* NULL: none */
 	bool keeping;            /* files without a name: clients may come back for them */
-	char addresses[1024]; /* "127.0.0.1:2049, [::1]:2049" */
+	char addresses[1024];    /* "127.0.0.1:2049, [::1]:2049" */
 };
 
 static const char usage[] =

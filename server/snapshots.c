@@ -113,8 +113,8 @@ static int stand_still(struct still *st, struct why *why)
 		struct fs *fs = st->exp[st->frozen]->fs;
 
 		if (fs->ops->freeze && (err = fs->ops->freeze(fs)) < 0) {
-			why_set(why, err, "%s: writing back %s: %s", st->image->conf.path,
-				st->exp[st->frozen]->path, strerror(-err));
+			why_set(why, err, "%s: writing back %s: %s", st->image->conf.path, st->exp[st->frozen]->path,
+				strerror(-err));
 			break;
 		}
 	}

@@ -157,11 +157,11 @@ int cmd_image(int argc, char **argv)
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} commands[] = {
-		{"create", image_create},   {"info", image_info},         {"check", image_check},
-		{"convert", image_convert}, {"compare", image_compare},   {"map", image_map},
-		{"resize", image_resize},   {"compact", image_compact},   {"set", image_set},
-		{"chain", image_chain},     {"commit", image_commit},     {"flatten", image_flatten},
-		{"rebase", image_rebase},   {"coalesce", image_coalesce}, {"verify-chain", image_chain},
+		{"create", image_create},     {"info", image_info},         {"check", image_check},
+		{"convert", image_convert},   {"compare", image_compare},   {"map", image_map},
+		{"resize", image_resize},     {"compact", image_compact},   {"set", image_set},
+		{"chain", image_chain},       {"commit", image_commit},     {"flatten", image_flatten},
+		{"rebase", image_rebase},     {"coalesce", image_coalesce}, {"verify-chain", image_chain},
 		{"snapshot", image_snapshot},
 	};
 

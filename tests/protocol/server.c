@@ -42,7 +42,7 @@ static int run(const char *fmt, const char *a, const char *b)
 static void launch(void)
 {
 	char image[96], listen[32], prog[600], line[512] = "";
-	const char *argv[24], *v6;
+	const char *argv[32], *v6;
 	int fd[2], n = 0;
 	FILE *f;
 
@@ -55,6 +55,8 @@ static void launch(void)
 	/* After a restart clients that are gone for good are waited for: not for long. */
 	argv[n++] = "--lease";
 	argv[n++] = "3";
+	argv[n++] = "--control";
+	argv[n++] = "none";
 	for (int i = 0; options && options[i]; i++)
 		argv[n++] = options[i];
 	argv[n++] = image;
@@ -109,6 +111,11 @@ void server_stop(void)
 			     bin, dir),
 			 0);
 	run("rm -rf %s%s", dir, "");
+}
+
+const char *server_dir(void)
+{
+	return dir;
 }
 
 void server_options(const char *const *extra)

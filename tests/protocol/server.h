@@ -17,6 +17,8 @@ void server_start(const char *const *extra);
 void server_stop(void);
 /* What server_restart() gives the server besides the image from now on. */
 void server_options(const char *const *extra);
+/* The folder that holds the image, disk.vhd. */
+const char *server_dir(void);
 /* Stop and start on the same image, at the same port. */
 void server_restart(void);
 /* KILL, at any moment; then started again on what it left, at the same port. */

@@ -92,9 +92,8 @@ static void thaw(struct vhd *v)
 static int make_child(const struct vhd *v, const char *tmp, const char *as, const struct vhd_open_opts *o,
 		      struct why *why)
 {
-	struct vhd_create_opts co = {.type = VHD_DIFF,
-				     .parent = as,
-				     .block_size = v->block_size >= 512u << 10 ? v->block_size : 0};
+	struct vhd_create_opts co = {
+		.type = VHD_DIFF, .parent = as, .block_size = v->block_size >= 512u << 10 ? v->block_size : 0};
 	struct vhd_open_opts look = *o;
 	AUTO(vhd_closep) struct vhd *c = NULL;
 	int err = vhd_create(tmp, &co, why);
