@@ -124,6 +124,9 @@ struct ext4_journal {
 	struct u64map logged GUARDED_BY(mu); /* block -> where its last copy is in the log | LOGGED_ESCAPED */
 	uint64_t want GUARDED_BY(mu);
 	struct list waiters GUARDED_BY(mu); /* struct fs_waiter */
+	uint32_t nwaiting GUARDED_BY(mu);   /* of them */
+	uint32_t usual GUARDED_BY(mu);      /* so many were told last time */
+	uint64_t commit_ns;                 /* what the last commit took; the committer's own */
 	_Atomic uint64_t durable;           /* the last tid on stable storage */
 	bool stop GUARDED_BY(mu);
 	bool started;
