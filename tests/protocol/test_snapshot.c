@@ -186,7 +186,12 @@ END_TEST
 
 START_TEST(what_cannot_be_done_is_said_and_changes_nothing)
 {
-	static const char *const bad[] = {"", "a/b", "..", ".hidden", "-x", "white space",
+	static const char *const bad[] = {"",
+					  "a/b",
+					  "..",
+					  ".hidden",
+					  "-x",
+					  "white space",
 					  "0123456789012345678901234567890123456789012345678901234567890123456789"};
 	struct why why = {.line = ""};
 	struct nfsc *c = server_client();

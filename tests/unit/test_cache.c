@@ -212,6 +212,30 @@ START_TEST(discarded_bytes_are_not_written)
 }
 END_TEST
 
+/* What was used again and again is all in use, and so is something else: the rest must still make room. */
+START_TEST(frames_in_use_in_both_queues_do_not_stop_eviction)
+{
+	enum { FRAMES = CACHE_MIN_LIMIT / CACHE_FRAME };
+	struct cache_seg hot[2], other;
+	uint8_t b[CACHE_UNIT];
+
+	open_all(0, DISK);
+	for (unsigned round = 0; round < 4; round++)
+		for (unsigned i = 0; i < 2; i++)
+			ck_assert_int_eq(cache_read(dev, b, sizeof b, (uint64_t)i * CACHE_FRAME, 0), 0);
+	for (unsigned i = 2; i < 3 * FRAMES; i++)
+		ck_assert_int_eq(cache_read(dev, b, sizeof b, (uint64_t)i * CACHE_FRAME, 0), 0);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(cache_pin(dev, (uint64_t)i * CACHE_FRAME, CACHE_UNIT, 0, &hot[i], 1), 1);
+	ck_assert_int_eq(cache_pin(dev, (uint64_t)3 * FRAMES * CACHE_FRAME, CACHE_UNIT, 0, &other, 1), 1);
+	for (unsigned i = 0; i < 4 * FRAMES; i++)
+		ck_assert_int_eq(cache_read(dev, b, sizeof b, (uint64_t)(4 * FRAMES + i) * CACHE_FRAME, 0), 0);
+	cache_unpin(hot, 2);
+	cache_unpin(&other, 1);
+	close_all();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("cache");
@@ -226,6 +250,7 @@ int main(void)
 	tcase_add_test(t, nowait_never_reads_the_image);
 	tcase_add_test(t, a_pin_gives_the_range_in_pieces);
 	tcase_add_test(t, discarded_bytes_are_not_written);
+	tcase_add_test(t, frames_in_use_in_both_queues_do_not_stop_eviction);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -189,8 +189,10 @@ static struct frame *policy_look(struct cache *c, struct policy *p) REQUIRES(p->
 	struct frame *f;
 	uint8_t freq;
 
-	/* The queue whose turn it is was full of frames in use: try the other one. */
-	if (p->try_other && p->nmain && p->nsmall)
+	/* A frame in use was met in the queue whose turn it is: a look at the other one, and so in turns. */
+	bool other = p->try_other && p->nmain && p->nsmall;
+
+	if (other)
 		small = !small;
 	p->try_other = false;
 	f = list_last(small ? &p->small : &p->main, struct frame, q);
@@ -211,7 +213,7 @@ static struct frame *policy_look(struct cache *c, struct policy *p) REQUIRES(p->
 	}
 	if (frame_in_use(f)) {
 		queue_push(p, f, f->queue);
-		p->try_other = true;
+		p->try_other = !other;
 		return NULL;
 	}
 	frame_pin(f);
