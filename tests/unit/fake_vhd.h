@@ -211,6 +211,20 @@ int vhd_flush(struct vhd *v)
 	return 0;
 }
 
+struct vhd *vhd_backing(struct vhd *v)
+{
+	(void)v;
+	return NULL;
+}
+
+bool vhd_is_absent(const struct vhd *v, uint64_t off, uint64_t len)
+{
+	(void)v;
+	(void)off;
+	(void)len;
+	return false;
+}
+
 uint64_t vhd_size(const struct vhd *v)
 {
 	return v->size;

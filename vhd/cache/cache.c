@@ -79,6 +79,8 @@ int cache_new(struct cache **out, size_t limit)
 	c->dirty_bg = (uint32_t)((uint64_t)c->nframes * DIRTY_BG / 100);
 	c->dirty_hard = (uint32_t)((uint64_t)c->nframes * DIRTY_HARD / 100);
 	atomic_init(&c->age_ms, AGE_MS);
+	lock_init(&c->share_mu);
+	list_init(&c->shared);
 	lock_init(&c->mu);
 	cond_init(&c->dev_idle);
 	list_init(&c->devs);
@@ -112,6 +114,7 @@ void cache_free(struct cache *c)
 	}
 	lock_fini(&c->pool.mu);
 	cond_fini(&c->dev_idle);
+	lock_fini(&c->share_mu);
 	lock_fini(&c->mu);
 	free(c);
 }
@@ -141,6 +144,7 @@ int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, s
 	d->start = start;
 	d->len = len;
 	d->writable = vhd_writable(v);
+	list_init(&d->share_link);
 	lock_init(&d->dirty_mu);
 	list_init(&d->dirty);
 	lock_take(&c->mu);
@@ -155,6 +159,7 @@ int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, s
 		free(d);
 		return -ENOSPC;
 	}
+	share_attach(d);
 	*out = d;
 	return 0;
 }
@@ -179,6 +184,8 @@ int cache_detach(struct cache_dev *d)
 		log_error("%s: %llu KiB could not be written back and are lost: %s", vhd_path(d->v),
 			  (unsigned long long)lost * (CACHE_UNIT / 1024), strerror(-err));
 	/* What failed earlier and was never asked for, but went well in the end, is no error any more. */
+	share_detach(atomic_load(&d->below));
+	share_detach(d->was_below);
 	overlay_free(d);
 	lock_fini(&d->gate_mu);
 	cond_fini(&d->gate);

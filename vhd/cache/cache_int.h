@@ -174,6 +174,9 @@ struct cache {
 	uint32_t next_id GUARDED_BY(mu); /* 0 is no device's */
 	uint64_t rounds GUARDED_BY(mu);  /* of the writeback thread */
 
+	struct lock share_mu;
+	struct list shared GUARDED_BY(share_mu); /* struct cache_dev.share_link */
+
 	struct policy policy;
 	struct pool pool;
 	struct writeback wb;
@@ -201,6 +204,12 @@ struct cache_dev {
 	atomic_int err;          /* first error of background writeback not yet reported */
 	atomic_int failing;      /* the last attempt to write failed: its errno; 0 when it went well */
 	struct overlay *overlay; /* overlay.c; NULL: there is none */
+
+	/* share.c */
+	struct cache_dev *_Atomic below; /* of the parent; a reference */
+	struct cache_dev *was_below;     /* gate.c: a reference to what others may be looking at */
+	struct list share_link;          /* cache.share_mu, as the next: of a parent's device */
+	unsigned share_refs;
 
 	/* gate.c: whoever uses v is counted, so that it can be replaced. */
 	atomic_uint inside;
@@ -231,6 +240,16 @@ static inline void dev_enter(struct cache_dev *d)
 		dev_leave(d);
 		dev_wait(d);
 	}
+}
+
+/* The same without waiting: false when the image is being replaced. */
+static inline bool dev_try_enter(struct cache_dev *d)
+{
+	atomic_fetch_add(&d->inside, 1);
+	if (!atomic_load(&d->paused))
+		return true;
+	dev_leave(d);
+	return false;
 }
 
 /* ---- arithmetic ------------------------------------------------------------------------------------------------- */
@@ -429,7 +448,17 @@ void batch_add(struct batch *b, struct frame *f, uint16_t units);
 /* Transfers, one .io[run.io].result for each; 0 or the first error. The batch keeps its runs until batch_init(). */
 int batch_read(struct batch *b);
 
-/* overlay.c: what stands for [off, off + len) of the device, over what was read from the image to @to. */
+/* share.c */
+void share_attach(struct cache_dev *d);
+void share_detach(struct cache_dev *below); /* NULL is accepted */
+/* The frame that holds these bytes of @d, pinned, in whichever device it is; NULL: none is in memory, and *in is where it belongs. */
+struct frame *share_find(struct cache_dev *d, uint32_t no, struct cache_dev **in);
+/* The device of a frame that share_find() found, or that was made where it said. */
+struct cache_dev *share_dev_of(struct cache_dev *d, struct frame *f);
+
+/* overlay.c: does anything stand for a part of the range? */
+bool overlay_covers(const struct cache_dev *d, uint64_t off, uint64_t len);
+/* What stands for [off, off + len) of the device, over what was read from the image to @to. */
 void overlay_apply(const struct cache_dev *d, uint64_t off, uint8_t *to, uint64_t len);
 void overlay_free(struct cache_dev *d);
 int batch_write(struct batch *b);

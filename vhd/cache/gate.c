@@ -33,8 +33,22 @@ void cache_pause(struct cache_dev *d)
 
 void cache_resume(struct cache_dev *d, struct vhd *v)
 {
+	struct cache_dev *was = atomic_load(&d->below);
+
+	if (d->v != v) {
+		d->v = v;
+		share_attach(d);
+		/* What was below is in the new chain too, and so outlives those who are looking at it. If there is no chain for
+		 * want of memory, it is kept for them. */
+		if (!atomic_load(&d->below)) {
+			struct cache_dev *earlier = d->was_below;
+
+			d->was_below = was;
+			was = earlier;
+		}
+		share_detach(was);
+	}
 	lock_take(&d->gate_mu);
-	d->v = v;
 	atomic_store(&d->paused, false);
 	cond_broadcast(&d->gate);
 	lock_drop(&d->gate_mu);

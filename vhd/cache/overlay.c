@@ -67,6 +67,16 @@ int cache_overlay(struct cache_dev *d, const void *bytes, uint32_t len, uint64_t
 	return 0;
 }
 
+bool overlay_covers(const struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	const struct overlay *o = d->overlay;
+
+	for (uint64_t no = off / o->block; no * o->block < off + len; no++)
+		if (u64map_get(&o->at, no))
+			return true;
+	return false;
+}
+
 void overlay_apply(const struct cache_dev *d, uint64_t off, uint8_t *to, uint64_t len)
 {
 	const struct overlay *o = d->overlay;

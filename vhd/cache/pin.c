@@ -167,10 +167,11 @@ static enum attempt pin_frames(struct pinning *p, unsigned *got)
 	uint32_t no = (uint32_t)(p->off >> FRAME_SHIFT), from;
 
 	for (*got = 0; *got < p->n; (*got)++) {
+		struct cache_dev *in;
 		struct frame *f;
 		uint32_t len = piece(p->off, p->len, *got, &from);
 
-		if (frame_get(p->d, no + *got, p->d->c->nframes * 4, &f) < 0)
+		if (!(f = share_find(p->d, no + *got, &in)) && frame_get(in, no + *got, p->d->c->nframes * 4, &f) < 0)
 			return TRY_MEMORY;
 		seg_set(&p->seg[*got], f, from, len);
 	}
@@ -209,11 +210,20 @@ static enum attempt fill_frames(struct pinning *p, unsigned *blocked)
 			r = TRY_AGAIN;
 			break;
 		}
-		if (claimed)
+		if (claimed) {
+			struct cache_dev *in = share_dev_of(p->d, f);
+
+			if (in != b.d) {
+				p->err = b.nio ? batch_fill(&b) : 0;
+				batch_init(&b, in);
+			}
 			batch_add(&b, f, claimed);
+		}
 		if (!batch_has_room(&b)) {
-			p->err = batch_fill(&b);
-			batch_init(&b, p->d);
+			int err = batch_fill(&b);
+
+			p->err = p->err ? p->err : err;
+			batch_init(&b, b.d);
 		}
 	}
 	if (b.nio) {
@@ -238,8 +248,10 @@ static enum attempt fill_all(struct pinning *p)
 		if (p->prefetch)
 			return TRY_DONE; /* whoever is at work on the rest needs no help */
 		if (r == TRY_AGAIN && blocked < p->n)
-			return frame_replace(p->d, p->seg[blocked].pin, p->d->c->nframes * 4) < 0 ? TRY_MEMORY
-												  : TRY_AGAIN;
+			return frame_replace(share_dev_of(p->d, p->seg[blocked].pin), p->seg[blocked].pin,
+					     p->d->c->nframes * 4) < 0
+				       ? TRY_MEMORY
+				       : TRY_AGAIN;
 		if (r != TRY_DONE)
 			return r;
 		uint32_t from;
@@ -285,7 +297,8 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 	if (n > max)
 		return -EINVAL;
 	for (i = 0; i < n; i++) {
-		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no + i));
+		struct cache_dev *in;
+		struct frame *f = share_find(d, (uint32_t)no + i, &in);
 		uint32_t from;
 		uint32_t part = piece(off, len, i, &from);
 		uint16_t want = units_touched(from, part);

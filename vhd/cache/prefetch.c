@@ -18,7 +18,8 @@ static bool already_there(struct cache_dev *d, uint64_t off, uint64_t len)
 	for (uint64_t no = off >> FRAME_SHIFT; no << FRAME_SHIFT < end; no++) {
 		uint64_t base = no << FRAME_SHIFT, from = max_u64(off, base), to = min_u64(end, base + CACHE_FRAME);
 		uint16_t want = units_touched((uint32_t)(from - base), (uint32_t)(to - from));
-		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no));
+		struct cache_dev *in;
+		struct frame *f = share_find(d, (uint32_t)no, &in);
 		bool there = f && (atomic_load_explicit(&f->valid, memory_order_acquire) & want) == want;
 
 		if (f)

@@ -267,6 +267,21 @@ const struct vhd *vhd_parent(const struct vhd *v)
 	return v->parent;
 }
 
+struct vhd *vhd_backing(struct vhd *v)
+{
+	return v->parent;
+}
+
+bool vhd_is_absent(const struct vhd *v, uint64_t off, uint64_t len)
+{
+	if (v->type != VHD_DIFF || !range_ok(off, len, v->size) || !len)
+		return false;
+	for (uint64_t b = off >> v->block_shift; b <= (off + len - 1) >> v->block_shift; b++)
+		if (bat_get(v, (uint32_t)b) != VHD_UNUSED)
+			return false;
+	return true;
+}
+
 struct hio *vhd_host(struct vhd *v)
 {
 	return v->io;

@@ -64,6 +64,10 @@ bool vhd_writable(const struct vhd *v);
 const char *vhd_path(const struct vhd *v);
 /* The next image of the chain; NULL: there is none. Lives as long as @v. */
 const struct vhd *vhd_parent(const struct vhd *v);
+/* The same to read from; NULL also while @v is only open for information. */
+struct vhd *vhd_backing(struct vhd *v);
+/* Has the image itself no block in the range, so that all of it is the parent's? A look at memory. */
+bool vhd_is_absent(const struct vhd *v, uint64_t off, uint64_t len);
 /* The host file of the image itself, for tests that watch or disturb what goes to it; not for transfers. */
 struct hio *vhd_host(struct vhd *v);
 

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test_cache_share.c - children of one parent: its bytes are in memory once, and what one child writes no other sees */
+#include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vhd/base/cleanup.h"
+#include "vhd/cache/cache.h"
+#include "vhd/image/snapshot.h"
+
+enum { DISK = 24 << 20, CHILDREN = 3, STEP = 12288 };
+
+static char dir[64], base_path[96];
+static struct cache *cache;
+static struct child {
+	char path[96];
+	struct vhd *v;
+	struct cache_dev *d;
+	uint8_t *shadow;
+	unsigned seed;
+	pthread_t t;
+} child[CHILDREN];
+
+static void path_of(char *to, const char *name)
+{
+	snprintf(to, 96, "%s/%s.vhd", dir, name);
+}
+
+static void make_base(uint8_t *content)
+{
+	const struct vhd_create_opts co = {.type = VHD_DYNAMIC, .size = DISK, .exact = true, .block_size = 1 << 20};
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+	unsigned seed = 7;
+	struct vhd *v;
+
+	path_of(base_path, "base");
+	ck_assert_int_eq(vhd_create(base_path, &co, NULL), 0);
+	ck_assert_int_eq(vhd_open(&v, base_path, &oo, NULL), 0);
+	for (size_t i = 0; i < DISK; i++)
+		content[i] = (i >> 20) % 3 == 2 ? 0 : (uint8_t)rand_r(&seed);
+	for (size_t at = 0; at < DISK; at += 1 << 20)
+		if (content[at + 5] || content[at + 6])
+			ck_assert_int_eq(vhd_write(v, content + at, 1 << 20, at), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+
+static void open_child(struct child *c)
+{
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+
+	ck_assert_int_eq(vhd_open(&c->v, c->path, &oo, NULL), 0);
+	ck_assert_int_eq(cache_attach(cache, c->v, 4096, DISK - 8192, &c->d), 0);
+}
+
+static void setup_limit(size_t limit)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(dir, sizeof dir, "%s/vhdnfs-share-XXXXXX", tmp ? tmp : "/tmp");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	for (unsigned i = 0; i < CHILDREN; i++)
+		child[i].shadow = malloc(DISK);
+	make_base(child[0].shadow);
+	ck_assert_int_eq(cache_new(&cache, limit), 0);
+	for (unsigned i = 0; i < CHILDREN; i++) {
+		struct vhd_create_opts co = {.type = VHD_DIFF, .parent = base_path, .block_size = 512 << 10};
+		char name[16];
+
+		snprintf(name, sizeof name, "child%u", i);
+		path_of(child[i].path, name);
+		child[i].seed = i + 1;
+		memcpy(child[i].shadow, child[0].shadow, DISK);
+		ck_assert_int_eq(vhd_create(child[i].path, &co, NULL), 0);
+		open_child(&child[i]);
+	}
+}
+
+static void teardown(void)
+{
+	char cmd[100];
+
+	for (unsigned i = 0; i < CHILDREN; i++) {
+		ck_assert_int_eq(cache_detach(child[i].d), 0);
+		ck_assert_int_eq(vhd_close(child[i].v), 0);
+		free(child[i].shadow);
+	}
+	cache_free(cache);
+	snprintf(cmd, sizeof cmd, "rm -r %s", dir);
+	ck_assert_int_eq(system(cmd), 0);
+}
+
+static void check(struct child *c, uint64_t off, size_t len)
+{
+	uint8_t *b = malloc(len);
+
+	ck_assert_int_eq(cache_read(c->d, b, len, off, 0), 0);
+	ck_assert_msg(memcmp(b, c->shadow + 4096 + off, len) == 0, "%s: bytes at %llu", c->path,
+		      (unsigned long long)off);
+	free(b);
+}
+
+static void change(struct child *c, uint64_t off, size_t len)
+{
+	uint8_t *to = c->shadow + 4096 + off;
+
+	for (size_t i = 0; i < len; i++)
+		to[i] = (uint8_t)rand_r(&c->seed);
+	ck_assert_int_eq(cache_write(c->d, to, len, off, 0), 0);
+}
+
+static uint64_t bytes_read(void)
+{
+	struct cache_stats st;
+
+	cache_stats(cache, &st);
+	return st.bytes_read;
+}
+
+START_TEST(what_one_child_read_the_next_finds_in_memory)
+{
+	uint64_t before;
+
+	check(&child[0], 0, DISK - 8192);
+	before = bytes_read();
+	check(&child[1], 0, DISK - 8192);
+	check(&child[2], 0, DISK - 8192);
+	/* All but the last frame, which the parent's device does not fill. */
+	ck_assert_uint_le(bytes_read() - before, 2 * CACHE_FRAME);
+}
+END_TEST
+
+START_TEST(what_one_child_writes_no_other_sees)
+{
+	for (unsigned i = 0; i < CHILDREN; i++)
+		check(&child[i], 0, DISK - 8192);
+	change(&child[0], 100000, 300000);
+	change(&child[1], 5000000, 17);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		check(&child[i], 0, DISK - 8192);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		ck_assert_int_eq(cache_flush(child[i].d), 0);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		check(&child[i], 0, DISK - 8192);
+}
+END_TEST
+
+static void *storm(void *arg)
+{
+	struct child *c = arg;
+
+	for (unsigned n = 0; n < 1500; n++) {
+		uint64_t off = (uint64_t)rand_r(&c->seed) % (DISK - 8192 - STEP);
+		size_t len = 1 + (size_t)rand_r(&c->seed) % STEP;
+
+		switch (rand_r(&c->seed) % 8) {
+		case 0:
+		case 1:
+			change(c, off, len);
+			break;
+		case 2:
+			cache_prefetch(c->d, off, 200000);
+			break;
+		case 3:
+			if (n % 50 == 3)
+				ck_assert_int_eq(cache_flush(c->d), 0);
+			break;
+		default:
+			check(c, off, len);
+		}
+	}
+	return NULL;
+}
+
+static void storm_all(void)
+{
+	for (unsigned i = 0; i < CHILDREN; i++)
+		ck_assert_int_eq(pthread_create(&child[i].t, NULL, storm, &child[i]), 0);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		pthread_join(child[i].t, NULL);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		check(&child[i], 0, DISK - 8192);
+}
+
+START_TEST(children_that_read_and_write_at_once_in_little_memory)
+{
+	storm_all();
+}
+END_TEST
+
+static atomic_bool done;
+
+static void *take_snapshots(void *arg)
+{
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+
+	(void)arg;
+	for (unsigned n = 0; n < 6; n++) {
+		struct child *c = &child[n % CHILDREN];
+		struct why why = {.line = ""};
+		char as[120];
+
+		usleep(20000);
+		snprintf(as, sizeof as, "%s@%u.vhd", c->path, n);
+		cache_pause(c->d);
+		ck_assert_msg(vhd_snapshot(&c->v, as, &oo, &why) == 0, "%s", why.line);
+		cache_resume(c->d, c->v);
+	}
+	atomic_store(&done, true);
+	return NULL;
+}
+
+START_TEST(images_are_replaced_by_snapshots_meanwhile)
+{
+	pthread_t t;
+
+	ck_assert_int_eq(pthread_create(&t, NULL, take_snapshots, NULL), 0);
+	do
+		storm_all();
+	while (!atomic_load(&done));
+	pthread_join(t, NULL);
+	storm_all();
+}
+END_TEST
+
+static void setup(void)
+{
+	setup_limit(128u << 20);
+}
+
+static void setup_small(void)
+{
+	setup_limit(CACHE_MIN_LIMIT);
+}
+
+int main(void)
+{
+	Suite *s = suite_create("shared frames");
+	TCase *t = tcase_create("children"), *u = tcase_create("little memory");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(t, 120);
+	tcase_set_timeout(u, 300);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_checked_fixture(u, setup_small, teardown);
+	tcase_add_test(t, what_one_child_read_the_next_finds_in_memory);
+	tcase_add_test(t, what_one_child_writes_no_other_sees);
+	tcase_add_test(u, what_one_child_writes_no_other_sees);
+	tcase_add_test(u, children_that_read_and_write_at_once_in_little_memory);
+	tcase_add_test(u, images_are_replaced_by_snapshots_meanwhile);
+	suite_add_tcase(s, t);
+	suite_add_tcase(s, u);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
