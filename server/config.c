@@ -41,7 +41,7 @@ struct file_config {
 	char *cache_size, *state_dir, *control;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
-	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots;
+	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes;
 	enum squash *squash;
 	uint32_t *threads, *workers, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
@@ -90,6 +90,7 @@ static const cyaml_schema_field_t top_fields[] = {
 			     CYAML_UNLIMITED),
 	CYAML_FIELD_BOOL_PTR("force-parent", OPT_PTR, struct file_config, force_parent),
 	CYAML_FIELD_BOOL_PTR("discard", OPT_PTR, struct file_config, discard),
+	CYAML_FIELD_BOOL_PTR("detect-zeroes", OPT_PTR, struct file_config, detect_zeroes),
 	CYAML_FIELD_BOOL_PTR("async", OPT_PTR, struct file_config, async),
 	CYAML_FIELD_BOOL_PTR("no-journal-ok", OPT_PTR, struct file_config, no_journal_ok),
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
@@ -357,6 +358,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->snapshots = *f->snapshots;
 	if (f->discard)
 		c->discard = *f->discard;
+	if (f->detect_zeroes)
+		c->detect_zeroes = *f->detect_zeroes;
 	if (f->async)
 		c->async = *f->async;
 	if (f->no_journal_ok)

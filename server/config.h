@@ -38,6 +38,7 @@ struct config {
 	bool async;         /* changes of metadata are answered before they are on stable storage */
 	bool no_journal_ok; /* file systems without a journal are written */
 	bool discard;       /* the space of removed files goes back to the host */
+	bool detect_zeroes; /* zeros that are written take no space in images */
 	bool force_parent;  /* parents that were changed since are taken */
 	bool read_only;
 	bool snapshots;          /* of images are exported, read-only */

@@ -28,10 +28,18 @@ int images_new(struct images **out, struct cache *cache, struct exports *exports
 	return 0;
 }
 
+static void dirs_free(char **dirs)
+{
+	for (char **d = dirs; d && *d; d++)
+		free(*d);
+	free(dirs);
+}
+
 void images_free(struct images *im)
 {
 	if (!im)
 		return;
+	dirs_free(im->parent_dirs);
 	cond_fini(&im->gone);
 	lock_fini(&im->mu);
 	lock_fini(&im->change_mu);
@@ -153,8 +161,10 @@ no_dev:
 
 struct vhd_open_opts image_open_opts(const struct image *i)
 {
-	return (struct vhd_open_opts){.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE,
-				      .parent_dirs = i->all->parent_dirs,
+	unsigned zeroes = i->all->detect_zeroes ? VHD_OPEN_ZEROES : 0;
+
+	return (struct vhd_open_opts){.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE | zeroes,
+				      .parent_dirs = (const char *const *)i->all->parent_dirs,
 				      .force_parent = i->all->force_parent};
 }
 
@@ -240,20 +250,58 @@ static int conf_copy(struct config_image *to, const struct config_image *from)
 	return to->path && to->name && (to->allow || !from->opts.nallow) ? 0 : -ENOMEM;
 }
 
-void images_parents(struct images *im, const char *const *dirs, bool force)
+static int dirs_copy(const char *const *from, char ***out)
 {
-	im->parent_dirs = dirs;
+	unsigned n = 0;
+
+	*out = NULL;
+	if (!from)
+		return 0;
+	while (from[n])
+		n++;
+	*out = calloc(n + 1, sizeof **out);
+	for (unsigned i = 0; *out && i < n; i++)
+		if (!((*out)[i] = strdup(from[i]))) {
+			dirs_free(TAKE(*out));
+			break;
+		}
+	return *out ? 0 : -ENOMEM;
+}
+
+int images_parents(struct images *im, const char *const *dirs, bool force)
+{
+	char **copy;
+	int err = dirs_copy(dirs, &copy);
+
+	if (err)
+		return err;
+	lock_take(&im->change_mu);
+	dirs_free(im->parent_dirs);
+	im->parent_dirs = copy;
 	im->force_parent = force;
+	lock_drop(&im->change_mu);
+	return 0;
 }
 
 void images_mount_opts(struct images *im, const struct fs_mount_opts *o)
 {
+	lock_take(&im->change_mu);
 	im->mount = *o;
+	lock_drop(&im->change_mu);
+}
+
+void images_detect_zeroes(struct images *im, bool on)
+{
+	lock_take(&im->change_mu);
+	im->detect_zeroes = on;
+	lock_drop(&im->change_mu);
 }
 
 void images_show_snapshots(struct images *im, bool on)
 {
+	lock_take(&im->change_mu);
 	im->snapshots = on;
+	lock_drop(&im->change_mu);
 }
 
 int image_serve(struct images *im, const struct config_image *ci, const char *snapshot, struct why *why)

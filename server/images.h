@@ -21,8 +21,11 @@ int images_new(struct images **out, struct cache *cache, struct exports *exports
 /* All exports must be gone. NULL is accepted. */
 void images_free(struct images *im);
 
-/* For images opened from now on. @dirs: NULL-terminated, or NULL; stays the caller's, and must stay. */
-void images_parents(struct images *im, const char *const *dirs, bool force);
+/* For images opened from now on. @dirs: NULL-terminated, or NULL; copied. 0 or -ENOMEM, and nothing changed. */
+int images_parents(struct images *im, const char *const *dirs, bool force);
+
+/* For images opened from now on: VHD_OPEN_ZEROES. */
+void images_detect_zeroes(struct images *im, bool on);
 
 /* For images opened from now on; read_only is each image's own. */
 void images_mount_opts(struct images *im, const struct fs_mount_opts *o);

@@ -15,8 +15,9 @@ struct images {
 	struct list list GUARDED_BY(mu);
 	struct cache *cache;
 	struct exports *exports;
-	const char *const *parent_dirs;
-	bool force_parent, snapshots;
+	/* Of images that are opened from now on: guarded by change_mu. */
+	char **parent_dirs; /* NULL at the end; NULL: beside each image */
+	bool force_parent, snapshots, detect_zeroes;
 	struct fs_mount_opts mount;
 	int error GUARDED_BY(mu);
 };

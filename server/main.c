@@ -58,6 +58,7 @@ static const char usage[] =
 	"  -a, --allow CIDR         clients that may connect, such as 10.0.0.0/8; may be repeated (default: all)\n"
 	"      --no-root-squash     let root on a client be root on the files\n"
 	"      --discard            give the space of removed files back to the host\n"
+	"      --detect-zeroes      zeros that are written where an image holds nothing take no space in it\n"
 	"      --async              answer changes of names and attributes before they are on the disk\n"
 	"      --no-journal-ok      write file systems that have no journal (ext2); a crash means e2fsck\n"
 	"      --parent-dir DIR     look for parents of differencing images below DIR, instead of beside the image;\n"
@@ -86,6 +87,7 @@ static const char usage[] =
 enum {
 	OPT_NO_ROOT_SQUASH = 256,
 	OPT_DISCARD,
+	OPT_DETECT_ZEROES,
 	OPT_ASYNC,
 	OPT_NO_JOURNAL_OK,
 	OPT_PARENT_DIR,
@@ -109,6 +111,7 @@ static const struct option options[] = {
 	{"allow", required_argument, NULL, 'a'},
 	{"no-root-squash", no_argument, NULL, OPT_NO_ROOT_SQUASH},
 	{"discard", no_argument, NULL, OPT_DISCARD},
+	{"detect-zeroes", no_argument, NULL, OPT_DETECT_ZEROES},
 	{"async", no_argument, NULL, OPT_ASYNC},
 	{"no-journal-ok", no_argument, NULL, OPT_NO_JOURNAL_OK},
 	{"parent-dir", required_argument, NULL, OPT_PARENT_DIR},
@@ -185,6 +188,9 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return 0;
 	case OPT_DISCARD:
 		c->discard = true;
+		return 0;
+	case OPT_DETECT_ZEROES:
+		c->detect_zeroes = true;
 		return 0;
 	case OPT_ASYNC:
 		c->async = true;
@@ -335,13 +341,24 @@ static int start_control(struct daemon *d, struct why *why)
 	return 0;
 }
 
-static struct fs_mount_opts mount_opts(const struct daemon *d)
+static void set_mount_opts(const struct daemon *d, const struct config *c)
 {
-	return (struct fs_mount_opts){.relatime = true,
-				      .discard = d->conf.discard,
-				      .async = d->conf.async,
-				      .need_journal = !d->conf.no_journal_ok,
-				      .keep_unlinked = d->keeping};
+	const struct fs_mount_opts mo = {.relatime = true,
+					 .discard = c->discard,
+					 .async = c->async,
+					 .need_journal = !c->no_journal_ok,
+					 .keep_unlinked = d->keeping};
+
+	images_mount_opts(d->images, &mo);
+}
+
+/* What holds for images from the next one on. */
+static int set_images(const struct daemon *d, const struct config *c)
+{
+	set_mount_opts(d, c);
+	images_detect_zeroes(d->images, c->detect_zeroes);
+	images_show_snapshots(d->images, c->snapshots);
+	return images_parents(d->images, (const char *const *)c->parent_dir, c->force_parent);
 }
 
 static bool keep_unlinked(void *arg, const struct export *e)
@@ -356,19 +373,15 @@ static bool keep_unlinked(void *arg, const struct export *e)
 /* For the grace period after the start, and from the stop to the next one's end: what clients had open when it lost its last name. */
 static void set_keeping(struct daemon *d, bool keep)
 {
-	struct fs_mount_opts mo;
-
 	if (d->keeping == keep)
 		return;
 	d->keeping = keep;
-	mo = mount_opts(d);
-	images_mount_opts(d->images, &mo);
+	set_mount_opts(d, &d->conf);
 	exports_each(d->nfs.exports, keep_unlinked, d);
 }
 
 static int start(struct daemon *d, struct why *why)
 {
-	struct fs_mount_opts mo;
 	struct st_opts so = {
 		.lease_seconds = d->conf.lease_seconds,
 		.grace_seconds = d->conf.grace_seconds,
@@ -387,10 +400,8 @@ static int start(struct daemon *d, struct why *why)
 	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
 		return err;
 	d->keeping = true; /* until it is known who is on record */
-	mo = mount_opts(d);
-	images_mount_opts(d->images, &mo);
-	images_show_snapshots(d->images, d->conf.snapshots);
-	images_parents(d->images, (const char *const *)d->conf.parent_dir, d->conf.force_parent);
+	if ((err = set_images(d, &d->conf)) < 0)
+		return err;
 	for (unsigned i = 0; i < d->conf.nimage; i++)
 		if ((err = images_serve(d->images, &d->conf.image[i], why)) < 0)
 			return err;
@@ -442,8 +453,14 @@ static void reload(struct daemon *d, int argc, char **argv)
 	err = configure(&c, argc, argv, &why);
 	if (err < 0)
 		log_error("%s; the exports stay as they are", why.line[0] ? why.line : strerror(-err));
-	else
+	else if ((err = set_images(d, &c)) < 0)
+		log_error("%s; the exports stay as they are", strerror(-err));
+	else {
+		d->conf.discard = c.discard;
+		d->conf.async = c.async;
+		d->conf.no_journal_ok = c.no_journal_ok;
 		images_reload(d->images, &c);
+	}
 	config_fini(&c);
 	say_ready(d);
 }

@@ -187,6 +187,34 @@ START_TEST(a_new_image_reads_as_zeros_and_is_one_hole)
 END_TEST
 
 /* alloc.c rule 1; and the first block does not lie over table or footer. */
+START_TEST(zeros_take_no_space_where_that_is_asked_for)
+{
+	enum { BLOCK = 512 << 10 };
+	AUTO(freep) uint8_t *zeros = calloc(1, 2 * BLOCK), *b = malloc(2 * BLOCK);
+	struct vhd_run run;
+	struct vhd *v;
+
+	fx_make(VHD_DYNAMIC, 16 << 20, BLOCK);
+	v = fx_open(VHD_OPEN_WRITE | VHD_OPEN_ZEROES);
+	ck_assert_int_eq(vhd_write(v, zeros, 2 * BLOCK, BLOCK / 2), 0);
+	ck_assert_int_eq(vhd_map(v, 0, vhd_size(v), &run), 0);
+	ck_assert(run.hole && run.len == vhd_size(v));
+	/* Not where there is something. */
+	memset(b, 7, 4096);
+	ck_assert_int_eq(vhd_write(v, b, 4096, BLOCK), 0);
+	ck_assert_int_eq(vhd_write(v, zeros, 2 * BLOCK, BLOCK / 2), 0);
+	ck_assert_int_eq(vhd_read(v, b, 4096, BLOCK), 0);
+	ck_assert_int_eq(memcmp(b, zeros, 4096), 0);
+	/* And not without being asked. */
+	ck_assert_int_eq(vhd_close(v), 0);
+	v = fx_open(VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, zeros, 512, 8 << 20), 0);
+	ck_assert_int_eq(vhd_map(v, 8 << 20, 512, &run), 0);
+	ck_assert(!run.hole);
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 START_TEST(data_begins_on_a_4_kib_boundary)
 {
 	struct vhd_run run;
@@ -604,6 +632,7 @@ int main(void)
 	tcase_add_loop_test(t, a_batch_of_pieces_arrives_in_order, 0, n);
 	tcase_add_test(t, ranges_outside_the_disk_are_refused_alone);
 	tcase_add_test(t, a_new_image_reads_as_zeros_and_is_one_hole);
+	tcase_add_test(t, zeros_take_no_space_where_that_is_asked_for);
 	tcase_add_test(t, data_begins_on_a_4_kib_boundary);
 	tcase_add_loop_test(t, only_what_was_written_is_data, 0, 2);
 	tcase_add_test(t, closing_gives_back_the_room_made_ahead);

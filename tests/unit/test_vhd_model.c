@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_vhd_model.c - random operations on images of all types, against a copy in memory */
+/* test_vhd_model.c - random operations on images of all types, against a copy in memory; by one thread, and by eight */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,9 +9,13 @@
 #include "tests/unit/image_fixture.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/image/modify.h"
+#include "vhd/image/snapshot.h"
 
 #define SIZE (8 * MIB)
+#define SIZE_MAX_ (12 * MIB)
 #define STEPS 150
+#define THREADS 8
 
 /* An image, its parents as files beside it, and what it reads as. */
 struct model {
@@ -19,11 +24,13 @@ struct model {
 	uint64_t size;
 	uint8_t *copy, *buf;
 	struct vhd *v;
+	unsigned flags; /* VHD_OPEN_ZEROES or nothing */
+	unsigned snapshots;
 };
 
 static void reopen(struct model *m, unsigned flags)
 {
-	const struct vhd_open_opts o = {.flags = flags, .force_parent = true};
+	const struct vhd_open_opts o = {.flags = flags | m->flags, .force_parent = true};
 
 	ck_assert_msg(vhd_open(&m->v, m->path[m->depth], &o, &fx_why) == 0, "%s", fx_why.line);
 	ck_assert_uint_eq(vhd_size(m->v), m->size);
@@ -48,10 +55,47 @@ static void snapshot(struct model *m)
 	if (m->depth + 1 == ARRAY_LEN(m->path))
 		return;
 	done(m);
-	snprintf(m->path[m->depth + 1], sizeof m->path[0], "%s/child%u", fx_dir, m->depth + 1);
-	remove(m->path[m->depth + 1]);
+	snprintf(m->path[m->depth + 1], sizeof m->path[0], "%s/child%u", fx_dir, m->snapshots++);
 	ck_assert_msg(vhd_create(m->path[m->depth + 1], &o, &fx_why) == 0, "%s", fx_why.line);
 	m->depth++;
+	reopen(m, VHD_OPEN_WRITE);
+}
+
+/* The same while it stays open. */
+static void snapshot_live(struct model *m)
+{
+	const struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE | m->flags, .force_parent = true};
+	char as[128];
+
+	if (m->depth + 1 == ARRAY_LEN(m->path))
+		return;
+	snprintf(as, sizeof as, "%s/was%u", fx_dir, m->snapshots++);
+	ck_assert_msg(vhd_snapshot(&m->v, as, &o, &fx_why) == 0, "%s", fx_why.line);
+	/* What was at the top has a new name, and the top its old one. */
+	memcpy(m->path[m->depth + 1], m->path[m->depth], sizeof m->path[0]);
+	snprintf(m->path[m->depth], sizeof m->path[0], "%s", as);
+	m->depth++;
+}
+
+/* Larger, by zeros; or back, where only zeros are lost. Of a single image. */
+static void resize(struct model *m)
+{
+	uint64_t size = SIZE + fx_rnd((SIZE_MAX_ - SIZE) / 512) * 512;
+	bool zeros = true;
+
+	if (m->depth)
+		return;
+	for (uint64_t i = size; i < m->size; i++)
+		zeros &= !m->copy[i];
+	done(m);
+	if (vhd_resize(m->path[0], size, true, &fx_why) == 0) {
+		ck_assert(zeros);
+		if (size > m->size)
+			memset(m->copy + m->size, 0, size - m->size);
+		m->size = size;
+	} else {
+		ck_assert_msg(!zeros, "%s", fx_why.line);
+	}
 	reopen(m, VHD_OPEN_WRITE);
 }
 
@@ -84,12 +128,14 @@ static void discard(struct model *m, uint64_t off, uint64_t len)
 static void step(struct model *m)
 {
 	uint64_t off = fx_rnd(m->size / 512) * 512, len = (1 + fx_rnd(fx_rnd(4) ? 64 : 5000)) * 512;
-	unsigned op = (unsigned)fx_rnd(20);
+	unsigned op = (unsigned)fx_rnd(22);
 
 	len = min_u64(len, m->size - off);
 	if (op < 9) {
+		bool zeros = fx_rnd(4) == 0;
+
 		for (uint64_t i = 0; i < len; i += 64)
-			memset(m->copy + off + i, (int)fx_rnd(256), 64);
+			memset(m->copy + off + i, zeros ? 0 : (int)fx_rnd(256), 64);
 		ck_assert_int_eq(vhd_write(m->v, m->copy + off, len, off), 0);
 	} else if (op < 14) {
 		same(m, off, len);
@@ -99,6 +145,10 @@ static void step(struct model *m)
 		snapshot(m);
 	} else if (op == 18) {
 		commit(m);
+	} else if (op == 19) {
+		snapshot_live(m);
+	} else if (op == 20) {
+		resize(m);
 	} else {
 		done(m);
 		reopen(m, VHD_OPEN_WRITE);
@@ -108,7 +158,10 @@ static void step(struct model *m)
 START_TEST(random_operations_read_as_their_model)
 {
 	const struct vhd_create_opts o = {.type = _i % 2 ? VHD_DYNAMIC : VHD_FIXED, .size = SIZE, .exact = true};
-	struct model m = {.size = SIZE, .copy = calloc(1, SIZE), .buf = malloc(SIZE)};
+	struct model m = {.size = SIZE,
+			  .copy = calloc(1, SIZE_MAX_),
+			  .buf = malloc(SIZE_MAX_),
+			  .flags = _i % 4 > 1 ? VHD_OPEN_ZEROES : 0};
 
 	ck_assert(m.copy && m.buf);
 	snprintf(m.path[0], sizeof m.path[0], "%s", fx_path);
@@ -125,6 +178,86 @@ START_TEST(random_operations_read_as_their_model)
 }
 END_TEST
 
+/* ---- eight threads, each with its own part of the disk --------------------------------------------------------------------- */
+
+struct part {
+	pthread_t t;
+	struct model m; /* its buffer; the copy and the image are everybody's */
+	uint64_t off, len, state;
+};
+
+static uint64_t part_rnd(struct part *p, uint64_t below)
+{
+	p->state = p->state * 6364136223846793005u + 1442695040888963407u;
+	return (p->state >> 33) % below;
+}
+
+static void *work(void *arg)
+{
+	struct part *p = arg;
+	struct model *m = &p->m;
+
+	for (unsigned n = 0; n < 60; n++) {
+		uint64_t off = part_rnd(p, p->len / 512) * 512;
+		uint64_t len = min_u64(p->len - off, (1 + part_rnd(p, part_rnd(p, 4) ? 64 : 1500)) * 512);
+		unsigned op = (unsigned)part_rnd(p, 10);
+
+		off += p->off;
+		if (op < 5) {
+			memset(m->copy + off, op ? (int)part_rnd(p, 256) : 0, len);
+			ck_assert_int_eq(vhd_write(m->v, m->copy + off, len, off), 0);
+		} else if (op < 8) {
+			same(m, off, len);
+		} else if (op == 8) {
+			discard(m, off, len);
+		} else {
+			ck_assert_int_eq(vhd_flush(m->v), 0);
+		}
+	}
+	return NULL;
+}
+
+START_TEST(eight_threads_read_as_their_model)
+{
+	const struct vhd_create_opts o = {.type = _i % 2 ? VHD_DYNAMIC : VHD_FIXED,
+					  .size = SIZE,
+					  .exact = true,
+					  .block_size = _i % 2 ? 512 << 10 : 0};
+	struct model m = {.size = SIZE, .copy = calloc(1, SIZE_MAX_), .flags = _i % 4 > 1 ? VHD_OPEN_ZEROES : 0};
+	struct part part[THREADS];
+
+	ck_assert_ptr_nonnull(m.copy);
+	snprintf(m.path[0], sizeof m.path[0], "%s", fx_path);
+	ck_assert_int_eq(vhd_create(fx_path, &o, &fx_why), 0);
+	reopen(&m, VHD_OPEN_WRITE);
+	for (unsigned round = 0; round < 6; round++) {
+		for (unsigned i = 0; i < THREADS; i++) {
+			part[i] = (struct part){.off = i * (SIZE / THREADS),
+						.len = SIZE / THREADS,
+						.state = (uint64_t)_i * 1000 + round * 10 + i};
+			part[i].m = m;
+			part[i].m.buf = malloc(SIZE / THREADS);
+			ck_assert_int_eq(pthread_create(&part[i].t, NULL, work, &part[i]), 0);
+		}
+		for (unsigned i = 0; i < THREADS; i++) {
+			pthread_join(part[i].t, NULL);
+			free(part[i].m.buf);
+		}
+		m.buf = malloc(SIZE);
+		same(&m, 0, m.size);
+		free(TAKE(m.buf));
+		if (round % 3 == 0)
+			snapshot(&m);
+		else if (round % 3 == 1)
+			snapshot_live(&m);
+		else
+			commit(&m);
+	}
+	done(&m);
+	free(m.copy);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd model");
@@ -133,6 +266,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, random_operations_read_as_their_model, 0, 16);
+	tcase_add_loop_test(t, eight_threads_read_as_their_model, 0, 4);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }

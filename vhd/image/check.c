@@ -18,6 +18,7 @@
 
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/zero.h"
 #include "vhd/image/vhd_int.h"
 
 #define BLOCK_MAX (256u << 20)
@@ -67,15 +68,6 @@ static void say(struct check *c, enum vhd_severity s, const char *what, uint64_t
 	c->found(c->arg, &f);
 }
 
-static bool is_zero(const void *p, size_t n)
-{
-	const uint8_t *b = p;
-
-	while (n && !*b)
-		b++, n--;
-	return n == 0;
-}
-
 /* ---- footers --------------------------------------------------------------------------------------------------------------- */
 
 static void check_size(struct check *c, const struct vhd_footer *f, const char *what, uint64_t at)
@@ -115,9 +107,9 @@ static void check_fields(struct check *c, const struct vhd_footer *f, const char
 		say(c, VHD_WARNING, what, at + 24, false, "made in the future");
 	if (f->saved_state > 1)
 		say(c, VHD_ERROR, what, at + 84, false, "saved state %u: expected 0 or 1", f->saved_state);
-	if (is_zero(f->uuid, sizeof f->uuid))
+	if (mem_is_zero(f->uuid, sizeof f->uuid))
 		say(c, VHD_WARNING, what, at + 68, false, "no UUID");
-	if (!is_zero(f->reserved, sizeof f->reserved))
+	if (!mem_is_zero(f->reserved, sizeof f->reserved))
 		say(c, VHD_WARNING, what, at + 86, false, "reserved bytes are not zero");
 	check_size(c, f, what, at);
 }
@@ -197,10 +189,11 @@ static bool check_header_fields(struct check *c)
 	if (be64_get(d->data_offset) != UINT64_MAX)
 		say(c, VHD_WARNING, "dynamic header", at + 8, false, "data offset %llx: expected all ones",
 		    (ull)be64_get(d->data_offset));
-	if (be32_get(c->footer.type) == VHD_DYNAMIC && (!is_zero(d->parent_uuid, 16) || !is_zero(d->parent_name, 512)))
+	if (be32_get(c->footer.type) == VHD_DYNAMIC &&
+	    (!mem_is_zero(d->parent_uuid, 16) || !mem_is_zero(d->parent_name, 512)))
 		say(c, VHD_WARNING, "dynamic header", at + 40, false,
 		    "names a parent, but is not a differencing image's");
-	if (!is_zero(d->reserved2, sizeof d->reserved2))
+	if (!mem_is_zero(d->reserved2, sizeof d->reserved2))
 		say(c, VHD_WARNING, "dynamic header", at + 768, false, "reserved bytes are not zero");
 	c->block_size = be32_get(d->block_size);
 	if (is_pow2_u64(c->block_size) && c->block_size >= VHD_SECTOR && c->block_size <= BLOCK_MAX)
@@ -240,7 +233,7 @@ static void check_locators(struct check *c)
 			 len = be32_get(l->data_length);
 		uint64_t at = c->header_at + 576 + i * sizeof *l;
 
-		if (is_zero(l->code, 4))
+		if (mem_is_zero(l->code, 4))
 			continue;
 		if (be32_get(c->footer.type) == VHD_DYNAMIC)
 			say(c, VHD_WARNING, "locator", at, false, "locator %u, but not a differencing image", i);
@@ -423,7 +416,7 @@ static int check_bitmap(struct check *c, const struct place *p, uint8_t *map, ui
 			continue;
 		if ((err = hio_read(c->io, data, VHD_SECTOR, at + c->bitmap_bytes + (uint64_t)i * VHD_SECTOR)) < 0)
 			return err;
-		if (is_zero(data, VHD_SECTOR))
+		if (mem_is_zero(data, VHD_SECTOR))
 			continue;
 		if (tell_block(c))
 			say(c, VHD_WARNING, "bitmap", at + i / 8, false,

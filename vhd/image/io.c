@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/zero.h"
 #include "vhd/image/vhd_int.h"
 
 #define GATHER_REQ 64u
@@ -191,6 +192,38 @@ static int place(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
 	return 0;
 }
 
+/* Are the next @n bytes zeros? If so, they are passed over. */
+static bool skip_zeros(struct cursor *c, uint64_t n)
+{
+	struct cursor at = *c;
+
+	while (n) {
+		void *p;
+		size_t got = cursor_piece(&at, n, &p);
+
+		if (!mem_is_zero(p, got))
+			return false;
+		n -= got;
+	}
+	*c = at;
+	return true;
+}
+
+/* Zeros that are to be written where the chain has nothing: they are there already. *len: as far as one answer goes. */
+static bool is_nothing(struct gather *g, struct cursor *c, uint64_t off, uint64_t *len)
+{
+	uint64_t room = g->v->block_size - (off & (g->v->block_size - 1));
+	struct vhd_run run;
+
+	if (g->op != HIO_OP_WRITE || !g->v->skip_zeroes || g->v->type == VHD_FIXED)
+		return false;
+	*len = min_u64(*len, room);
+	if (bat_get(g->v, (uint32_t)(off >> g->v->block_shift)) != VHD_UNUSED || vhd_map(g->v, off, *len, &run) ||
+	    !run.hole || run.len < *len)
+		return false;
+	return skip_zeros(c, *len);
+}
+
 static int gather_io(struct gather *g, struct vhd_io *io)
 {
 	struct cursor c = {.iov = io->iov};
@@ -203,8 +236,16 @@ static int gather_io(struct gather *g, struct vhd_io *io)
 		return -EINVAL;
 	while (len) {
 		struct vhd *src = g->v;
+		uint64_t nothing = len;
 		struct vhd_run run;
-		int err = g->op == HIO_OP_WRITE ? place(g->v, off, len, &run) : vhd_map_src(g->v, off, len, &run, &src);
+		int err;
+
+		if (is_nothing(g, &c, off, &nothing)) {
+			off += nothing;
+			len -= nothing;
+			continue;
+		}
+		err = g->op == HIO_OP_WRITE ? place(g->v, off, len, &run) : vhd_map_src(g->v, off, len, &run, &src);
 
 		if (err < 0)
 			return err;

@@ -199,6 +199,7 @@ int vhd_open_one(struct vhd **out, const char *path, const struct vhd_open_opts 
 	if ((err = hio_open(&v->io, path, flags, why)) < 0)
 		return err;
 	v->writable = o->flags & VHD_OPEN_WRITE;
+	v->skip_zeroes = o->flags & VHD_OPEN_ZEROES;
 	size = hio_size(v->io);
 	if (size < 0 || (err = hio_identify(v->io, &v->id)) < 0)
 		return why_set(why, size < 0 ? (int)size : err, "%s: %s", path, strerror(size < 0 ? (int)-size : -err));

@@ -11,6 +11,7 @@
 
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/zero.h"
 #include "vhd/image/vhd_int.h"
 
 #define LOCATOR_MAX 65536u /* bytes of a path that are looked at */
@@ -128,15 +129,6 @@ static int check_locator(struct vhd *v, unsigned i, struct vhd_parent_path *p, s
 	return 0;
 }
 
-static bool is_zero(const void *p, size_t n)
-{
-	const uint8_t *b = p;
-
-	while (n && !*b)
-		b++, n--;
-	return n == 0;
-}
-
 int vhd_check_locators(struct vhd *v, struct why *why)
 {
 	const struct vhd_dynamic *d = &v->header;
@@ -148,7 +140,7 @@ int vhd_check_locators(struct vhd *v, struct why *why)
 		struct vhd_parent_path *p = &v->parents[v->nparents];
 		int err;
 
-		if (is_zero(d->locator[i].code, sizeof d->locator[i].code))
+		if (mem_is_zero(d->locator[i].code, sizeof d->locator[i].code))
 			continue;
 		for (int k = 0; k < 4; k++)
 			p->code[k] = (char)d->locator[i].code[k];
@@ -156,7 +148,7 @@ int vhd_check_locators(struct vhd *v, struct why *why)
 			return err;
 		v->nparents++;
 	}
-	if (!v->nparents && is_zero(d->parent_name, sizeof d->parent_name))
+	if (!v->nparents && mem_is_zero(d->parent_name, sizeof d->parent_name))
 		return vhd_bad(v, why, "a differencing image, but its parent is not given");
 	return 0;
 }

@@ -30,7 +30,8 @@ enum vhd_open_flags {
 	VHD_OPEN_NOLOCK = 1 << 1, /* do not take the image lock: info on an image that a server holds */
 	VHD_OPEN_CACHED = 1 << 2, /* through the host's page cache (tools) */
 	VHD_OPEN_INFO = 1 << 3, /* only for vhd_info(): parents are not looked for, transfers get -ENOTSUP in a child */
-	VHD_OPEN_ALONE = 1 << 4, /* a child without its parents: what is not in it is a hole */
+	VHD_OPEN_ZEROES = 1 << 5, /* zeros that are written where there is nothing are not written */
+	VHD_OPEN_ALONE = 1 << 4,  /* a child without its parents: what is not in it is a hole */
 };
 
 struct vhd_open_opts {

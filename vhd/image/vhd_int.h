@@ -53,6 +53,7 @@ struct vhd {
 	bool writable;
 	bool tail_ok, head_ok;
 	bool info_only;    /* a child without its parents: no transfers */
+	bool skip_zeroes;  /* VHD_OPEN_ZEROES */
 	atomic_bool wrote; /* something that no flush has covered yet */
 	atomic_int failed; /* nothing can be made stable any more: nothing new is allocated, every flush fails */
 	struct lock flush_mu;
