@@ -59,7 +59,15 @@ struct image_side {
 	struct vhd *vhd;
 	struct hio *raw;
 	uint64_t size; /* bytes */
+	struct image_range {
+		uint64_t off, len;
+	} *unused; /* reads as zeros, whatever it holds; ascending; freed by whoever asked for it */
+	size_t nunused;
 };
+
+/* Sets unused of an image to what no ext2, ext3 or ext4 in it uses. -EUCLEAN: one that was not closed cleanly. */
+int image_find_unused(struct image_side *s, struct why *why);
+void image_blank_unused(const struct image_side *s, uint8_t *buf, uint64_t len, uint64_t off);
 
 /* An image if it is one, else a raw disk. Released by image_side_close(). */
 int image_side_open(const char *path, const struct image_parents *p, unsigned flags, struct image_side *s,

@@ -16,6 +16,7 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/lock.h"
+#include "vhd/base/zero.h"
 
 #define PIECE (4u << 20)
 #define PIECES 4u
@@ -37,11 +38,6 @@ struct copy {
 	int err GUARDED_BY(mu); /* the reader's */
 };
 
-static bool all_zero(const uint8_t *p, size_t n)
-{
-	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
-}
-
 /* ---- reading ----------------------------------------------------------------------------------------------------------------- */
 
 int image_side_next(const struct image_side *s, uint64_t off, uint64_t *data, uint64_t *end)
@@ -51,7 +47,11 @@ int image_side_next(const struct image_side *s, uint64_t off, uint64_t *data, ui
 
 int image_side_read(const struct image_side *s, void *buf, uint64_t len, uint64_t off)
 {
-	return s->raw ? hio_read(s->raw, buf, len, off) : vhd_read(s->vhd, buf, len, off);
+	int err = s->raw ? hio_read(s->raw, buf, len, off) : vhd_read(s->vhd, buf, len, off);
+
+	if (!err && s->nunused)
+		image_blank_unused(s, buf, len, off);
+	return err;
 }
 
 /* A piece to fill; NULL: the writer gave up. */
@@ -128,7 +128,7 @@ static int write_piece(const struct image_side *to, const struct piece *p)
 	for (uint64_t at = 0; at < p->len;) {
 		uint64_t from = at, len = 0;
 
-		while (at < p->len && len < UNIT * UNITS_JOINED && !all_zero(p->buf + at, min_u64(UNIT, p->len - at))) {
+		while (at < p->len && len < UNIT * UNITS_JOINED && !mem_is_zero(p->buf + at, min_u64(UNIT, p->len - at))) {
 			len += min_u64(UNIT, p->len - at);
 			at = from + len;
 		}

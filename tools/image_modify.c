@@ -159,7 +159,7 @@ int image_resize(int argc, char **argv)
 
 /* A copy takes the image's place: without the zeros, without a parent. It keeps its UUID: children find it, but for the time of its
  * last change. */
-static int rewrite(const char *path, const struct image_parents *p, enum vhd_type type, const char *what,
+static int rewrite(const char *path, const struct image_parents *p, enum vhd_type type, const char *what, bool by_fs,
 		   struct why *why)
 {
 	/* For writing: nobody else may have it open. */
@@ -180,30 +180,48 @@ static int rewrite(const char *path, const struct image_parents *p, enum vhd_typ
 		err = why_set(why, -EINVAL, "%s: not a %s image", path, type == VHD_DIFF ? "differencing" : "dynamic");
 	else if (!(tmp = image_temp(path, "tmp")))
 		err = -ENOMEM;
+	if (!err && by_fs)
+		err = image_find_unused(&from, why);
 	if (!err && (err = vhd_create(tmp, &co, why)) == 0 && (err = vhd_open(&to.vhd, tmp, &wo, why)) == 0)
 		err = image_copy(&from, &to, what, why);
 	closed = vhd_close(to.vhd);
 	if (!err && closed)
 		err = why_set(why, closed, "%s: %s", tmp, strerror(-closed));
 	vhd_close(from.vhd);
+	free(from.unused);
 	if (!err)
 		err = hio_replace(tmp, path, why);
 	image_temp_done(tmp);
 	return err;
 }
 
+/* Here --fs takes no argument. */
+static const struct option options[] = {
+	{"fs", no_argument, NULL, 'i'},
+	{"parent", required_argument, NULL, 'p'},
+	{"parent-dir", required_argument, NULL, 'D'},
+	{"force-parent", no_argument, NULL, 'F'},
+	{"size-from", required_argument, NULL, 'S'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
+};
+
 static int rewrite_command(int argc, char **argv, const char *help, enum vhd_type type)
 {
 	struct image_parents parents = {.parent = NULL};
 	struct why why = {.line = ""};
+	bool by_fs = false;
 	int opt, err;
 
-	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1)
-		if (!image_parent_option(&parents, opt))
+	while ((opt = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (opt == 'i' && type == VHD_DYNAMIC)
+			by_fs = true;
+		else if (!image_parent_option(&parents, opt))
 			return image_usage(opt == 'h' ? stdout : stderr, help);
+	}
 	if (argc - optind != 1)
 		return image_usage(stderr, help);
-	err = rewrite(argv[optind], &parents, type, argv[0], &why);
+	err = rewrite(argv[optind], &parents, type, argv[0], by_fs, &why);
 	return err ? image_complain(&why, err) : TOOL_OK;
 }
 
@@ -211,9 +229,11 @@ int image_compact(int argc, char **argv)
 {
 	return rewrite_command(
 		argc, argv,
-		"compact FILE\n\n"
+		"compact [--fs] FILE\n\n"
 		"Blocks of a dynamic image that hold only zeros are given back. The image is written anew beside\n"
-		"itself, and replaced at once when that is done.",
+		"itself, and replaced at once when that is done.\n\n"
+		"  --fs              what an ext2, ext3 or ext4 inside does not use counts as zeros: the contents of\n"
+		"                    removed files are gone for good",
 		VHD_DYNAMIC);
 }
 

@@ -231,3 +231,26 @@ uint64_t ext4_goal_of_inode(struct ext4_fs *fs, uint64_t ino)
 
 	return s->s_first_data_block + (ino - 1) / s->s_inodes_per_group * s->s_blocks_per_group;
 }
+
+/* ---- what is free, for tools ----------------------------------------------------------------------------------------------------- */
+
+int ext4_op_unused(struct fs *f, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of(f);
+	const struct ext2_super_block *s = fs->e2->super;
+	const struct ext4_alloc *a = fs->alloc;
+	int err = 0;
+
+	if (!(s->s_state & EXT2_VALID_FS) || s->s_state & EXT2_ERROR_FS ||
+	    s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER)
+		return -EUCLEAN;
+	for (uint64_t at = 0, n = a->end - a->first, end; at < n && !err; at = end) {
+		bool used = taken(a, at);
+
+		for (end = at + 1; end < n && taken(a, end) == used;)
+			end++;
+		if (!used)
+			err = fn(arg, (a->first + at) << fs->block_bits, (end - at) << fs->block_bits);
+	}
+	return err;
+}

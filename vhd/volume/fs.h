@@ -186,6 +186,9 @@ struct fs_ops {
 	/* @keep: from now on files without a name are not freed, and an unmount leaves them for the next mount: their openers may
 	 * come back. !@keep: those that the mount found are freed when nobody has them. Optional; see keeps_unlinked. */
 	void (*keep_unlinked)(struct fs *fs, bool keep);
+	/* Ranges of the volume that no file and no structure uses, ascending; @fn's first error ends it. For a mount that is only read.
+	 * -EUCLEAN: it was not closed cleanly, or has errors. Optional. */
+	int (*unused)(struct fs *fs, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg);
 	int (*sync)(struct fs *fs); /* everything on stable storage */
 	/* Everything is on stable storage, and what is there is as after an unmount; changes of metadata wait until thaw(), which the
 	 * same thread calls, unless this fails. Optional. */
