@@ -34,8 +34,19 @@ const struct option image_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
+static json_t *the_answer;
+
+json_t *image_answer(void)
+{
+	return the_answer;
+}
+
 int image_complain(const struct why *why, int err)
 {
+	if (the_answer) {
+		json_object_set_new(the_answer, "error", json_string(why->line[0] ? why->line : strerror(-err)));
+		return TOOL_FAILED;
+	}
 	fprintf(stderr, "vhdnfs: %s\n", why->line[0] ? why->line : strerror(-err));
 	return TOOL_FAILED;
 }
@@ -131,6 +142,43 @@ void image_temp_done(const char *name)
 		}
 }
 
+/* ---- --json ------------------------------------------------------------------------------------------------------------------ */
+
+/* Takes --json out of the arguments. True: it was there. */
+static bool take_json(int *argc, char **argv)
+{
+	bool found = false;
+	int n = 1;
+
+	for (int i = 1; i < *argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			found = true;
+		else
+			argv[n++] = argv[i];
+	}
+	argv[n] = NULL;
+	*argc = n;
+	return found;
+}
+
+/* A command that answers with one object, when that is wanted. */
+static int run_answering(int (*run)(int argc, char **argv), int argc, char **argv)
+{
+	int rc;
+
+	if (!take_json(&argc, argv))
+		return run(argc, argv);
+	the_answer = json_pack("{s:s}", "command", argv[0]);
+	rc = the_answer ? run(argc, argv) : TOOL_FAILED;
+	if (rc == TOOL_USAGE)
+		return rc;
+	json_object_set_new(the_answer, "ok", json_boolean(rc == TOOL_OK));
+	json_dumpf(the_answer, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(the_answer);
+	return rc;
+}
+
 /* ---- which ----------------------------------------------------------------------------------------------------------------- */
 
 int cmd_image(int argc, char **argv)
@@ -152,23 +200,35 @@ int cmd_image(int argc, char **argv)
 		"  commit   what a child holds goes into its parent\n"
 		"  coalesce commit, and the child becomes empty\n"
 		"  rebase   give a child another parent\n\n"
-		"\"vhdnfs image COMMAND --help\" says more.";
+		"\"vhdnfs image COMMAND --help\" says more. With --json every command answers in JSON.";
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
+		bool lists; /* has a JSON of its own */
 	} commands[] = {
-		{"create", image_create},     {"info", image_info},         {"check", image_check},
-		{"convert", image_convert},   {"compare", image_compare},   {"map", image_map},
-		{"resize", image_resize},     {"compact", image_compact},   {"set", image_set},
-		{"chain", image_chain},       {"commit", image_commit},     {"flatten", image_flatten},
-		{"rebase", image_rebase},     {"coalesce", image_coalesce}, {"verify-chain", image_chain},
-		{"snapshot", image_snapshot},
+		{"create", image_create, false},
+		{"info", image_info, true},
+		{"check", image_check, true},
+		{"convert", image_convert, false},
+		{"compare", image_compare, false},
+		{"map", image_map, true},
+		{"resize", image_resize, false},
+		{"compact", image_compact, false},
+		{"set", image_set, false},
+		{"chain", image_chain, false},
+		{"commit", image_commit, false},
+		{"flatten", image_flatten, false},
+		{"rebase", image_rebase, false},
+		{"coalesce", image_coalesce, false},
+		{"verify-chain", image_chain, false},
+		{"snapshot", image_snapshot, true},
 	};
 
 	if (argc > 1)
 		for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 			if (strcmp(argv[1], commands[i].name) == 0)
-				return commands[i].run(argc - 1, argv + 1);
+				return commands[i].lists ? commands[i].run(argc - 1, argv + 1)
+							 : run_answering(commands[i].run, argc - 1, argv + 1);
 	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
 		return image_usage(stdout, help);
 	return image_usage(stderr, help);

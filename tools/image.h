@@ -4,6 +4,7 @@
 #define VHDNFS_TOOLS_IMAGE_H
 
 #include <getopt.h>
+#include <jansson.h>
 #include <stdio.h>
 
 #include "vhd/base/why.h"
@@ -49,7 +50,11 @@ struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned fla
 
 extern const struct option image_options[]; /* of all of them; each takes the letters it knows */
 
-/* One line on standard error; the exit status for it. */
+/* The one object that --json makes commands print at their end, which have no list to show; NULL: people read. Members besides
+ * "command", "ok" and "error" are set by the command. */
+json_t *image_answer(void);
+
+/* One line on standard error, or "error" of the answer; the exit status for it. */
 int image_complain(const struct why *why, int err);
 /* Help on standard output, or wrong usage on standard error; the exit status. */
 int image_usage(FILE *f, const char *text);
@@ -61,7 +66,7 @@ struct image_side {
 	uint64_t size; /* bytes */
 	struct image_range {
 		uint64_t off, len;
-	} *unused; /* reads as zeros, whatever it holds; ascending; freed by whoever asked for it */
+	} * unused; /* reads as zeros, whatever it holds; ascending; freed by whoever asked for it */
 	size_t nunused;
 };
 

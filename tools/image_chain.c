@@ -15,7 +15,7 @@
 
 /* ---- chain ------------------------------------------------------------------------------------------------------------------ */
 
-static void show_link(const struct vhd *v, unsigned depth)
+static void show_link(const struct vhd *v, unsigned depth, json_t *list)
 {
 	static const char *const types[] = {
 		[VHD_FIXED] = "fixed", [VHD_DYNAMIC] = "dynamic", [VHD_DIFF] = "differencing"};
@@ -24,6 +24,12 @@ static void show_link(const struct vhd *v, unsigned depth)
 
 	vhd_info(v, &i);
 	uuid_unparse_lower(i.uuid, uuid);
+	if (image_answer()) {
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:I, s:s, s:i}", "path", vhd_path(v), "type", types[i.type],
+						"size", (json_int_t)i.size, "uuid", uuid, "depth", (int)depth));
+		return;
+	}
 	printf("%*s%s: %s, %s, %s\n", (int)depth * 2, "", vhd_path(v), types[i.type], size_text(i.size, size), uuid);
 }
 
@@ -34,12 +40,15 @@ int image_chain(int argc, char **argv)
 				   "over.\n\n" IMAGE_PARENT_HELP;
 	struct image_parents parents = {.parent = NULL};
 	int opt, rc = TOOL_OK;
+	json_t *list;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1)
 		if (!image_parent_option(&parents, opt))
 			return image_usage(opt == 'h' ? stdout : stderr, help);
 	if (optind == argc)
 		return image_usage(stderr, help);
+	list = json_array();
+	json_object_set(image_answer(), "images", list);
 	for (; optind < argc; optind++) {
 		const struct vhd_open_opts oo = image_open_opts(&parents, VHD_OPEN_NOLOCK | VHD_OPEN_CACHED);
 		AUTO(vhd_closep) struct vhd *v = NULL;
@@ -50,8 +59,9 @@ int image_chain(int argc, char **argv)
 		if (err)
 			rc = image_complain(&why, err);
 		for (const struct vhd *p = v; p; p = vhd_parent(p))
-			show_link(p, depth++);
+			show_link(p, depth++, list);
 	}
+	json_decref(list);
 	return rc;
 }
 

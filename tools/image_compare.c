@@ -98,12 +98,17 @@ int image_compare(int argc, char **argv)
 	r = open_both(&p, argv + optind, &parents, &why);
 	if (!r && (r = compare(&p, &where)) < 0)
 		why_set(&why, r, "%s and %s: %s", argv[optind], argv[optind + 1], strerror(-r));
-	if (r > 0)
+	if (image_answer() && r >= 0) {
+		json_object_set_new(image_answer(), "same", json_boolean(!r));
+		if (r)
+			json_object_set_new(image_answer(), "differs_at", json_integer((json_int_t)where));
+	} else if (r > 0) {
 		printf("they differ, first at byte %llu\n", (ull)where);
-	else if (!r && p.a.size != p.b.size)
+	} else if (!r && p.a.size != p.b.size) {
 		printf("the same, but for zeros at the end: %llu and %llu bytes\n", (ull)p.a.size, (ull)p.b.size);
-	else if (!r)
+	} else if (!r) {
 		printf("the same\n");
+	}
 	image_side_close(&p.a);
 	image_side_close(&p.b);
 	free(p.buf[0]);

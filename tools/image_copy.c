@@ -128,7 +128,8 @@ static int write_piece(const struct image_side *to, const struct piece *p)
 	for (uint64_t at = 0; at < p->len;) {
 		uint64_t from = at, len = 0;
 
-		while (at < p->len && len < UNIT * UNITS_JOINED && !mem_is_zero(p->buf + at, min_u64(UNIT, p->len - at))) {
+		while (at < p->len && len < UNIT * UNITS_JOINED &&
+		       !mem_is_zero(p->buf + at, min_u64(UNIT, p->len - at))) {
 			len += min_u64(UNIT, p->len - at);
 			at = from + len;
 		}

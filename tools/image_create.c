@@ -277,6 +277,14 @@ static void told(const char *path, const struct create *c)
 	uint64_t size = c->o.exact ? round_up_u64(c->o.size, 512) : vhd_round_size(c->o.size);
 	char text[SIZE_TEXT];
 
+	if (image_answer()) {
+		json_object_set_new(image_answer(), "path", json_string(path));
+		if (c->o.parent)
+			json_object_set_new(image_answer(), "parent", json_string(c->o.parent));
+		else
+			json_object_set_new(image_answer(), "size", json_integer((json_int_t)size));
+		return;
+	}
 	if (c->o.parent) {
 		printf("%s: differencing VHD over %s\n", path, c->o.parent);
 		return;

@@ -117,7 +117,8 @@ int vhd_writev(struct vhd *v, struct vhd_io *io, unsigned n);
 int vhd_read(struct vhd *v, void *buf, uint64_t len, uint64_t off);
 int vhd_write(struct vhd *v, const void *buf, uint64_t len, uint64_t off);
 
-/* The range reads as zeros from now on; whole blocks give their space back. A hint for what it cannot do. */
+/* What the range holds is of no use any more: its space goes back to the host where that can be done, and it reads as zeros there.
+ * Of a child, what its parents hold stays, and shows. A hint: for the space of blocks that a file system has freed. */
 int vhd_discard(struct vhd *v, uint64_t off, uint64_t len);
 
 /* What was written before this call is on stable storage, and would be found by an opener after a crash. An error other than
