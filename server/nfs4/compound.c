@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "server/nfs4/compound.h"
+#include "server/nfs4/counters.h"
 #include "server/nfs4/ops.h"
 
 #define TAG_MAX 1024u
@@ -237,6 +238,7 @@ static nfsstat4 run_op(struct compound *c)
 	if (st != NFS4_OK && !(op && op->flags & FAIL_BODY))
 		xa_out_cut(c->out, body);
 	put_word(head + 4, (uint32_t)st);
+	count_op(num, (uint32_t)st);
 	if (st == NFS4_OK && num == OP_SEQUENCE)
 		set_limit(c);
 	if (st == NFS4_OK && op->flags & LASTING)

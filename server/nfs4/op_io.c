@@ -5,6 +5,7 @@
 
 #include "advise/stream.h"
 #include "server/nfs4/compound.h"
+#include "server/nfs4/counters.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "xdr/prims.h"
@@ -291,6 +292,7 @@ nfsstat4 op_io_advise(struct compound *c)
 		if (!err)
 			followed |= actions[i].hint;
 	}
+	count_hints(asked, followed);
 	res.ior_hints = (bitmap4){.bitmap4_len = followed != 0, .bitmap4_val = &followed};
 	return C_ENCODE(c, IO_ADVISE4resok, &res);
 }

@@ -211,6 +211,10 @@ void cache_stats(struct cache *c, struct cache_stats *st)
 	*st = (struct cache_stats){
 		.limit = c->limit,
 		.dirty = atomic_load_explicit(&c->dirty_units, memory_order_relaxed) << UNIT_SHIFT,
+		.ahead = atomic_load_explicit(&c->ahead_units, memory_order_relaxed) << UNIT_SHIFT,
+		.ahead_used = atomic_load_explicit(&c->ahead_used, memory_order_relaxed) << UNIT_SHIFT,
+		.ahead_wasted = atomic_load_explicit(&c->ahead_wasted, memory_order_relaxed) << UNIT_SHIFT,
+		.ahead_dropped = atomic_load_explicit(&c->ahead_dropped, memory_order_relaxed),
 		.evictions = atomic_load_explicit(&c->evictions, memory_order_relaxed),
 		.writebacks = atomic_load_explicit(&c->writebacks, memory_order_relaxed),
 		.throttled = atomic_load_explicit(&c->throttled, memory_order_relaxed),

@@ -149,6 +149,9 @@ struct cache_stats {
 	uint64_t hits, misses;       /* per lookup of a frame */
 	uint64_t evictions, writebacks, throttled;
 	uint64_t bytes_read, bytes_written; /* from and to the images */
+	/* Bytes that were read ahead; of those that have left memory since, what somebody had used, and what nobody had. */
+	uint64_t ahead, ahead_used, ahead_wasted;
+	uint64_t ahead_dropped; /* requests to read ahead that came when too many waited */
 };
 void cache_stats(struct cache *c, struct cache_stats *st);
 

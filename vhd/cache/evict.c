@@ -220,6 +220,18 @@ static struct frame *policy_look(struct cache *c, struct policy *p) REQUIRES(p->
 	return f;
 }
 
+/* It leaves memory: was it worth reading ahead? Under the shard lock. */
+static void frame_ahead_done(struct cache *c, struct frame *f)
+{
+	uint16_t touched = atomic_load_explicit(&f->touched, memory_order_relaxed);
+
+	if (!f->ahead)
+		return;
+	atomic_fetch_add_explicit(&c->ahead_used, (unsigned)__builtin_popcount(f->ahead & touched), memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->ahead_wasted, (unsigned)__builtin_popcount(f->ahead & ~touched),
+				  memory_order_relaxed);
+}
+
 /* Our pin the only one, and nothing to be lost? Then the frame is dead and ours. */
 static bool frame_kill(struct cache *c, struct frame *f)
 {
@@ -233,6 +245,7 @@ static bool frame_kill(struct cache *c, struct frame *f)
 	       atomic_compare_exchange_strong_explicit(&f->pins, &ours, PIN_DEAD, memory_order_seq_cst,
 						       memory_order_relaxed);
 	if (dead) {
+		frame_ahead_done(c, f);
 		hash_del(c, f);
 	} else if (!frame_is_gone(f)) {
 		lock_take(&p->mu);

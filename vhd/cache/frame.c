@@ -121,7 +121,7 @@ static void frame_reset(struct frame *f, uint64_t key)
 	atomic_store_explicit(&f->cls, CLS_DATA, memory_order_relaxed);
 	atomic_store_explicit(&f->dirty, 0, memory_order_relaxed);
 	atomic_store_explicit(&f->held, 0, memory_order_relaxed);
-	f->writing = f->busy = f->stale = 0;
+	f->writing = f->busy = f->stale = f->ahead = 0;
 	f->writers = 0;
 	/* Not a store: pins that came by mistake are about to go. */
 	atomic_fetch_sub_explicit(&f->pins, PIN_DEAD - 1, memory_order_release);

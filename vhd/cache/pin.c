@@ -51,24 +51,31 @@ int memory_wait(struct cache *c, uint32_t *since)
 /* ---- filling ---------------------------------------------------------------------------------------------------- */
 
 /* What a filler claimed becomes valid, or absent again. */
-static void fill_done(struct frame *f, uint16_t units, bool ok)
+static void fill_done(struct frame *f, uint16_t units, bool ok, bool ahead)
 {
 	struct shard *s = frame_shard(f);
 
 	lock_take(&s->mu);
 	f->busy &= (uint16_t)~units;
-	if (ok)
+	if (ok) {
+		f->ahead = (uint16_t)(ahead ? f->ahead | units : f->ahead & ~units);
 		atomic_fetch_or_explicit(&f->valid, units, memory_order_release);
+	}
 	shard_wake(s);
 	lock_drop(&s->mu);
 }
 
-static int batch_fill(struct batch *b)
+static int batch_fill(struct batch *b, bool ahead)
 {
 	int err = b->nio ? batch_read(b) : 0;
+	unsigned units = 0;
 
-	for (unsigned i = 0; i < b->nrun; i++)
-		fill_done(b->run[i].f, b->run[i].units, !b->io[b->run[i].io].result);
+	for (unsigned i = 0; i < b->nrun; i++) {
+		fill_done(b->run[i].f, b->run[i].units, !b->io[b->run[i].io].result, ahead);
+		units += (unsigned)__builtin_popcount(b->run[i].units);
+	}
+	if (ahead)
+		atomic_fetch_add_explicit(&b->d->c->ahead_units, units, memory_order_relaxed);
 	return err;
 }
 
@@ -78,7 +85,7 @@ int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units)
 
 	batch_init(&b, d);
 	batch_add(&b, f, units);
-	return batch_fill(&b);
+	return batch_fill(&b, false);
 }
 
 enum claim { CLAIM_OK, CLAIM_WAIT, CLAIM_GONE, CLAIM_STALE };
@@ -214,20 +221,20 @@ static enum attempt fill_frames(struct pinning *p, unsigned *blocked)
 			struct cache_dev *in = share_dev_of(p->d, f);
 
 			if (in != b.d) {
-				p->err = b.nio ? batch_fill(&b) : 0;
+				p->err = b.nio ? batch_fill(&b, p->prefetch) : 0;
 				batch_init(&b, in);
 			}
 			batch_add(&b, f, claimed);
 		}
 		if (!batch_has_room(&b)) {
-			int err = batch_fill(&b);
+			int err = batch_fill(&b, p->prefetch);
 
 			p->err = p->err ? p->err : err;
 			batch_init(&b, b.d);
 		}
 	}
 	if (b.nio) {
-		int err = batch_fill(&b);
+		int err = batch_fill(&b, p->prefetch);
 
 		p->err = p->err ? p->err : err;
 	}

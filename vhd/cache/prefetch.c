@@ -49,6 +49,8 @@ void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len)
 	} else if (p->n < PREFETCH_QUEUE) {
 		p->q[(p->head + p->n++) % PREFETCH_QUEUE] = (struct prefetch_req){d, off, len};
 		cond_signal(&p->work);
+	} else {
+		atomic_fetch_add_explicit(&d->c->ahead_dropped, 1, memory_order_relaxed);
 	}
 	lock_drop(&p->mu);
 }
