@@ -38,7 +38,7 @@ struct file_config {
 	uint32_t listen_count;
 	char **allow;
 	uint32_t allow_count;
-	char *cache_size, *state_dir, *control;
+	char *cache_size, *state_dir, *control, *metrics;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
 	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes;
@@ -86,6 +86,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_STRING_PTR("cache-size", OPT_PTR, struct file_config, cache_size, 1, CYAML_UNLIMITED),
 	CYAML_FIELD_STRING_PTR("state-dir", OPT_PTR, struct file_config, state_dir, 1, CYAML_UNLIMITED),
 	CYAML_FIELD_STRING_PTR("control", OPT_PTR, struct file_config, control, 1, CYAML_UNLIMITED),
+	CYAML_FIELD_STRING_PTR("metrics", OPT_PTR, struct file_config, metrics, 1, CYAML_UNLIMITED),
 	CYAML_FIELD_SEQUENCE("parent-dirs", OPT_PTR, struct file_config, parent_dirs, &string_entry, 0,
 			     CYAML_UNLIMITED),
 	CYAML_FIELD_BOOL_PTR("force-parent", OPT_PTR, struct file_config, force_parent),
@@ -383,6 +384,11 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		if (!(c->control = strdup(f->control)))
 			return -ENOMEM;
 	}
+	if (f->metrics) {
+		free(c->metrics);
+		if (!(c->metrics = strdup(f->metrics)))
+			return -ENOMEM;
+	}
 	if (f->state_dir) {
 		free(c->state_dir);
 		if (!(c->state_dir = strdup(f->state_dir)))
@@ -451,6 +457,7 @@ void config_fini(struct config *c)
 	free(c->image);
 	free(c->state_dir);
 	free(c->control);
+	free(c->metrics);
 	*c = (struct config){0};
 }
 

@@ -31,6 +31,7 @@ struct config {
 	unsigned nimage;
 	uint64_t cache_size; /* bytes */
 	char *state_dir;     /* NULL: beside the image */
+	char *metrics;       /* "127.0.0.1:9500"; NULL: none */
 	char *control;       /* path of the control socket; NULL: the default; "none" */
 	/* Where the parents of differencing images are looked for: real folders; none: beside each image. */
 	char **parent_dir;

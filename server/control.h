@@ -11,15 +11,14 @@
 
 #include <jansson.h>
 
+#include "server/figures.h"
 #include "server/images.h"
-#include "server/nfs4/compound.h"
 
 struct control;
 
 struct control_server {
 	struct images *images;
-	struct nfs_server *nfs;
-	struct cache *cache;
+	struct figures_of figures;
 };
 
 /* @path is made; one that nobody answers at is replaced. -EADDRINUSE: another server answers there; what making it says. */

@@ -20,6 +20,7 @@
 #include "server/control.h"
 #include "server/export.h"
 #include "server/images.h"
+#include "server/metrics.h"
 #include "server/nfs4/compound.h"
 #include "server/nfs4/ops.h"
 #include "server/rpc/rpc.h"
@@ -39,6 +40,7 @@ struct daemon {
 	struct images *images;
 	struct rpc_server *rpc;
 	struct control *control; /* NULL: none */
+	struct metrics *metrics; /* the same */
 	bool keeping;            /* files without a name: clients may come back for them */
 	char addresses[1024];    /* "127.0.0.1:2049, [::1]:2049" */
 };
@@ -68,6 +70,7 @@ static const char usage[] =
 	"      --snapshots          show snapshots of images to clients, read-only, below /.snapshots and .snapshots\n"
 	"      --control PATH|none  the socket where \"vhdnfs stat\" and \"vhdnfs image snapshot\" find the server\n"
 	"                           (default: /run/vhdnfsd.sock; not as root: in $XDG_RUNTIME_DIR)\n"
+	"      --metrics ADDR:PORT  figures for Prometheus, at /metrics\n"
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
 	"      --lease SECONDS      lease time (default 90)\n"
@@ -95,6 +98,7 @@ enum {
 	OPT_STATE_DIR,
 	OPT_SNAPSHOTS,
 	OPT_CONTROL,
+	OPT_METRICS,
 	OPT_THREADS,
 	OPT_WORKERS,
 	OPT_LEASE,
@@ -119,6 +123,7 @@ static const struct option options[] = {
 	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
 	{"snapshots", no_argument, NULL, OPT_SNAPSHOTS},
 	{"control", required_argument, NULL, OPT_CONTROL},
+	{"metrics", required_argument, NULL, OPT_METRICS},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
 	{"lease", required_argument, NULL, OPT_LEASE},
@@ -212,6 +217,10 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		free(c->control);
 		c->control = strdup(arg);
 		return c->control ? 0 : -ENOMEM;
+	case OPT_METRICS:
+		free(c->metrics);
+		c->metrics = strdup(arg);
+		return c->metrics ? 0 : -ENOMEM;
 	case OPT_THREADS:
 		return number("threads", arg, 256, &c->loops, why);
 	case OPT_WORKERS:
@@ -324,10 +333,26 @@ static int start_state(struct daemon *d, struct st_opts *so, struct why *why)
 	return err;
 }
 
+static struct figures_of figures_of(struct daemon *d)
+{
+	return (struct figures_of){.nfs = &d->nfs, .cache = d->cache, .rpc = d->rpc, .started = time(NULL)};
+}
+
+static int start_metrics(struct daemon *d, struct why *why)
+{
+	const struct figures_of f = figures_of(d);
+	uint16_t port = 0;
+	int err = d->conf.metrics ? metrics_start(&d->metrics, d->conf.metrics, &f, &port, why) : 0;
+
+	if (!err && d->conf.metrics)
+		log_info("figures for Prometheus on port %u, at /metrics", port);
+	return err;
+}
+
 /* Only a socket that was asked for must be there. */
 static int start_control(struct daemon *d, struct why *why)
 {
-	const struct control_server s = {.images = d->images, .nfs = &d->nfs, .cache = d->cache};
+	const struct control_server s = {.images = d->images, .figures = figures_of(d)};
 	const char *path = d->conf.control ? d->conf.control : control_default();
 	int err;
 
@@ -408,7 +433,7 @@ static int start(struct daemon *d, struct why *why)
 	if ((err = start_state(d, &so, why)) < 0)
 		return err;
 	set_keeping(d, st_in_grace(d->nfs.state));
-	if ((err = start_control(d, why)) < 0)
+	if ((err = start_control(d, why)) < 0 || (err = start_metrics(d, why)) < 0)
 		return err;
 	return rpc_server_start(d->rpc, why);
 }
@@ -487,6 +512,7 @@ static int stop(struct daemon *d)
 	int err = 0, image_err;
 
 	control_stop(d->control);
+	metrics_stop(d->metrics);
 	if (d->rpc)
 		rpc_server_stop(d->rpc, DRAIN_MS);
 	if (d->nfs.state && st_keeps_records(d->nfs.state))

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tools/nfs_client.h"
+#include "tools/server_stat.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
 
@@ -282,17 +283,36 @@ static void show_stat(const char *name, const struct nfs_attrs *a)
 
 int cmd_stat(int argc, char **argv)
 {
-	static const char help[] = "stat [--json] nfs://HOST[:PORT]/PATH…";
+	static const char help[] =
+		"stat [--json] nfs://HOST[:PORT]/PATH…\n"
+		"       vhdnfs stat [--json] [--watch[=SECONDS]] [--control PATH]\n\n"
+		"The attributes of files; or, without one, what the server on this machine does: calls, clients, "
+		"cache,\n"
+		"operations, hints. With --watch what it did since the look before, every 2 seconds.";
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+						{"watch", optional_argument, NULL, 'w'},
+						{"control", required_argument, NULL, 'K'},
+						{"help", no_argument, NULL, 'h'},
+						{0}};
+	struct server_stat server = {.control = NULL};
 	json_t *list = NULL;
 	int opt, rc = TOOL_OK;
 
-	while ((opt = getopt_long(argc, argv, "h", json_option, NULL)) != -1) {
-		if (opt != 'j')
+	while ((opt = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (opt == 'w')
+			server.watch = optarg && atoi(optarg) > 0 ? (unsigned)atoi(optarg) : 2;
+		else if (opt == 'K')
+			server.control = optarg;
+		else if (opt == 'j')
+			server.json = true;
+		else
 			return usage(opt == 'h' ? stdout : stderr, help);
-		list = json_array();
 	}
 	if (optind == argc)
+		return server_stat(&server);
+	if (server.watch || server.control)
 		return usage(stderr, help);
+	list = server.json ? json_array() : NULL;
 	for (; optind < argc; optind++) {
 		struct why why = {.line = ""};
 		struct nfsc *n = NULL;

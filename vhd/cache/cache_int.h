@@ -90,7 +90,7 @@ struct frame {
 	/* Shard lock. */
 	_Atomic uint16_t dirty; /* also read without the lock, as a guess */
 	uint16_t writing, busy, stale;
-	uint16_t ahead; /* units that were read ahead */
+	uint16_t ahead;        /* units that were read ahead */
 	_Atomic uint16_t held; /* also read without the lock, as a guess */
 	uint32_t writers;      /* copies into valid units under way */
 	uint32_t dirtied_ms;   /* dirty_mu: when the oldest dirty unit became so */
@@ -167,8 +167,9 @@ struct cache {
 	_Atomic uint32_t held_frames; /* with something held: no writing back makes them fewer */
 	_Atomic uint64_t dirty_units;
 	_Atomic uint64_t evictions, writebacks, throttled, bytes_read, bytes_written;
-	_Atomic uint64_t ahead_units, ahead_used, ahead_wasted; /* read ahead; of those that have left memory: touched, or not */
-	_Atomic uint64_t ahead_dropped;                         /* requests that found the queue full */
+	_Atomic uint64_t ahead_units, ahead_used,
+		ahead_wasted;           /* read ahead; of those that have left memory: touched, or not */
+	_Atomic uint64_t ahead_dropped; /* requests that found the queue full */
 	_Atomic uint32_t age_ms;
 
 	struct lock mu;

@@ -227,7 +227,8 @@ static void frame_ahead_done(struct cache *c, struct frame *f)
 
 	if (!f->ahead)
 		return;
-	atomic_fetch_add_explicit(&c->ahead_used, (unsigned)__builtin_popcount(f->ahead & touched), memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->ahead_used, (unsigned)__builtin_popcount(f->ahead & touched),
+				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->ahead_wasted, (unsigned)__builtin_popcount(f->ahead & ~touched),
 				  memory_order_relaxed);
 }

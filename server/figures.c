@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* figures.c - see figures.h */
+#include "server/figures.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "server/nfs4/counters.h"
+#include "server/nfs4/ops.h"
+#include "vhd/base/cleanup.h"
+
+static void set(json_t *o, const char *name, uint64_t v)
+{
+	json_object_set_new(o, name, json_integer((json_int_t)v));
+}
+
+static json_t *cache_json(struct cache *c)
+{
+	json_t *o = json_object();
+	struct cache_stats st;
+
+	cache_stats(c, &st);
+	set(o, "limit", st.limit);
+	set(o, "used", st.used);
+	set(o, "dirty", st.dirty);
+	set(o, "hits", st.hits);
+	set(o, "misses", st.misses);
+	set(o, "evictions", st.evictions);
+	set(o, "writebacks", st.writebacks);
+	set(o, "throttled", st.throttled);
+	set(o, "bytes_read", st.bytes_read);
+	set(o, "bytes_written", st.bytes_written);
+	set(o, "ahead", st.ahead);
+	set(o, "ahead_used", st.ahead_used);
+	set(o, "ahead_wasted", st.ahead_wasted);
+	set(o, "ahead_dropped", st.ahead_dropped);
+	return o;
+}
+
+static json_t *clients_json(struct st *s)
+{
+	json_t *o = json_object();
+	struct st_stats st;
+
+	st_get_stats(s, &st);
+	set(o, "clients", st.clients);
+	set(o, "unconfirmed", st.unconfirmed);
+	set(o, "courtesy", st.courtesy);
+	set(o, "sessions", st.sessions);
+	set(o, "slots", st.slots);
+	set(o, "opens", st.opens);
+	set(o, "locks", st.ranges);
+	set(o, "files", st.files);
+	set(o, "replays", st.replays);
+	set(o, "revoked", st.expired);
+	json_object_set_new(o, "grace", json_boolean(st_in_grace(s)));
+	return o;
+}
+
+static json_t *rpc_json(struct rpc_server *r)
+{
+	json_t *o = json_object();
+	struct rpc_stats st;
+
+	rpc_server_stats(r, &st);
+	set(o, "connections", st.conns);
+	set(o, "accepted", st.conns_total);
+	set(o, "calls", st.calls);
+	set(o, "parked", st.parked);
+	set(o, "bytes_in", st.bytes_in);
+	set(o, "bytes_out", st.bytes_out);
+	set(o, "bad_records", st.bad_records);
+	set(o, "refused", st.refused);
+	set(o, "memory", st.memory);
+	return o;
+}
+
+static json_t *two(const char *a, uint64_t x, const char *b, uint64_t y)
+{
+	json_t *o = json_object();
+
+	set(o, a, x);
+	set(o, b, y);
+	return o;
+}
+
+static json_t *ops_json(const struct nfs_counts *n)
+{
+	json_t *o = json_object();
+
+	for (uint32_t i = 0; i < COUNT_OPS; i++) {
+		const struct op_desc *op = n->ops[i] ? op_find(i, 2) : NULL;
+
+		if (op)
+			json_object_set_new(o, op->name, two("count", n->ops[i], "errors", n->errors[i]));
+	}
+	return o;
+}
+
+static const char *const hint_names[] = {
+	"NORMAL",   "SEQUENTIAL",     "SEQUENTIAL_BACKWARDS",
+	"RANDOM",   "WILLNEED",       "WILLNEED_OPPORTUNISTIC",
+	"DONTNEED", "NOREUSE",        "READ",
+	"WRITE",    "INIT_PROXIMITY",
+};
+
+static json_t *hints_json(const struct nfs_counts *n)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < ARRAY_LEN(hint_names); i++)
+		if (n->hints_asked[i])
+			json_object_set_new(o, hint_names[i],
+					    two("asked", n->hints_asked[i], "followed", n->hints_followed[i]));
+	return o;
+}
+
+static bool add_export(void *arg, const struct export *e)
+{
+	struct fs_statfs st = {0};
+	json_t *o;
+
+	if (e->pseudo)
+		return true;
+	if (e->fs->ops->statfs)
+		e->fs->ops->statfs(e->fs, &st);
+	o = json_pack("{s:s, s:s, s:b}", "path", e->path, "type", e->fs->type_name, "read_only", e->read_only);
+	set(o, "bytes_total", st.bytes_total);
+	set(o, "bytes_free", st.bytes_free);
+	set(o, "files_total", st.files_total);
+	set(o, "files_free", st.files_free);
+	json_array_append_new(arg, o);
+	return true;
+}
+
+json_t *figures_json(const struct figures_of *f)
+{
+	json_t *exports = json_array(), *out;
+	struct nfs_counts n;
+
+	nfs_counts(&n);
+	exports_each(f->nfs->exports, add_export, exports);
+	out = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "version", VHDNFS_VERSION, "rpc", rpc_json(f->rpc),
+			"clients", clients_json(f->nfs->state), "cache", cache_json(f->cache), "operations",
+			ops_json(&n), "hints", hints_json(&n), "exports", exports);
+	if (out)
+		set(out, "uptime", (uint64_t)(time(NULL) - f->started));
+	return out;
+}
+
+/* ---- Prometheus ------------------------------------------------------------------------------------------------------------------ */
+
+/* One line for each number of an object; what only grows is a counter. */
+struct family {
+	const char *object, *prefix;
+	const char *const *gauges; /* NULL at the end */
+};
+
+static const char *const rpc_gauges[] = {"connections", "memory", NULL};
+static const char *const client_gauges[] = {"clients", "unconfirmed", "courtesy", "sessions", "slots",
+					    "opens",   "locks",       "files",    "grace",    NULL};
+static const char *const cache_gauges[] = {"limit", "used", "dirty", NULL};
+
+static const struct family families[] = {
+	{"rpc", "vhdnfs_rpc", rpc_gauges},
+	{"clients", "vhdnfs_state", client_gauges},
+	{"cache", "vhdnfs_cache", cache_gauges},
+};
+
+static bool is_gauge(const char *const *list, const char *name)
+{
+	while (*list && strcmp(*list, name) != 0)
+		list++;
+	return *list;
+}
+
+static void put_family(FILE *out, const struct family *fam, json_t *o)
+{
+	const char *name;
+	json_t *v;
+
+	json_object_foreach(o, name, v)
+	{
+		bool gauge = is_gauge(fam->gauges, name);
+
+		fprintf(out, "# TYPE %s_%s%s %s\n%s_%s%s %lld\n", fam->prefix, name, gauge ? "" : "_total",
+			gauge ? "gauge" : "counter", fam->prefix, name, gauge ? "" : "_total",
+			json_is_boolean(v) ? (long long)json_is_true(v) : (long long)json_integer_value(v));
+	}
+}
+
+/* Objects of objects: the name is a label. */
+static void put_labelled(FILE *out, json_t *o, const char *metric, const char *label, const char *member)
+{
+	const char *name;
+	json_t *v;
+
+	fprintf(out, "# TYPE %s counter\n", metric);
+	json_object_foreach(o, name, v) fprintf(out, "%s{%s=\"%s\"} %lld\n", metric, label, name,
+						(long long)json_integer_value(json_object_get(v, member)));
+}
+
+/* Paths may hold what a label must not. */
+static void put_label(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			fputc('\\', out);
+		if (*text == '\n')
+			fputs("\\n", out);
+		else
+			fputc(*text, out);
+	}
+}
+
+static void put_exports(FILE *out, json_t *list, const char *member)
+{
+	size_t i;
+	json_t *e;
+
+	fprintf(out, "# TYPE vhdnfs_export_%s gauge\n", member);
+	json_array_foreach(list, i, e)
+	{
+		fprintf(out, "vhdnfs_export_%s{path=\"", member);
+		put_label(out, json_string_value(json_object_get(e, "path")));
+		fprintf(out, "\"} %lld\n", (long long)json_integer_value(json_object_get(e, member)));
+	}
+}
+
+char *figures_text(const struct figures_of *f)
+{
+	json_t *j = figures_json(f);
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = j ? open_memstream(&text, &len) : NULL;
+
+	if (!out) {
+		json_decref(j);
+		return NULL;
+	}
+	fprintf(out, "# TYPE vhdnfs_uptime_seconds gauge\nvhdnfs_uptime_seconds %lld\n",
+		(long long)json_integer_value(json_object_get(j, "uptime")));
+	for (size_t i = 0; i < ARRAY_LEN(families); i++)
+		put_family(out, &families[i], json_object_get(j, families[i].object));
+	put_labelled(out, json_object_get(j, "operations"), "vhdnfs_operations_total", "op", "count");
+	put_labelled(out, json_object_get(j, "operations"), "vhdnfs_operation_errors_total", "op", "errors");
+	put_labelled(out, json_object_get(j, "hints"), "vhdnfs_hints_asked_total", "hint", "asked");
+	put_labelled(out, json_object_get(j, "hints"), "vhdnfs_hints_followed_total", "hint", "followed");
+	put_exports(out, json_object_get(j, "exports"), "bytes_total");
+	put_exports(out, json_object_get(j, "exports"), "bytes_free");
+	json_decref(j);
+	if (fclose(out)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
