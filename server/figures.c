@@ -179,11 +179,9 @@ static bool is_gauge(const char *const *list, const char *name)
 
 static void put_family(FILE *out, const struct family *fam, json_t *o)
 {
-	const char *name;
-	json_t *v;
-
-	json_object_foreach(o, name, v)
-	{
+	for (void *it = json_object_iter(o); it; it = json_object_iter_next(o, it)) {
+		const char *name = json_object_iter_key(it);
+		json_t *v = json_object_iter_value(it);
 		bool gauge = is_gauge(fam->gauges, name);
 
 		fprintf(out, "# TYPE %s_%s%s %s\n%s_%s%s %lld\n", fam->prefix, name, gauge ? "" : "_total",
@@ -195,12 +193,10 @@ static void put_family(FILE *out, const struct family *fam, json_t *o)
 /* Objects of objects: the name is a label. */
 static void put_labelled(FILE *out, json_t *o, const char *metric, const char *label, const char *member)
 {
-	const char *name;
-	json_t *v;
-
 	fprintf(out, "# TYPE %s counter\n", metric);
-	json_object_foreach(o, name, v) fprintf(out, "%s{%s=\"%s\"} %lld\n", metric, label, name,
-						(long long)json_integer_value(json_object_get(v, member)));
+	for (void *it = json_object_iter(o); it; it = json_object_iter_next(o, it))
+		fprintf(out, "%s{%s=\"%s\"} %lld\n", metric, label, json_object_iter_key(it),
+			(long long)json_integer_value(json_object_get(json_object_iter_value(it), member)));
 }
 
 /* Paths may hold what a label must not. */
@@ -218,12 +214,9 @@ static void put_label(FILE *out, const char *text)
 
 static void put_exports(FILE *out, json_t *list, const char *member)
 {
-	size_t i;
-	json_t *e;
-
 	fprintf(out, "# TYPE vhdnfs_export_%s gauge\n", member);
-	json_array_foreach(list, i, e)
-	{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *e = json_array_get(list, i);
 		fprintf(out, "vhdnfs_export_%s{path=\"", member);
 		put_label(out, json_string_value(json_object_get(e, "path")));
 		fprintf(out, "\"} %lld\n", (long long)json_integer_value(json_object_get(e, member)));

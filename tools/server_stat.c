@@ -80,35 +80,32 @@ static void show_cache(const struct rate *r)
 	printf("\n");
 }
 
-static void show_pairs(const struct rate *r, const char *group, const char *title, const char *first,
-		       const char *second, const char *word)
+static void show_pairs(const struct rate *r, const char *group, const char *first, const char *second, const char *word)
 {
-	const char *name;
-	json_t *v;
+	json_t *list = json_object_get(r->now, group);
+	const char *title = group;
 
-	json_object_foreach(json_object_get(r->now, group), name, v)
-	{
+	for (void *it = json_object_iter(list); it; it = json_object_iter_next(list, it)) {
+		const char *name = json_object_iter_key(it);
+		json_t *v = json_object_iter_value(it);
 		json_t *was = r->was ? json_object_get(json_object_get(r->was, group), name) : NULL;
 		json_int_t n = json_integer_value(json_object_get(v, first)) -
 			       json_integer_value(json_object_get(was, first));
 		json_int_t k = json_integer_value(json_object_get(v, second)) -
 			       json_integer_value(json_object_get(was, second));
 
-		if (n)
-			printf("  %-10s %-24s %12lld  %lld %s\n", title, name, (long long)n, (long long)k, word);
-		if (n)
-			title = "";
+		if (!n)
+			continue;
+		printf("  %-10s %-24s %12lld  %lld %s\n", title, name, (long long)n, (long long)k, word);
+		title = "";
 	}
 }
 
 static void show_exports(json_t *list)
 {
 	const char *title = "exports";
-	size_t i;
-	json_t *e;
-
-	json_array_foreach(list, i, e)
-	{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *e = json_array_get(list, i);
 		char a[SIZE_TEXT], b[SIZE_TEXT];
 
 		printf("  %-10s %s: %s, %s, %s of %s free\n", title, json_string_value(json_object_get(e, "path")),
@@ -124,8 +121,8 @@ static void show(const struct rate *r)
 {
 	show_top(r);
 	show_cache(r);
-	show_pairs(r, "operations", "operations", "count", "errors", "failed");
-	show_pairs(r, "hints", "hints", "asked", "followed", "followed");
+	show_pairs(r, "operations", "count", "errors", "failed");
+	show_pairs(r, "hints", "asked", "followed", "followed");
 	show_exports(json_object_get(r->now, "exports"));
 }
 

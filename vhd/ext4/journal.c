@@ -21,6 +21,7 @@
 #define LOG_MAX 10240000u /* what mke2fs makes at most */
 #define COMMIT_MS 5000u
 #define GATHER_STEP_NS 20000
+#define GATHER_MAX_NS 1000000
 #define SEAL_BLOCKS 4u /* of one block group at most: two bitmaps, the descriptor; and a little */
 
 uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len)
@@ -621,7 +622,7 @@ static void *committer(void *arg) NO_THREAD_SAFETY
 		lock_drop(&fs->mu);
 		if (wanted)
 			ext4_commit_end(fs);
-		j->commit_ns = now_ns() - start;
+		j->commit_ns = min_u64(now_ns() - start, GATHER_MAX_NS);
 		lock_take(&j->mu);
 	}
 	lock_drop(&j->mu);
