@@ -203,7 +203,7 @@ static nfsstat4 run_op(struct compound *c)
 	if (!xdr_uint32_word(c->in, &num))
 		return NFS4ERR_BADXDR;
 	op = op_find(num, c->minor);
-	if (op && op->flags & BLOCKS && !c->may_block && c->has_session && op->run) {
+	if (op && op->flags & BLOCKS && !c->may_block && (c->has_session || op->flags & NO_SESSION) && op->run) {
 		xa_in_seek(c->in, in_at);
 		return ST_WAIT;
 	}
