@@ -189,6 +189,7 @@ int ext4_commit_begin(struct ext4_fs *fs) NO_THREAD_SAFETY
 		list_blocks(tx);
 	if (!err)
 		err = put_revokes(j, tx);
+	j->buf_revokes = j->buf_used;
 	if (!err)
 		err = put_copies(j, tx);
 	if (err) {
@@ -280,21 +281,47 @@ static int write_log(struct ext4_journal *j, uint32_t at, uint8_t *from, uint32_
 	return err;
 }
 
-static int write_commit_block(struct ext4_journal *j)
+/* Behind the transaction in its image. */
+static void put_commit_block(struct ext4_journal *j)
 {
 	struct timespec now;
 	struct jbd2_commit c = {.h = header(j, JBD2_COMMIT)};
-	uint8_t *b = j->buf;
+	uint32_t bs = j->fmt.block_size;
+	uint8_t *b = j->buf + (size_t)j->buf_used * bs;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	c.sec = be64_of((uint64_t)now.tv_sec);
 	c.nsec = be32_of((uint32_t)now.tv_nsec);
-	memset(b, 0, j->fmt.block_size);
-	memcpy(b, &c, sizeof c);
-	if (j->fmt.csum3) {
-		c.checksum[0] = be32_of(ext4_journal_crc(j->fmt.seed, b, j->fmt.block_size));
-		memcpy(b, &c, sizeof c);
+	if (j->fmt.sum && !(ext4_journal_mutation & JOURNAL_COMMIT_EARLY)) {
+		c.checksum_type = JBD2_CRC32;
+		c.checksum_size = JBD2_CRC32_BYTES;
+		c.checksum[0] = be32_of(ext4_journal_sum(~0u, j->buf + (size_t)j->buf_revokes * bs,
+							 (size_t)(j->buf_used - j->buf_revokes) * bs));
 	}
+	memset(b, 0, bs);
+	memcpy(b, &c, sizeof c);
+}
+
+/* All at once, and one flush: the sum in the commit block tells whether the rest was there. Not when the transaction leads to data
+ * that must be there first, or revokes, which the sum does not cover. */
+static bool one_flush_is_enough(const struct ext4_journal *j, const struct ext4_tx *tx)
+{
+	return ext4_journal_mutation & JOURNAL_COMMIT_EARLY || (j->fmt.async && !tx->fresh && !j->buf_revokes);
+}
+
+/* Zeros in the commit block's place; when the rest is there for certain, one sector makes it. */
+static int write_in_two(struct ext4_journal *j)
+{
+	uint8_t *b = j->buf + (size_t)j->buf_used * j->fmt.block_size;
+	int err;
+
+	memset(b, 0, j->fmt.block_size);
+	err = write_log(j, j->head, j->buf, j->buf_used + 1);
+	if (!err)
+		err = cache_flush_device(j->fs->dev);
+	if (err)
+		return err;
+	put_commit_block(j);
 	return write_log(j, wrap(j, (uint64_t)j->head + j->buf_used), b, 1);
 }
 
@@ -307,15 +334,13 @@ static int write_transaction(struct ext4_fs *fs, const struct ext4_tx *tx)
 		return err || !tx->flush ? err : cache_flush_device(fs->dev);
 	if (j->end - j->first - j->used <= j->buf_used + 1 && (err = ext4_journal_checkpoint_held(fs)) < 0)
 		return err;
-	memset(j->buf + (size_t)j->buf_used * j->fmt.block_size, 0, j->fmt.block_size);
-	err = write_log(j, j->head, j->buf, j->buf_used + 1);
-	if (!err && !(ext4_journal_mutation & JOURNAL_COMMIT_EARLY))
-		err = cache_flush_device(fs->dev);
-	if (!err)
-		err = write_commit_block(j);
-	if (err)
-		return err;
-	return cache_flush_device(fs->dev);
+	if (one_flush_is_enough(j, tx)) {
+		put_commit_block(j);
+		err = write_log(j, j->head, j->buf, j->buf_used + 1);
+	} else {
+		err = write_in_two(j);
+	}
+	return err ? err : cache_flush_device(fs->dev);
 }
 
 /* ---- afterwards ------------------------------------------------------------------------------------------------------------------ */
@@ -383,7 +408,7 @@ static void tx_reset(struct ext4_tx *tx)
 {
 	u64map_clear(&tx->blocks);
 	tx->freed.n = tx->ordered.n = tx->nrevoke = tx->nlist = 0;
-	tx->flush = false;
+	tx->flush = tx->fresh = false;
 }
 
 int ext4_commit_end(struct ext4_fs *fs) NO_THREAD_SAFETY

@@ -462,7 +462,7 @@ static void order_runs(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREA
 
 		ext4_map_at(n->map, (uint32_t)at, (uint32_t)(last - at + 1), &run);
 		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
-			ext4_journal_order(fs, run.pblk, run.len);
+			ext4_journal_order(fs, run.pblk, run.len, false);
 		at += run.len;
 	}
 }

@@ -275,7 +275,7 @@ static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const 
 			e = convert_part(h, &run, &part);
 		/* The data goes first, or a crash would show what was in the blocks before. */
 		if (!e && n->n.type == FS_REG && !(run.flags & EXT_UNWRITTEN))
-			ext4_journal_order(fs, run.pblk, part);
+			ext4_journal_order(fs, run.pblk, part, true);
 		if (!e && run.flags & EXT_PENDING) {
 			ext2fs_block_alloc_stats_range(e2, run.pblk, part, +1);
 			ext4_blocks_touched(fs, run.pblk, part);

@@ -12,6 +12,10 @@
  *
  * All numbers are big-endian. Checksums are CRC32C: of the superblock starting with all ones, of everything else with the
  * checksum of the journal's UUID. A copy that begins with the magic number has zeros there instead and is tagged so.
+ *
+ * Older, and what we write: the commit block holds one CRC32 (big-endian, of all ones) of the descriptors and copies of its
+ * transaction. With ASYNC besides, a commit block whose sum is wrong is none: it came to the disk before its transaction did, and
+ * nothing follows. Revoke blocks are not covered.
  */
 #ifndef VHDNFS_EXT4_JBD2_H
 #define VHDNFS_EXT4_JBD2_H
@@ -24,6 +28,9 @@
 #define JBD2_CRC32C 4
 
 enum { JBD2_DESCRIPTOR = 1, JBD2_COMMIT = 2, JBD2_SUPER_V1 = 3, JBD2_SUPER_V2 = 4, JBD2_REVOKE = 5 };
+
+enum { JBD2_C_CHECKSUM = 1 }; /* feature_compat: in commit blocks */
+enum { JBD2_CRC32 = 1, JBD2_CRC32_BYTES = 4 };
 
 enum { /* feature_incompat */
        JBD2_F_REVOKE = 1,
@@ -91,6 +98,7 @@ struct jbd2_format {
 	uint32_t block_size;
 	uint32_t seed;
 	bool wide, csum2, csum3;
+	bool sum, async; /* CHECKSUM, ASYNC */
 };
 
 static inline uint32_t jbd2_tag_bytes(const struct jbd2_format *f)

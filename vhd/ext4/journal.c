@@ -31,6 +31,18 @@ uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len)
 
 /* ---- attaching ----------------------------------------------------------------------------------------------------------- */
 
+uint32_t ext4_journal_sum(uint32_t sum, const void *p, size_t len)
+{
+	const uint8_t *b = p;
+
+	/* libext2fs takes 32-bit lengths. */
+	for (size_t n; len; b += n, len -= n) {
+		n = len < (1u << 20) ? len : 1u << 20;
+		sum = ext2fs_crc32_be(sum, b, n);
+	}
+	return sum;
+}
+
 static int journal_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
 {
 	struct ext4_journal *j = arg;
@@ -131,20 +143,21 @@ static int find_shared(struct ext4_journal *j)
 	return err;
 }
 
-/* The features that we write: Linux sets the same ones on an empty journal. */
+/* The features that we write. One sum for a transaction, not one for each block, so that one flush is enough for most. Linux and
+ * e2fsck replay both kinds; Linux sets its own when it has emptied the journal. */
 static void set_features(struct ext4_journal *j)
 {
 	const struct ext2_super_block *s = j->fs->e2->super;
 	uint32_t incompat = JBD2_F_REVOKE;
 
 	j->fmt.block_size = j->fs->block_size;
-	j->fmt.csum3 = j->fs->has_csum;
-	j->fmt.csum2 = false;
+	j->fmt.csum3 = j->fmt.csum2 = false;
+	j->fmt.sum = j->fmt.async = true;
 	j->fmt.wide = s->s_feature_incompat & EXT4_FEATURE_INCOMPAT_64BIT;
-	incompat |= (j->fmt.wide ? JBD2_F_64BIT : 0u) | (j->fmt.csum3 ? JBD2_F_CSUM3 : 0u);
-	j->super.compat = be32_of(0);
+	incompat |= (j->fmt.wide ? JBD2_F_64BIT : 0u) | JBD2_F_ASYNC;
+	j->super.compat = be32_of(JBD2_C_CHECKSUM);
 	j->super.incompat = be32_of(incompat);
-	j->super.checksum_type = j->fmt.csum3 ? JBD2_CRC32C : 0;
+	j->super.checksum_type = 0;
 	j->super.fast_blocks = be32_of(0);
 	j->fmt.seed = ext4_journal_crc(~0u, j->super.uuid, sizeof j->super.uuid);
 }
@@ -401,9 +414,12 @@ int ext4_journal_restart(struct ext4_fs *fs)
 	return err ? err : ext4_commit_end(fs);
 }
 
-void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
+void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len, bool fresh)
 {
-	if (fs->journal && ext4_runs_add(&fs->journal->running->ordered, pblk, len) < 0)
+	if (!fs->journal)
+		return;
+	fs->journal->running->fresh |= fresh;
+	if (ext4_runs_add(&fs->journal->running->ordered, pblk, len) < 0)
 		ext4_journal_fail(fs, -ENOMEM, "noting data that must be written first");
 }
 

@@ -50,8 +50,9 @@ bool ext4_journal_room(struct ext4_fs *fs, unsigned credits) REQUIRES(fs->mu);
 int ext4_journal_restart(struct ext4_fs *fs) REQUIRES(fs->mu);
 /* A block was freed; it may be used again when the transaction has committed. */
 void ext4_journal_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
-/* The running transaction makes this data visible: it goes to the disk first. */
-void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
+/* This data goes to the disk with the running transaction. @fresh: the transaction makes it visible, in blocks that held somebody
+ * else's, so it is there before the transaction can count. */
+void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len, bool fresh) REQUIRES(fs->mu);
 
 /* What was written to the disk before now is on stable storage when the running transaction is, even if that is empty. */
 void ext4_journal_flush(struct ext4_fs *fs) REQUIRES(fs->mu);
@@ -91,6 +92,7 @@ struct ext4_tx {
 	struct ext4_runs ordered; /* data */
 	uint64_t *revoke;
 	uint32_t nrevoke, revoke_cap;
+	bool fresh;     /* some of that data is in blocks that nothing on disk leads to yet */
 	bool flush;     /* wanted, whatever else there is */
 	uint64_t *list; /* sealed: the live blocks, ascending */
 	uint32_t nlist;
@@ -114,6 +116,7 @@ struct ext4_journal {
 	uint32_t head, used; /* where the next transaction begins; blocks of the ring that are not given back */
 	uint8_t *buf;        /* the sealed transaction as it is in the log: tx_max copies and what goes with them */
 	uint32_t buf_blocks, buf_used;
+	uint32_t buf_revokes; /* blocks at its beginning */
 	uint32_t *copy_at; /* of the copies in buf: where, as in `logged`, but counted from the beginning of buf */
 
 	struct lock mu;
@@ -154,5 +157,6 @@ void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what);
 void ext4_journal_tell(struct ext4_journal *j); /* those who wait, of what has become durable, or never will */
 int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len);
 uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len);
+uint32_t ext4_journal_sum(uint32_t sum, const void *p, size_t len); /* of commit blocks: CRC32, big-endian */
 
 #endif

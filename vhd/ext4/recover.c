@@ -30,6 +30,7 @@ struct replay {
 	uint32_t start, seq;   /* where the log begins */
 	uint32_t end_seq;      /* one behind the last whole transaction */
 	struct u64map revoked; /* block -> the last sequence that revokes it */
+	uint32_t sum; /* of the transaction so far, in the first walk */
 	uint32_t written;
 	uint8_t *window, *block;
 	uint32_t at, n; /* window: the first block of the ring in it, and how many */
@@ -81,6 +82,18 @@ static bool sum_ok(const struct replay *r, uint8_t *b, uint32_t at)
 static bool tail_ok(const struct replay *r, uint8_t *b)
 {
 	return !jbd2_tail_bytes(&r->j->fmt) || sum_ok(r, b, r->j->fmt.block_size - 4);
+}
+
+/* The one sum of the transaction; none is right too. */
+static bool sum_fits(const struct replay *r, const uint8_t *b)
+{
+	struct jbd2_commit c;
+
+	memcpy(&c, b, sizeof c);
+	if (!c.checksum_type && !c.checksum_size && !be32_get(c.checksum[0]))
+		return true;
+	return c.checksum_type == JBD2_CRC32 && c.checksum_size == JBD2_CRC32_BYTES &&
+	       be32_get(c.checksum[0]) == r->sum;
 }
 
 static bool commit_ok(const struct replay *r, uint8_t *b)
@@ -170,6 +183,8 @@ static int64_t walk_copies(struct replay *r, enum pass pass, uint32_t pos, uint3
 		if (pass != REVOKE) {
 			if ((err = log_block(r, wrap(r->j, (uint64_t)pos + n), &copy)) < 0)
 				return err;
+			if (pass == SCAN && r->j->fmt.sum)
+				r->sum = ext4_journal_sum(r->sum, copy, r->j->fmt.block_size);
 			if (pass == SCAN && (t.block >= r->blocks || !copy_ok(r, &t, seq, copy)))
 				*bad = true;
 			if (pass == REPLAY && !is_revoked(r, t.block, seq) && (err = put_home(r, &t, copy)) < 0)
@@ -223,6 +238,8 @@ static int walk(struct replay *r, enum pass pass)
 	bool bad = false;
 	int err = b ? 0 : -ENOMEM;
 
+	r->sum = ~0u;
+
 	/* Whatever the log says, no block of it is looked at twice. */
 	for (uint32_t walked = 0; !err && walked < ring && (pass == SCAN || seq != r->end_seq);) {
 		struct jbd2_header h;
@@ -239,6 +256,8 @@ static int walk(struct replay *r, enum pass pass)
 		case JBD2_DESCRIPTOR:
 			if (!tail_ok(r, b))
 				goto out;
+			if (pass == SCAN && j->fmt.sum)
+				r->sum = ext4_journal_sum(r->sum, b, j->fmt.block_size);
 			n = walk_copies(r, pass, pos, seq, b, &bad);
 			err = n < 0 ? (int)n : 0;
 			break;
@@ -250,6 +269,12 @@ static int walk(struct replay *r, enum pass pass)
 		case JBD2_COMMIT:
 			if (!commit_ok(r, b))
 				goto out;
+			if (pass == SCAN && j->fmt.sum && !sum_fits(r, b)) {
+				if (j->fmt.async) /* cut short */
+					goto out;
+				bad = true;
+			}
+			r->sum = ~0u;
 			if (bad)
 				err = why_set(r->why, -EUCLEAN,
 					      "ext4: journal: transaction %u is complete but a block of it is damaged",
@@ -276,7 +301,7 @@ out:
 static int read_format(struct replay *r)
 {
 	struct jbd2_super *s = &r->j->super;
-	uint32_t incompat = be32_get(s->incompat), ours = JBD2_F_REVOKE | JBD2_F_64BIT | JBD2_F_CSUM2 | JBD2_F_CSUM3;
+	uint32_t incompat = be32_get(s->incompat), ours = JBD2_F_REVOKE | JBD2_F_64BIT | JBD2_F_ASYNC | JBD2_F_CSUM2 | JBD2_F_CSUM3;
 	struct jbd2_format *f = &r->j->fmt;
 
 	if (incompat & ~ours)
@@ -289,6 +314,8 @@ static int read_format(struct replay *r)
 		.wide = incompat & JBD2_F_64BIT,
 		.csum2 = incompat & JBD2_F_CSUM2,
 		.csum3 = incompat & JBD2_F_CSUM3,
+		.sum = be32_get(s->compat) & JBD2_C_CHECKSUM,
+		.async = incompat & JBD2_F_ASYNC,
 	};
 	if ((f->csum2 || f->csum3) && s->checksum_type != JBD2_CRC32C)
 		return why_set(r->why, -ENOTSUP, "ext4: journal with checksums of type %u, expected 4",

@@ -25,7 +25,7 @@ static int zero_within(struct ext4_node *n, uint64_t off, uint64_t end) REQUIRES
 	if (!run.pblk || run.flags & EXT_UNWRITTEN)
 		return 0;
 	/* Before the new size, or what was there would come back when the file grows again. */
-	ext4_journal_order(fs, run.pblk, 1);
+	ext4_journal_order(fs, run.pblk, 1, true);
 	return cache_zero(fs->dev, (run.pblk << fs->block_bits) + (off & (fs->block_size - 1)), end - off, 0);
 }
 
