@@ -4,12 +4,14 @@
  *
  * The order of writes, and why:
  *
- *     1  data of `ordered`, revokes, descriptors and copies   in any order; zeros where the commit block will be
- *     2  flush                                                so that the commit block never stands over what is not there
- *     3  the commit block                                     what is not zero of it is one sector: whole, or not there
- *     4  flush                                                now it is promised
- *     5  the cache may write the blocks home                  not before 4: a crash would leave half an operation
- *     6  freed blocks may be used                             not before 4: a crash would bring the old owner back
+ *     1  data of `ordered`, revokes, descriptors and copies   in any order
+ *     2  the commit block                                     its sum is wrong where any of the copies is not there
+ *     3  flush                                                now it is promised
+ *     4  the cache may write the blocks home                  not before 3: a crash would leave half an operation
+ *     5  freed blocks may be used                             not before 3: a crash would bring the old owner back
+ *
+ * Where the sum says too little - of data that the transaction makes visible, and of revokes - there is a flush between 1 and 2, and
+ * zeros where the commit block will be: what is not zero of it is one sector, whole or not there.
  *
  * and of a checkpoint:
  *

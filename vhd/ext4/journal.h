@@ -6,9 +6,10 @@
  * held back from the disk (CACHE_HOLD). A commit seals it - still under fs->mu, the blocks are copied - and then, while the next one
  * runs, without any lock of the file system:
  *
- *     data that the transaction makes visible -> disk      (ordered mode)
- *     revoked numbers, descriptors, copies -> log; flush; commit block -> log; flush
+ *     data -> disk; revoked numbers, descriptors, copies, a commit block with the sum of them -> log; flush
  *     waiters go on; blocks are let go of, freed blocks may be used again
+ *
+ * with one more flush, before the commit block, when the transaction makes new data visible (ordered mode) or revokes something.
  *
  * What was let go of is written home by the cache when it likes. Before the log is half full a checkpoint makes sure of it and
  * gives the space back: what the running transaction holds is written home from the log's copy.
@@ -117,7 +118,7 @@ struct ext4_journal {
 	uint8_t *buf;        /* the sealed transaction as it is in the log: tx_max copies and what goes with them */
 	uint32_t buf_blocks, buf_used;
 	uint32_t buf_revokes; /* blocks at its beginning */
-	uint32_t *copy_at; /* of the copies in buf: where, as in `logged`, but counted from the beginning of buf */
+	uint32_t *copy_at;    /* of the copies in buf: where, as in `logged`, but counted from the beginning of buf */
 
 	struct lock mu;
 	struct cond cond; /* durable, failed, want or stop changed */

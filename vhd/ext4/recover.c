@@ -30,7 +30,7 @@ struct replay {
 	uint32_t start, seq;   /* where the log begins */
 	uint32_t end_seq;      /* one behind the last whole transaction */
 	struct u64map revoked; /* block -> the last sequence that revokes it */
-	uint32_t sum; /* of the transaction so far, in the first walk */
+	uint32_t sum;          /* of the transaction so far, in the first walk */
 	uint32_t written;
 	uint8_t *window, *block;
 	uint32_t at, n; /* window: the first block of the ring in it, and how many */
@@ -301,7 +301,8 @@ out:
 static int read_format(struct replay *r)
 {
 	struct jbd2_super *s = &r->j->super;
-	uint32_t incompat = be32_get(s->incompat), ours = JBD2_F_REVOKE | JBD2_F_64BIT | JBD2_F_ASYNC | JBD2_F_CSUM2 | JBD2_F_CSUM3;
+	uint32_t incompat = be32_get(s->incompat),
+		 ours = JBD2_F_REVOKE | JBD2_F_64BIT | JBD2_F_ASYNC | JBD2_F_CSUM2 | JBD2_F_CSUM3;
 	struct jbd2_format *f = &r->j->fmt;
 
 	if (incompat & ~ours)
