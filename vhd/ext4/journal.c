@@ -31,18 +31,6 @@ uint32_t ext4_journal_crc(uint32_t seed, const void *p, size_t len)
 
 /* ---- attaching ----------------------------------------------------------------------------------------------------------- */
 
-uint32_t ext4_journal_sum(uint32_t sum, const void *p, size_t len)
-{
-	const uint8_t *b = p;
-
-	/* libext2fs takes 32-bit lengths. */
-	for (size_t n; len; b += n, len -= n) {
-		n = len < (1u << 20) ? len : 1u << 20;
-		sum = ext2fs_crc32_be(sum, b, n);
-	}
-	return sum;
-}
-
 static int journal_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
 {
 	struct ext4_journal *j = arg;
