@@ -318,6 +318,26 @@ START_TEST(an_open_file_without_a_name_survives_a_restart)
 }
 END_TEST
 
+/* Nobody has it open, so nobody may come back for it: freed, and the image is whole without e2fsck's help. */
+START_TEST(a_file_that_is_removed_in_the_grace_period_is_freed)
+{
+	struct file f = {.rflags = 0};
+
+	ck_assert_int_eq(open_name(a, "closed", 0666, &f), NFS4_OK);
+	ck_assert_int_eq(write_text(a, &f, "some data"), NFS4_OK);
+	ck_assert_int_eq(close_it(a, &f), NFS4_OK);
+	server_kill();
+	server_again();
+	server_client_again(b);
+	ck_assert_int_eq(remove_name(b, "closed"), NFS4_OK);
+	usleep(300000);
+	ck_assert_int_eq(claim(b, &f, CLAIM_PREVIOUS), NFS4ERR_STALE);
+	server_client_again(a);
+	ck_assert_int_eq(nfsc_reclaim_complete(a), 0);
+	ck_assert_int_eq(nfsc_reclaim_complete(b), 0);
+}
+END_TEST
+
 static void open_to_all(void)
 {
 	nfs_argop4 op = {.argop = OP_SETATTR};
@@ -370,6 +390,7 @@ int main(int argc, char **argv)
 	tcase_add_test(t, the_owner_takes_back_an_open_that_the_mode_forbids);
 	tcase_add_test(t, an_open_file_without_a_name_survives_a_crash);
 	tcase_add_test(t, an_open_file_without_a_name_survives_a_restart);
+	tcase_add_test(t, a_file_that_is_removed_in_the_grace_period_is_freed);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	signal(SIGPIPE, SIG_IGN); /* of connections to a server that is gone */

@@ -63,7 +63,8 @@ struct ext4_fs {
 	atomic_uint_least64_t freeing; /* blocks that are free when the transaction has committed */
 	struct list logged;            /* nodes that the running transaction must store; with nlogged guarded by mu */
 	uint32_t nlogged;
-	bool keep_unlinked;  /* nodes without a name stay; guarded by mu and table_mu: either is enough to read it */
+	bool keep_found;     /* what the mount finds without a name stays until it is told otherwise; constant */
+	bool keep_unlinked;  /* nodes without a name stay when they are put; guarded by table_mu */
 	struct list orphans; /* nodes on the superblock's list of orphans, the newest first; guarded by mu */
 	/* Without a journal: metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
 	uint64_t meta_seq, meta_flushed;

@@ -255,7 +255,7 @@ static int mount(struct cache_dev *dev, const struct fs_mount_opts *o, struct fs
 	list_init(&fs->orphans);
 	fs->fs.ops = &ops;
 	fs->relatime = o->relatime;
-	fs->keep_unlinked = o->keep_unlinked;
+	fs->keep_found = o->keep_unlinked;
 	fs->async = o->async;
 	if ((o->discard && (err = ext4_trim_init(fs)) < 0) || (err = recover(fs, write, &recovered)) < 0 ||
 	    (err = open_e2(fs, dev, write, why)) < 0 ||

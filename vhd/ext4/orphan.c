@@ -149,7 +149,7 @@ static int clear_list(struct ext4_fs *fs, unsigned *cleared, unsigned *nkept) NO
 		e = ext2fs_read_inode_full(fs->e2, ino, (struct ext2_inode *)&i, sizeof i);
 		if (e)
 			err = ext4_errno(e);
-		else if (fs->keep_unlinked && !i.i_links_count)
+		else if (fs->keep_found && !i.i_links_count)
 			err = keep_one(fs, ino, &newer);
 		lock_drop(&fs->mu);
 		if (err)
@@ -191,11 +191,9 @@ void ext4_op_keep_unlinked(struct fs *f, bool keep)
 
 	if (!f->keeps_unlinked)
 		return;
-	lock_take(&fs->mu);
 	lock_take(&fs->table_mu);
 	fs->keep_unlinked = keep;
 	lock_drop(&fs->table_mu);
-	lock_drop(&fs->mu);
 	do {
 		lock_take(&fs->mu);
 		n = keep ? 0 : take_kept(fs, some, ARRAY_LEN(some));

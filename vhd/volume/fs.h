@@ -183,8 +183,8 @@ struct fs_ops {
 	/* Tell when that is so: 1 it is; 0 w->done() will be called, once, from another thread, maybe before this returns; -EIO it
 	 * will not be. Does not block. */
 	int (*when_stable)(struct fs *fs, uint64_t change, struct fs_waiter *w);
-	/* @keep: from now on files without a name are not freed, and an unmount leaves them for the next mount: their openers may
-	 * come back. !@keep: those that the mount found are freed when nobody has them. Optional; see keeps_unlinked. */
+	/* @keep: whoever gives a file without a name back from now on does so because the server stops: it is not freed, and the next
+	 * mount finds it. !@keep: those that this mount found are freed when nobody has them. Optional; see keeps_unlinked. */
 	void (*keep_unlinked)(struct fs *fs, bool keep);
 	/* Ranges of the volume that no file and no structure uses, ascending; @fn's first error ends it. For a mount that is only read.
 	 * -EUCLEAN: it was not closed cleanly, or has errors. Optional. */
@@ -250,7 +250,7 @@ struct fs_mount_opts {
 	bool relatime;      /* else atime is never updated by reads */
 	bool need_journal;  /* a file system that could have one and has none is only read */
 	bool async;         /* changes of metadata need not be waited for: changed() says 0 */
-	bool keep_unlinked; /* as fs_ops.keep_unlinked, from the start */
+	bool keep_unlinked; /* files without a name that are found stay until fs_ops.keep_unlinked() is called */
 	bool discard;       /* the space of freed blocks goes back to the host, some seconds later */
 };
 
