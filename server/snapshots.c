@@ -33,6 +33,8 @@ static bool is_served(struct image *i, const char *name)
 
 void snapshots_serve(struct image *i)
 {
+	AUTO(freep) char *real = realpath(i->conf.path, NULL);
+
 	for (const struct vhd *p = vhd_parent(i->vhd); p; p = vhd_parent(p)) {
 		struct config_image ci = i->conf;
 		char text[VHD_SNAPSHOT_NAME_MAX + 1];
@@ -41,7 +43,7 @@ void snapshots_serve(struct image *i)
 		size_t len;
 		int err;
 
-		if (!vhd_snapshot_name(i->conf.path, vhd_path(p), &name, &len))
+		if (!real || !vhd_snapshot_name(real, vhd_path(p), &name, &len))
 			continue;
 		snprintf(text, sizeof text, "%.*s", (int)len, name);
 		if (is_served(i, text))

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/unit/image_fixture.h"
 #include "vhd/base/checked.h"
@@ -178,6 +179,37 @@ START_TEST(random_operations_read_as_their_model)
 }
 END_TEST
 
+/* A snapshot too many is refused, and the image is what it was: also for a process that has none of the chain open. */
+START_TEST(snapshots_end_before_the_chain_is_too_long)
+{
+	const struct vhd_create_opts o = {.type = VHD_DYNAMIC, .size = MIB};
+	const struct vhd_open_opts wo = {.flags = VHD_OPEN_WRITE};
+	struct vhd *v, *others;
+	char as[128];
+	int err = 0, n;
+
+	ck_assert_int_eq(vhd_create(fx_path, &o, &fx_why), 0);
+	ck_assert_int_eq(vhd_open(&v, fx_path, &wo, &fx_why), 0);
+	for (n = 0; n < 40 && !err; n++) {
+		snprintf(as, sizeof as, "%s/was%d", fx_dir, n);
+		err = vhd_snapshot(&v, as, &wo, &fx_why);
+	}
+	ck_assert_int_eq(err, -EUCLEAN);
+	ck_assert_int_eq(n, 32);
+	ck_assert_ptr_nonnull(strstr(fx_why.line, "more than 31 parents"));
+	ck_assert_int_ne(access(as, F_OK), 0);
+	ck_assert_int_eq(vhd_write(v, "x", 0, 0), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+	ck_assert_msg(vhd_open(&v, fx_path, &wo, &fx_why) == 0, "%s", fx_why.line);
+	/* Nor by way of parents that are open already. */
+	snprintf(as, sizeof as, "%s/one-more", fx_dir);
+	ck_assert_int_eq(vhd_snapshot(&v, as, &wo, &fx_why), -EUCLEAN);
+	ck_assert_int_eq(vhd_close(v), 0);
+	ck_assert_int_eq(vhd_open(&others, fx_path, NULL, &fx_why), 0);
+	ck_assert_int_eq(vhd_close(others), 0);
+}
+END_TEST
+
 /* ---- eight threads, each with its own part of the disk --------------------------------------------------------------------- */
 
 struct part {
@@ -266,6 +298,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, random_operations_read_as_their_model, 0, 16);
+	tcase_add_test(t, snapshots_end_before_the_chain_is_too_long);
 	tcase_add_loop_test(t, eight_threads_read_as_their_model, 0, 4);
 	suite_add_tcase(s, t);
 	return fx_main(s);

@@ -263,12 +263,14 @@ int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why
 	for (struct vhd *c = v; !err && c->type == VHD_DIFF; c = c->parent, depth++) {
 		struct search s = {.top = v, .child = c, .o = o};
 
+		if (depth >= DEPTH_MAX) {
+			err = why_set(why, -EUCLEAN, "%s: more than %u parents, the last %s", vhd_path(v),
+				      DEPTH_MAX - 1, vhd_path(c));
+			break;
+		}
 		if (c->parent) /* shared, its own parents are open */
 			continue;
-		if (depth >= DEPTH_MAX)
-			err = why_set(why, -EUCLEAN, "%s: more than %u parents, the last %s", vhd_path(v), DEPTH_MAX,
-				      vhd_path(c));
-		else if (is_raw_parent(c))
+		if (is_raw_parent(c))
 			err = why_set(why, -ENOTSUP, "%s: its parent is a raw disk, not a VHD: not supported",
 				      vhd_path(c));
 		else if (find_parent(&s, &c->parent) < 0)
