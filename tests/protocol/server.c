@@ -109,7 +109,8 @@ void server_stop(void)
 	/* Files without a name that clients may come back for are on the list of orphans: e2fsck is to clear that, and nothing else. */
 	ck_assert_int_eq(
 		run("PATH=$PATH:/sbin:/usr/sbin; %1$s/vhdnfs image convert --to raw %2$s/disk.vhd %2$s/raw || exit 1; "
-		    "! dumpe2fs -h %2$s/raw 2>/dev/null | grep -q '^First orphan' || e2fsck -p %2$s/raw >%2$s/log 2>&1; "
+		    "! dumpe2fs -h %2$s/raw 2>/dev/null | grep -q '^First orphan' || e2fsck -p %2$s/raw >%2$s/log "
+		    "2>&1; "
 		    "e2fsck -fn %2$s/raw >%2$s/log 2>&1 || { cat %2$s/log; exit 1; }",
 		    bin, dir),
 		0);
