@@ -152,10 +152,12 @@ static void *run(void *arg)
 const char *control_default(void)
 {
 	static char path[108];
-	const char *dir = getenv("XDG_RUNTIME_DIR");
+	const char *dir = getenv("RUNTIME_DIRECTORY"); /* of a systemd unit */
 
-	if (geteuid() == 0)
+	if (!dir && geteuid() == 0)
 		return "/run/vhdnfsd.sock";
+	if (!dir)
+		dir = getenv("XDG_RUNTIME_DIR");
 	if (!dir || snprintf(path, sizeof path, "%s/vhdnfsd.sock", dir) >= (int)sizeof path)
 		return NULL;
 	return path;

@@ -26,7 +26,8 @@ int control_start(struct control **out, const char *path, const struct control_s
 /* Waits for the request that is being answered; the socket is removed. NULL is accepted. */
 void control_stop(struct control *c);
 
-/* Where it is unless somebody says otherwise: /run/vhdnfsd.sock for root, else in $XDG_RUNTIME_DIR; NULL: nowhere. Static memory. */
+/* Where it is unless somebody says otherwise: vhdnfsd.sock in the unit's runtime folder, for root in /run, else in $XDG_RUNTIME_DIR;
+ * NULL: nowhere. Static memory. */
 const char *control_default(void);
 
 #endif

@@ -12,38 +12,48 @@
 
 #include "vhd/base/cleanup.h"
 
-/* As the server chooses. */
-static int socket_path(const char *path, struct sockaddr_un *a, struct why *why)
+static int dial_at(const char *path, FILE **out)
 {
-	const char *dir = getenv("XDG_RUNTIME_DIR");
-	int n;
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int fd, err;
 
-	a->sun_family = AF_UNIX;
-	if (path || geteuid() == 0)
-		n = snprintf(a->sun_path, sizeof a->sun_path, "%s", path ? path : "/run/vhdnfsd.sock");
-	else if (dir)
-		n = snprintf(a->sun_path, sizeof a->sun_path, "%s/vhdnfsd.sock", dir);
-	else
-		return why_set(why, -ENOENT, "no server: $XDG_RUNTIME_DIR is not set, and no --control PATH given");
-	return n < (int)sizeof a->sun_path ? 0 : why_set(why, -ENAMETOOLONG, "%s: too long for a socket", path);
-}
-
-static int dial(const char *path, FILE **out, struct why *why)
-{
-	struct sockaddr_un a = {0};
-	int fd, err = socket_path(path, &a, why);
-
-	if (err)
-		return err;
+	if (strlen(path) >= sizeof a.sun_path)
+		return -ENAMETOOLONG;
+	strcpy(a.sun_path, path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0 && (*out = fdopen(fd, "r+")))
 		return 0;
 	err = -errno;
 	if (fd >= 0)
 		close(fd);
-	if (err == -ECONNREFUSED)
-		err = -ENOENT;
-	return why_set(why, err, err == -ENOENT ? "%s: no server answers there" : "%s: %s", a.sun_path, strerror(-err));
+	return err == -ECONNREFUSED ? -ENOENT : err;
+}
+
+/* Where a server may have it: started by root, by systemd, by this user. */
+static int dial(const char *path, FILE **out, struct why *why)
+{
+	const char *dir = getenv("XDG_RUNTIME_DIR");
+	const char *const shared[] = {"/run/vhdnfsd.sock", "/run/vhdnfs/vhdnfsd.sock"};
+	char own[120];
+	int err;
+
+	if (path) {
+		err = dial_at(path, out);
+		if (!err)
+			return 0;
+		return why_set(why, err, err == -ENOENT ? "%s: no server answers there" : "%s: %s", path,
+			       strerror(-err));
+	}
+	snprintf(own, sizeof own, "%s/vhdnfsd.sock", dir ? dir : "");
+	if (dir && dial_at(own, out) == 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_LEN(shared); i++) {
+		err = dial_at(shared[i], out);
+		if (err != -ENOENT)
+			return err ? why_set(why, err, "%s: %s", shared[i], strerror(-err)) : 0;
+	}
+	return why_set(why, -ENOENT, "no server answers at %s, %s%s%s; --control PATH says where it is", shared[0],
+		       shared[1], dir ? " or " : "", dir ? own : "");
 }
 
 int control_ask(const char *path, json_t *ask, json_t **out, struct why *why)
