@@ -97,9 +97,9 @@ void adv_read(struct fs_stream *s, uint64_t off, uint32_t len, struct adv_step *
 	}
 }
 
-uint32_t adv_hint(struct fs_stream *s, uint32_t hints)
+uint32_t adv_merge(uint32_t mode, uint32_t hints, uint32_t *followed)
 {
-	uint32_t pattern = hints & PATTERNS, mode = atomic_load_explicit(&s->mode, memory_order_relaxed);
+	uint32_t pattern = hints & PATTERNS;
 
 	if (pattern & (pattern - 1)) /* two at once */
 		pattern = 0;
@@ -107,13 +107,25 @@ uint32_t adv_hint(struct fs_stream *s, uint32_t hints)
 		mode = (mode & ~(uint32_t)PATTERNS) | pattern;
 	if (pattern == ADV_NORMAL)
 		mode = 0;
-	mode |= hints & ADV_NOREUSE;
-	if (pattern) { /* what was guessed so far means nothing */
-		put(&s->run, 0);
-		put(&s->ahead, 0);
-	}
+	*followed = pattern | (hints & ADV_NOREUSE);
+	return mode | (hints & ADV_NOREUSE);
+}
+
+void adv_anew(struct fs_stream *s, uint32_t followed)
+{
+	if (!(followed & PATTERNS))
+		return;
+	put(&s->run, 0);
+	put(&s->ahead, 0);
+}
+
+uint32_t adv_hint(struct fs_stream *s, uint32_t hints)
+{
+	uint32_t followed, mode = adv_merge(atomic_load_explicit(&s->mode, memory_order_relaxed), hints, &followed);
+
 	atomic_store_explicit(&s->mode, mode, memory_order_relaxed);
-	return pattern | (hints & ADV_NOREUSE);
+	adv_anew(s, followed);
+	return followed;
 }
 
 void adv_forget(struct fs_stream *s)

@@ -11,8 +11,9 @@
  *     RANDOM      never
  *     NOREUSE     besides: what was read may leave memory first
  *
- * Hints are those of RFC 7862 §15.5 as bits. They hold for the whole file and for all who have it open: the last one wins, and all are
- * forgotten when somebody closes it (what the RFC allows: advice is only advice).
+ * Hints are those of RFC 7862 §15.5 as bits. They hold for the whole file, and for all who read it: what the opener who spoke last
+ * has said, until it closes the file; then what the one before it said who still has it open; then nothing (server/state/ keeps that).
+ * Hints with a special stateid belong to no open, and hold until somebody else speaks or the last one closes.
  */
 #ifndef VHDNFS_ADVISE_STREAM_H
 #define VHDNFS_ADVISE_STREAM_H
@@ -39,7 +40,12 @@ struct adv_step {
 /* [off, off + len) is being read; len > 0, off + len does not wrap. */
 void adv_read(struct fs_stream *s, uint64_t off, uint32_t len, struct adv_step *step);
 
-/* Which of @hints are followed from now on: at most one of the four patterns; of a contradiction none. */
+/* An opener's hints so far and its new ones: what it says from now on. *followed: which of @hints are in that, at most one of the four
+ * patterns; of a contradiction none. */
+uint32_t adv_merge(uint32_t mode, uint32_t hints, uint32_t *followed);
+/* Hints were @followed just now: a pattern ends what was guessed so far. */
+void adv_anew(struct fs_stream *s, uint32_t followed);
+/* All of it, for hints that belong to nobody. What is followed. */
 uint32_t adv_hint(struct fs_stream *s, uint32_t hints);
 
 /* The file was closed. */

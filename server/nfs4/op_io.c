@@ -264,6 +264,39 @@ static const struct {
 	{HINT(IO_ADVISE4_DONTNEED), HINT(IO_ADVISE4_WILLNEED) | HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), FS_DONTNEED},
 };
 
+struct said {
+	uint32_t hints, followed;
+};
+
+static uint32_t merge(uint32_t before, void *arg)
+{
+	struct said *s = arg;
+
+	return adv_merge(before, s->hints, &s->followed);
+}
+
+/* Hints that hold from now on: for this open, or for nobody's. */
+static nfsstat4 take_hints(struct compound *c, const stateid4 *given, uint32_t hints, uint32_t *followed)
+{
+	struct fs_stream *stream = &c->cfh.node->stream;
+	struct said said = {.hints = hints};
+	struct st_fhkey key = fh_key(&c->cfh);
+	stateid4 sid;
+	nfsstat4 st = c_stateid(c, given, &sid);
+
+	if (st != NFS4_OK)
+		return st;
+	if (st_is_special(&sid)) {
+		*followed = adv_hint(stream, hints);
+		return NFS4_OK;
+	}
+	st = st_advise(c->srv->state, c->st.client, &key, &sid, merge, &said);
+	if (st == NFS4_OK)
+		adv_anew(stream, said.followed);
+	*followed = said.followed;
+	return st;
+}
+
 /* RFC 7862 §15.5: the answer holds the hints that are followed, of those that were given; an empty one is no error, and what is not
  * understood is none either. Never NFS4ERR_NOTSUPP, which would make clients stop sending hints for the whole mount. */
 nfsstat4 op_io_advise(struct compound *c)
@@ -271,7 +304,7 @@ nfsstat4 op_io_advise(struct compound *c)
 	IO_ADVISE4args a = {.iaa_offset = 0};
 	IO_ADVISE4resok res = {.ior_hints = {.bitmap4_len = 0}};
 	const struct fs_ops *ops = c->cfh.node->fs->ops;
-	uint32_t asked, followed;
+	uint32_t asked, followed = 0;
 	uint64_t end;
 	nfsstat4 st;
 
@@ -280,7 +313,8 @@ nfsstat4 op_io_advise(struct compound *c)
 	if (!add_ok(a.iaa_offset, a.iaa_count, &end))
 		return NFS4ERR_INVAL;
 	asked = a.iaa_hints.bitmap4_len ? a.iaa_hints.bitmap4_val[0] : 0;
-	followed = ops->advise ? adv_hint(&c->cfh.node->stream, asked) : 0;
+	if (ops->advise && (st = take_hints(c, &a.iaa_stateid, asked, &followed)) != NFS4_OK)
+		return st;
 	for (size_t i = 0; ops->advise && i < ARRAY_LEN(actions); i++) {
 		int err;
 

@@ -372,6 +372,55 @@ nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 	return st;
 }
 
+/* ---- advice ----------------------------------------------------------------------------------------------------------------- */
+
+/* Under the shard lock, as the next. */
+static void advice_holds(struct st_file *f, const struct st_open *o)
+{
+	f->advised = o ? o->advised : 0;
+	if (f->pin.node)
+		atomic_store_explicit(&f->pin.node->stream.mode, o ? o->advice : 0, memory_order_relaxed);
+}
+
+/* @o, which is off the file's list, does not count any more. */
+static void advice_gone(struct st_file *f, const struct st_open *o)
+{
+	const struct st_open *last = NULL;
+
+	if (!o->advised || o->advised != f->advised)
+		return;
+	list_for_each (it, &f->opens) {
+		const struct st_open *p = container_of(list_entry(it, struct st_state, file_link), struct st_open, s);
+
+		if (p->advised && (!last || p->advised > last->advised))
+			last = p;
+	}
+	advice_holds(f, last);
+}
+
+nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
+		   uint32_t (*merge)(uint32_t before, void *arg), void *arg)
+{
+	struct file_shard *sh = st_file_shard(s, key);
+	struct st_open *o;
+	struct st_state *x;
+	nfsstat4 st;
+
+	lock_take(&cl->mu);
+	st = st_state_find(s, cl, key, sid, STATE_OPEN | STATE_LOCK, &x);
+	if (st == NFS4_OK) {
+		o = x->kind == STATE_OPEN ? container_of(x, struct st_open, s)
+					  : container_of(x, struct st_locks, s)->open;
+		lock_take(&sh->mu);
+		o->advice = merge(o->advice, arg);
+		o->advised = atomic_fetch_add_explicit(&s->next_advice, 1, memory_order_relaxed) + 1;
+		advice_holds(x->file, o);
+		lock_drop(&sh->mu);
+	}
+	lock_drop(&cl->mu);
+	return st;
+}
+
 /* ---- leaving ---------------------------------------------------------------------------------------------------------------- */
 
 static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, bool revoke, struct list *files)
@@ -390,6 +439,7 @@ static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, boo
 	lock_take(&sh->mu);
 	list_del(&o->s.file_link);
 	share_count(f, o->access, o->deny, -1);
+	advice_gone(f, o);
 	st_file_unuse(f, files);
 	lock_drop(&sh->mu);
 	owner->states--;

@@ -307,6 +307,19 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 
 /* SETATTR of size, and others, ask the same with access WRITE. */
 
+/**
+ * st_advise() - what an opener says about how it will use the file
+ * @sid:   an open's or a lock's, not a special one
+ * @merge: called once, under a lock, with what this open said before; returns what it says now
+ *
+ * What the opener who spoke last said holds for the file, until it closes it; then what the one before it said. That is kept in the
+ * file's node (fs_stream.mode), where a close, an expiry or a revocation puts what holds from then on.
+ *
+ * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED.
+ */
+nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
+		   uint32_t (*merge)(uint32_t before, void *arg), void *arg);
+
 /* Is the file open by anyone (counted opens)? For REMOVE/RENAME replies and space accounting. */
 bool st_file_is_open(struct st *s, const struct st_fhkey *key);
 

@@ -140,6 +140,7 @@ struct st_file {
 	struct list ranges;          /* struct st_range.link, by start */
 	uint32_t users;              /* states; the last one frees it */
 	uint32_t access[2], deny[2]; /* opens that have READ, WRITE in them */
+	uint64_t advised;            /* that of the open whose advice holds */
 	struct st_pin pin;
 };
 
@@ -162,6 +163,8 @@ struct st_open {
 	_Atomic uint8_t access, deny; /* written under client.mu and the file shard */
 	uint16_t history;             /* client.mu: bit for each (access, deny) that was asked for; see share_bit() */
 	struct list locks;            /* client.mu: struct st_locks.open_link */
+	uint32_t advice;              /* shard.mu, as the next: what it said, and when (0: nothing) */
+	uint64_t advised;
 };
 
 struct st_locks {
@@ -221,7 +224,7 @@ struct st {
 	uint64_t nslots;
 	size_t reserved; /* of opts.replay_bytes */
 
-	_Atomic uint64_t next_session, next_state;
+	_Atomic uint64_t next_session, next_state, next_advice;
 	atomic_uint nbound; /* connections bound for callbacks; none: st_conn_closed() has nothing to do */
 	_Atomic uint64_t replay_bytes, opens, lock_states, ranges, files, owners;
 	_Atomic uint64_t replays, misordered, false_retries, expired, share_denied, lock_denied;

@@ -348,6 +348,77 @@ START_TEST(free_stateid_of_an_open_is_refused)
 }
 END_TEST
 
+/* ---- advice ------------------------------------------------------------------------------------------------------------------------------ */
+
+static struct fs_node advised;
+
+static nfsstat4 open_node(struct tc *t, const char *owner, stateid4 *sid)
+{
+	struct st_fhkey key = tc_file(1);
+	struct st_name name = tc_name(owner);
+	struct st_pin pin = tc_pin();
+
+	pin.node = &advised;
+	return st_open(s, t->cl, &key, &name, R, 0, true, &pin, sid, NULL);
+}
+
+static uint32_t instead(uint32_t before, void *arg)
+{
+	(void)before;
+	return *(uint32_t *)arg;
+}
+
+static nfsstat4 says(struct tc *t, const stateid4 *sid, uint32_t mode)
+{
+	struct st_fhkey key = tc_file(1);
+
+	return st_advise(s, t->cl, &key, sid, instead, &mode);
+}
+
+static uint32_t holds(void)
+{
+	return atomic_load(&advised.stream.mode);
+}
+
+/* io-advise.md: the last hint wins; a close forgets what that open said, and only that. */
+START_TEST(what_the_last_speaker_said_holds_until_it_closes)
+{
+	stateid4 one, two, three;
+
+	assert_st(open_node(&a, "one", &one), NFS4_OK);
+	assert_st(open_node(&b, "two", &two), NFS4_OK);
+	assert_st(open_node(&b, "three", &three), NFS4_OK);
+	assert_st(says(&a, &one, 2), NFS4_OK);
+	assert_st(says(&b, &two, 8), NFS4_OK);
+	ck_assert_uint_eq(holds(), 8);
+	assert_st(tc_close(&b, 1, &three), NFS4_OK); /* it said nothing */
+	ck_assert_uint_eq(holds(), 8);
+	assert_st(says(&a, &one, 4), NFS4_OK);
+	ck_assert_uint_eq(holds(), 4);
+	assert_st(tc_close(&a, 1, &one), NFS4_OK);
+	ck_assert_uint_eq(holds(), 8);
+	assert_st(says(&a, &one, 4), NFS4ERR_BAD_STATEID);
+	assert_st(says(&a, &two, 4), NFS4ERR_BAD_STATEID); /* another's */
+	assert_st(tc_close(&b, 1, &two), NFS4_OK);
+	ck_assert_uint_eq(holds(), 0);
+}
+END_TEST
+
+START_TEST(what_a_revoked_open_said_is_forgotten)
+{
+	stateid4 one, two;
+
+	assert_st(open_node(&a, "one", &one), NFS4_OK);
+	assert_st(says(&a, &one, 2), NFS4_OK);
+	st_skip_time(s, LEASE + 1);
+	tc_renew(&b);
+	assert_st(tc_open(&b, 1, "p", R, R, &two), NFS4_OK);
+	assert_st(says(&a, &one, 2), NFS4ERR_EXPIRED);
+	ck_assert_uint_eq(holds(), 0);
+	assert_st(tc_close(&b, 1, &two), NFS4_OK);
+}
+END_TEST
+
 /* ---- leases, limits -------------------------------------------------------------------------------------------------------------------- */
 
 /* §8.4.3 */
@@ -569,6 +640,8 @@ int main(void)
 	tcase_add_test(tc, special_stateids_meet_share_reservations_except_reads_that_bypass_them);
 	tcase_add_test(tc, reading_under_a_write_only_open_is_allowed_unless_another_denies_reading);
 	tcase_add_test(tc, free_stateid_of_an_open_is_refused);
+	tcase_add_test(tc, what_the_last_speaker_said_holds_until_it_closes);
+	tcase_add_test(tc, what_a_revoked_open_said_is_forgotten);
 	tcase_add_test(tc, conflicting_open_of_a_silent_client_gives_way);
 	tcase_add_test(tc, open_that_does_not_conflict_leaves_silent_clients_alone);
 	tcase_add_test(tc, denied_open_does_not_cost_silent_clients_their_state);
