@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/explain.h"
 #include "vhd/base/cleanup.h"
 
 /* {"do": "snapshot", "image": "/real/path.vhd", "name": "monday"} -> {"snapshot": "/real/path@monday.vhd"} */
@@ -32,7 +33,18 @@ static int op_stat(const struct control_server *s, json_t *ask, json_t **out, st
 	return *out ? 0 : -ENOMEM;
 }
 
+/* {"do": "explain", "path": "/disk/file"} -> see explain.h */
+static int op_explain(const struct control_server *s, json_t *ask, json_t **out, struct why *why)
+{
+	const char *path;
+
+	if (json_unpack(ask, "{s:s}", "path", &path))
+		return why_set(why, -EINVAL, "explain: expected \"path\"");
+	return explain(s->figures.nfs, path, out, why);
+}
+
 static const struct control_op ops[] = {
+	{"explain", op_explain},
 	{"snapshot", op_snapshot},
 	{"stat", op_stat},
 };

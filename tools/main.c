@@ -17,6 +17,7 @@ static const struct {
 	{"cat", cmd_cat, "write files from an NFS server to standard output"},
 	{"put", cmd_put, "write a file, or standard input, to an NFS server"},
 	{"stat", cmd_stat, "the attributes of a file, or what the server on this machine does"},
+	{"explain", cmd_explain, "how the server on this machine treats a file, and because of whom"},
 	{"advise", cmd_advise, "tell an NFS server how a file will be used"},
 	{"bench", cmd_bench, "how fast an NFS server answers, and what it costs it"},
 };

@@ -10,6 +10,7 @@ int cmd_ls(int argc, char **argv);
 int cmd_cat(int argc, char **argv);
 int cmd_put(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 int cmd_advise(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 

@@ -421,6 +421,27 @@ nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 	return st;
 }
 
+void st_each_open(struct st *s, const struct st_fhkey *key, void (*fn)(void *arg, const struct st_open_info *i),
+		  void *arg)
+{
+	struct file_shard *sh = st_file_shard(s, key);
+	struct st_file *f;
+
+	lock_take(&sh->mu);
+	f = st_file_find(sh, key);
+	if (f) {
+		list_for_each (it, &f->opens) {
+			const struct st_open *o = container_of(list_entry(it, struct st_state, file_link),
+							       struct st_open, s);
+			struct st_open_info i = {
+				.clientid = o->s.client->id, .access = o->access, .deny = o->deny, .advice = o->advice};
+
+			fn(arg, &i);
+		}
+	}
+	lock_drop(&sh->mu);
+}
+
 /* ---- leaving ---------------------------------------------------------------------------------------------------------------- */
 
 static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, bool revoke, struct list *files)

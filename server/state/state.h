@@ -320,6 +320,14 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 		   uint32_t (*merge)(uint32_t before, void *arg), void *arg);
 
+struct st_open_info {
+	uint64_t clientid;
+	uint32_t access, deny, advice;
+};
+/* Each open of a file; @fn is called under a lock. */
+void st_each_open(struct st *s, const struct st_fhkey *key, void (*fn)(void *arg, const struct st_open_info *i),
+		  void *arg);
+
 /* Is the file open by anyone (counted opens)? For REMOVE/RENAME replies and space accounting. */
 bool st_file_is_open(struct st *s, const struct st_fhkey *key);
 

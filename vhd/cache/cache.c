@@ -204,6 +204,29 @@ bool cache_dev_writable(const struct cache_dev *d)
 	return d->writable;
 }
 
+uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	uint64_t n = 0, end;
+
+	if (!add_ok(off, len, &end))
+		return 0;
+	end = min_u64(end, d->len);
+	for (uint64_t at = off; at < end;) {
+		uint64_t base = at & ~(uint64_t)(CACHE_FRAME - 1), to = min_u64(end, base + CACHE_FRAME);
+		uint16_t want = units_touched((uint32_t)(at - base), (uint32_t)(to - at)), have = 0;
+		struct cache_dev *in;
+		struct frame *f = share_find(d, (uint32_t)(at >> FRAME_SHIFT), &in);
+
+		if (f) {
+			have = want & atomic_load_explicit(&f->valid, memory_order_acquire);
+			frame_unpin(f);
+		}
+		n += have == want ? to - at : (uint64_t)__builtin_popcount(have) << UNIT_SHIFT;
+		at = to;
+	}
+	return n;
+}
+
 /* ---- counters --------------------------------------------------------------------------------------------------- */
 
 void cache_stats(struct cache *c, struct cache_stats *st)

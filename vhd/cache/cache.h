@@ -99,6 +99,9 @@ bool cache_is_full(struct cache_dev *d);
 /* Start reading what is missing of a range in the background; best effort, never blocks, never fails loudly. */
 void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len);
 
+/* Bytes of a range that can be read without asking the image. */
+uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len);
+
 /* Of the frames that lie wholly in a range, those that can be given up are the next to go. Best effort; never blocks. */
 void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len);
 

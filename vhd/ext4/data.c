@@ -117,6 +117,36 @@ static int read_runs(struct ext4_node *n, uint64_t off, uint32_t len, unsigned f
 	return (int)got;
 }
 
+int ext4_op_resident(struct fs_node *fn, uint64_t *bytes) NO_THREAD_SAFETY
+{
+	struct ext4_node *n = ext4_node_of(fn);
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t at = 0, end = 1;
+	int err;
+
+	*bytes = 0;
+	if (fn->type != FS_REG)
+		return -EINVAL;
+	/* Run by run: the file may be large, and others want it. */
+	while (at < end) {
+		struct ext4_ext run;
+
+		if ((err = lock_mapped(n, 0, false)) < 0)
+			return err;
+		end = (ext4_size(&n->inode) + fs->block_size - 1) >> fs->block_bits;
+		if (at < end)
+			ext4_map_at(n->map, (uint32_t)at, (uint32_t)min_u64(end - at, UINT32_MAX), &run);
+		rwlock_drop(&n->rw);
+		if (at >= end)
+			break;
+		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
+			*bytes += cache_resident(fs->dev, run.pblk << fs->block_bits,
+						 (uint64_t)run.len << fs->block_bits);
+		at += run.len;
+	}
+	return 0;
+}
+
 /* As relatime: when the file changed since it was last read, or a day passed. */
 static void touch_atime(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
 {

@@ -311,6 +311,7 @@ void ext4_orphan_remove(struct ext4_node *n) REQUIRES(n->rw);
 int ext4_orphans_clear(struct ext4_fs *fs);
 void ext4_op_keep_unlinked(struct fs *fs, bool keep);
 
+int ext4_op_resident(struct fs_node *n, uint64_t *bytes);                                       /* data.c */
 int ext4_op_unused(struct fs *fs, int (*fn)(void *arg, uint64_t off, uint64_t len), void *arg); /* alloc.c */
 
 /* ---- standing still: freeze.c ----------------------------------------------------------------------------------------- */

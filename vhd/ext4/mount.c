@@ -409,6 +409,7 @@ static const struct fs_ops ops = {
 	.order = ext4_op_order,
 	.when_stable = ext4_op_when_stable,
 	.keep_unlinked = ext4_op_keep_unlinked,
+	.resident = ext4_op_resident,
 	.unused = ext4_op_unused,
 	.sync = ext4_op_sync,
 	.freeze = ext4_op_freeze,

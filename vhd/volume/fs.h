@@ -174,6 +174,9 @@ struct fs_ops {
 	/* len 0: to the end. Beyond the end, and holes, are no error. NULL: no advice is taken. */
 	int (*advise)(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags);
 
+	/* Bytes of the file's data that are in memory now. Optional. */
+	int (*resident)(struct fs_node *n, uint64_t *bytes);
+
 	/* What this thread has changed since it last asked: a number that stands for it until it is on stable storage, or 0 when
 	 * there is nothing to wait for. Optional, with the next. */
 	uint64_t (*changed)(struct fs *fs);

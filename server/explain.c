@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* explain.c - see explain.h */
+#include "server/explain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "advise/stream.h"
+#include "vhd/base/cleanup.h"
+
+/* ---- the file ------------------------------------------------------------------------------------------------------------------ */
+
+/* The export that a path lies in: the longest. */
+struct at {
+	const char *path;
+	struct export *exp;
+	size_t len; /* of the export's path */
+};
+
+static bool longest(void *arg, const struct export *e)
+{
+	struct at *a = arg;
+	size_t n = strlen(e->path);
+
+	if (e->pseudo || n <= a->len || strncmp(a->path, e->path, n) != 0 || (a->path[n] && a->path[n] != '/'))
+		return true;
+	export_put(a->exp);
+	a->exp = export_get((struct export *)(uintptr_t)e);
+	a->len = n;
+	return true;
+}
+
+/* Through every component; links are not followed. */
+static int walk(struct export *e, const char *rest, struct fs_node **out)
+{
+	struct fs_node *n = fs_node_get(e->fs->root);
+
+	while (*rest) {
+		struct fs_node *next;
+		size_t len;
+		int err;
+
+		rest += strspn(rest, "/");
+		len = strcspn(rest, "/");
+		if (!len)
+			break;
+		err = n->type == FS_DIR ? e->fs->ops->lookup(n, rest, (uint32_t)len, 0, &next) : -ENOTDIR;
+		fs_node_put(n);
+		if (err)
+			return err;
+		n = next;
+		rest += len;
+	}
+	*out = n;
+	return 0;
+}
+
+/* ---- what is said of it ---------------------------------------------------------------------------------------------------------- */
+
+static json_t *hints_json(uint32_t mode)
+{
+	static const struct {
+		uint32_t bit;
+		const char *name;
+	} names[] = {
+		{ADV_SEQUENTIAL, "SEQUENTIAL"},
+		{ADV_BACKWARDS, "SEQUENTIAL_BACKWARDS"},
+		{ADV_RANDOM, "RANDOM"},
+		{ADV_NOREUSE, "NOREUSE"},
+	};
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		if (mode & names[i].bit)
+			json_array_append_new(list, json_string(names[i].name));
+	return list;
+}
+
+static void add_open(void *arg, const struct st_open_info *i)
+{
+	json_t *o = json_object();
+	char client[24];
+
+	snprintf(client, sizeof client, "%016llx", (unsigned long long)i->clientid);
+	json_object_set_new(o, "client", json_string(client));
+	json_object_set_new(o, "access", json_integer(i->access));
+	json_object_set_new(o, "deny", json_integer(i->deny));
+	json_object_set_new(o, "hints", hints_json(i->advice));
+	json_array_append_new(arg, o);
+}
+
+static void set(json_t *o, const char *name, uint64_t v)
+{
+	json_object_set_new(o, name, json_integer((json_int_t)v));
+}
+
+static int tell(struct nfs_server *nfs, const char *path, struct export *e, struct fs_node *n, json_t **out)
+{
+	struct st_fhkey key = {.export_id = e->id, .gen = n->gen, .ino = n->ino};
+	json_t *o = json_object(), *opens = json_array();
+	struct fs_attr attr;
+	uint64_t resident = 0;
+	int err = e->fs->ops->getattr(n, 0, &attr);
+
+	if (!err && e->fs->ops->resident)
+		err = e->fs->ops->resident(n, &resident);
+	if (err) {
+		json_decref(o);
+		json_decref(opens);
+		return err;
+	}
+	st_each_open(nfs->state, &key, add_open, opens);
+	json_object_set_new(o, "path", json_string(path));
+	json_object_set_new(o, "export", json_string(e->path));
+	set(o, "size", attr.size);
+	set(o, "resident", resident);
+	json_object_set_new(o, "hints", hints_json(atomic_load(&n->stream.mode)));
+	set(o, "run", atomic_load(&n->stream.run));
+	set(o, "ahead", atomic_load(&n->stream.ahead));
+	json_object_set_new(o, "opens", opens);
+	*out = o;
+	return 0;
+}
+
+int explain(struct nfs_server *nfs, const char *path, json_t **out, struct why *why)
+{
+	struct at a = {.path = path};
+	struct fs_node *n;
+	int err;
+
+	exports_each(nfs->exports, longest, &a);
+	if (!a.exp)
+		return why_set(why, -ENOENT, "%.300s: not below anything that is exported", path);
+	err = walk(a.exp, path + a.len, &n);
+	if (!err) {
+		err = n->type == FS_REG ? tell(nfs, path, a.exp, n, out) : -EISDIR;
+		fs_node_put(n);
+	}
+	export_put(a.exp);
+	if (err == -EISDIR)
+		return why_set(why, err, "%.300s: not a regular file", path);
+	return err ? why_set(why, err, "%.300s: %s", path, strerror(-err)) : 0;
+}
