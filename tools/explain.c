@@ -53,7 +53,8 @@ int cmd_explain(int argc, char **argv)
 {
 	static const char help[] =
 		"usage: vhdnfs explain [--json] [--control PATH] /EXPORT/PATH | nfs://HOST/EXPORT/PATH\n\n"
-		"How the server on this machine treats a file: who has it open, which hints they gave and which hold, how\n"
+		"How the server on this machine treats a file: who has it open, which hints they gave and which hold, "
+		"how\n"
 		"far it is read ahead, and how much of it is in memory.\n";
 	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
 						{"control", required_argument, NULL, 'K'},

@@ -53,7 +53,7 @@ static void launch(void)
 	argv[n++] = "--listen";
 	argv[n++] = listen;
 	/* After a restart clients that are gone for good are waited for: not for long. */
-	argv[n++] = "--lease";
+	argv[n++] = "--grace";
 	argv[n++] = "3";
 	argv[n++] = "--control";
 	argv[n++] = "none";

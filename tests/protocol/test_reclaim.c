@@ -11,7 +11,7 @@
 
 enum { RW = OPEN4_SHARE_ACCESS_BOTH, ANN = 1000 };
 
-static const char *const options[] = {"--no-root-squash", "--lease", "60", NULL};
+static const char *const options[] = {"--no-root-squash", "--lease", "60", "--grace", "60", NULL};
 static struct nfsc *a, *b;
 static nfs_fh4 dir;
 static char dir_buf[NFS4_FHSIZE];
