@@ -265,6 +265,7 @@ bench: deps-bench
 	$(Q)$(MAKE) all benches
 	$(Q)tests/bench/peers
 	$(Q)tests/bench/vhd-peers
+	$(Q)tests/bench/cache-replay
 
 # Power cuts: at every place, by chance, and torn. tests/crash/crash --help
 CRASH := $(O)/tests/crash/crash
@@ -280,12 +281,14 @@ $(CRASH): $(call obj,$(CRASH_SRC)) $(O)/libvhd.a
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_VHD)
 
 # What measures layers below the server.
+BENCH_LIB_SRC := $(wildcard tests/bench/replay_*.c)
+BENCH_SRC := $(filter-out $(BENCH_LIB_SRC),$(wildcard tests/bench/*.c))
 .PHONY: benches
-benches: $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
-$(O)/bench/%: $(O)/obj/tests/bench/%.o $(O)/libvhd.a
+benches: $(patsubst tests/bench/%.c,$(O)/bench/%,$(BENCH_SRC))
+$(O)/bench/%: $(O)/obj/tests/bench/%.o $(call obj,$(BENCH_LIB_SRC)) $(O)/libvhd.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_VHD)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ -lm $(LIBS_VHD)
 
 # Every target of tests/fuzz for FUZZ_SECONDS, from its committed corpus.
 FUZZ_SECONDS ?= 60
