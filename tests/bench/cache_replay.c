@@ -30,7 +30,7 @@
 #define BEHIND_MAX 10u /* per cent that we may be behind the better of S3-FIFO and ARC */
 
 static const char usage[] =
-	"usage: cache_replay [--frames N] [--quick] [--json] [FILE...]\n"
+	"usage: cache_replay [--frames N] [--quick] [--whole] [--json] [FILE...]\n"
 	"\n"
 	"Hit ratios of the block cache's eviction, beside LRU, CLOCK, S3-FIFO, ARC and what nobody can beat, in per "
 	"cent: for traces\n"
@@ -38,10 +38,16 @@ static const char usage[] =
 	"\n"
 	"  --frames N   frames in the cache, 64 to 262144 (4096)\n"
 	"  --quick      shorter traces\n"
+	"  --whole      accesses use whole frames of ours, rather than always the same 4 KiB of a frame\n"
 	"  --json       for programs\n"
 	"\n"
 	"Ends with 1 when ours is more than 10 % below the better of S3-FIFO and ARC on any trace, with 2 when it "
 	"could not be told.\n";
+
+struct options {
+	uint32_t frames;
+	bool quick, whole, json;
+};
 
 static void die(const char *what, int err)
 {
@@ -357,15 +363,15 @@ static uint64_t bytes_read(struct cache *c)
 	return st.bytes_read;
 }
 
-/* One pin per access, always of the same unit of a frame: what was in memory is not read. */
-static uint64_t replay_trace(const struct trace *t, struct cache *c, struct cache_dev *const *devs)
+/* One pin per access, always of the same @len bytes of a frame: what was in memory is not read. */
+static uint64_t replay_trace(const struct trace *t, uint32_t len, struct cache *c, struct cache_dev *const *devs)
 {
 	uint64_t hits = 0, had = bytes_read(c);
 
 	for (size_t i = 0; i < t->n; i++) {
 		uint64_t key = t->key[t->at[i]], has;
 		struct cache_seg seg[2];
-		int n = cache_pin(devs[key >> 32], (key & UINT32_MAX) * CACHE_FRAME, CACHE_UNIT, 0, seg, 2);
+		int n = cache_pin(devs[key >> 32], (key & UINT32_MAX) * CACHE_FRAME, len, 0, seg, 2);
 
 		if (n < 0)
 			die("cache_pin", n);
@@ -377,20 +383,20 @@ static uint64_t replay_trace(const struct trace *t, struct cache *c, struct cach
 	return hits;
 }
 
-static uint64_t replay_ours(const struct trace *t, uint32_t frames)
+static uint64_t replay_ours(const struct trace *t, const struct options *o)
 {
 	struct vhd nothing = {.size = ((uint64_t)UINT32_MAX + 1) * CACHE_FRAME};
 	struct cache_dev *devs[DEVICES_MAX];
 	struct cache *c;
 	uint64_t hits;
-	int err = cache_new(&c, (size_t)frames * CACHE_FRAME);
+	int err = cache_new(&c, (size_t)o->frames * CACHE_FRAME);
 
 	if (err < 0)
 		die("cache_new", err);
 	for (uint32_t i = 0; i < t->devices.n; i++)
 		if ((err = cache_attach(c, &nothing, 0, nothing.size, &devs[i])) < 0)
 			die("cache_attach", err);
-	hits = replay_trace(t, c, devs);
+	hits = replay_trace(t, o->whole ? CACHE_FRAME : CACHE_UNIT, c, devs);
 	for (uint32_t i = 0; i < t->devices.n; i++)
 		cache_detach(devs[i]);
 	cache_free(c);
@@ -420,13 +426,13 @@ static double per_cent(uint64_t part, uint64_t whole)
 	return whole ? 100.0 * (double)part / (double)whole : 100.0;
 }
 
-static struct result measure(const struct trace *t, uint32_t frames)
+static struct result measure(const struct trace *t, const struct options *o)
 {
 	struct replay r = {.at = t->at, .n = t->n, .nkeys = t->nkeys};
-	struct result res = {.hits[OURS] = replay_ours(t, frames)};
+	struct result res = {.hits[OURS] = replay_ours(t, o)};
 
 	for (unsigned p = 0; p < POLICIES; p++) {
-		int err = policies[p].run ? policies[p].run(&r, frames, &res.hits[p]) : 0;
+		int err = policies[p].run ? policies[p].run(&r, o->frames, &res.hits[p]) : 0;
 
 		if (err < 0)
 			die(policies[p].name, err);
@@ -479,18 +485,12 @@ static void json_row(const struct trace *t, const struct result *res, bool first
 
 /* ---- the program ------------------------------------------------------------------------------------------------ */
 
-struct options {
-	uint32_t frames;
-	bool quick, json;
-};
-
 static struct options parse(int argc, char **argv)
 {
-	static const struct option known[] = {{"frames", required_argument, NULL, 'f'},
-					      {"quick", no_argument, NULL, 'q'},
-					      {"json", no_argument, NULL, 'j'},
-					      {"help", no_argument, NULL, 'h'},
-					      {NULL, 0, NULL, 0}};
+	static const struct option known[] = {
+		{"frames", required_argument, NULL, 'f'}, {"quick", no_argument, NULL, 'q'},
+		{"whole", no_argument, NULL, 'w'},        {"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
 	struct options o = {.frames = FRAMES};
 	unsigned long n;
 	char *end;
@@ -510,6 +510,9 @@ static struct options parse(int argc, char **argv)
 		case 'q':
 			o.quick = true;
 			break;
+		case 'w':
+			o.whole = true;
+			break;
 		case 'j':
 			o.json = true;
 			break;
@@ -526,7 +529,7 @@ static struct options parse(int argc, char **argv)
 /* Measure, print, and free a trace. Is ours behind? */
 static bool run(struct trace *t, const struct options *o, bool first)
 {
-	struct result res = measure(t, o->frames);
+	struct result res = measure(t, o);
 
 	if (o->json)
 		json_row(t, &res, first);
