@@ -539,10 +539,27 @@ static bool run(struct trace *t, const struct options *o, bool first)
 	return res.behind;
 }
 
+/* Those of the command line, in its order. What is wrong in one of them is said before anything is measured. */
+static struct trace *read_files(unsigned n, char **paths)
+{
+	struct trace *t = calloc(n + 1u, sizeof *t);
+
+	if (!t)
+		die("a trace", -ENOMEM);
+	for (unsigned i = 0; i < n; i++) {
+		const char *slash = strrchr(paths[i], '/');
+
+		t[i].name = slash ? slash + 1 : paths[i];
+		trace_read(&t[i], paths[i]);
+	}
+	return t;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = parse(argc, argv);
-	unsigned behind = 0;
+	unsigned behind = 0, nfiles = (unsigned)(argc - optind);
+	struct trace *files = read_files(nfiles, argv + optind);
 
 	if (o.json)
 		printf("{\"cache_frames\": %u, \"results\": [", o.frames);
@@ -558,13 +575,9 @@ int main(int argc, char **argv)
 		makers[i].make(&m);
 		behind += run(&t, &o, !i);
 	}
-	for (int i = optind; i < argc; i++) {
-		const char *slash = strrchr(argv[i], '/');
-		struct trace t = {.name = slash ? slash + 1 : argv[i]};
-
-		trace_read(&t, argv[i]);
-		behind += run(&t, &o, false);
-	}
+	for (unsigned i = 0; i < nfiles; i++)
+		behind += run(&files[i], &o, false);
+	free(files);
 	if (o.json)
 		printf("\n]}\n");
 	if (behind)
