@@ -2,20 +2,29 @@
 /* stream.c - see stream.h */
 #include "advise/stream.h"
 
+#include <string.h>
+
 #include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
 
 #define WINDOW_MIN (128u << 10)
-#define WINDOW_MAX (8u << 20)
 #define PATTERNS (ADV_NORMAL | ADV_SEQUENTIAL | ADV_BACKWARDS | ADV_RANDOM)
+#define ORDERED (ADV_SEQUENTIAL | ADV_BACKWARDS)
 
-static uint64_t get(const atomic_uint_least64_t *v)
-{
-	return atomic_load_explicit(v, memory_order_relaxed);
-}
+#define LONG_RUN (128u << 10)   /* bytes: such a run is not given up for a single read elsewhere */
+#define WRONG_RANDOM (1u << 20) /* bytes of a run after which RANDOM is not believed */
+#define OLD_READS 64u           /* a run that had no read for so many of the file's is over */
+#define DOWN_READS 3u           /* in a row, and it goes downwards */
+#define SAME_STEPS 2u           /* and it goes in steps */
+#define STEPS_AHEAD 32u         /* reads ahead at most */
+#define BEHIND (4u << 20)       /* bytes between the reader and what is given up */
+#define DROP_UNIT (1u << 20)    /* and in pieces of that */
+#define NO_TRUST 7u
+#define DOWN_FIRST (1u << 20) /* bytes of the first window downwards: the part that is needed first comes last */
 
-static void put(atomic_uint_least64_t *v, uint64_t x)
+uint32_t adv_window_max(uint64_t cache_bytes)
 {
-	atomic_store_explicit(v, x, memory_order_relaxed);
+	return (uint32_t)max_u64(512u << 10, min_u64(cache_bytes / 16, 16u << 20));
 }
 
 /* Offsets go up to the end of 64 bits: sums stop there. */
@@ -26,76 +35,326 @@ static uint64_t plus(uint64_t a, uint64_t b)
 	return add_ok(a, b, &sum) ? sum : UINT64_MAX;
 }
 
-/* Reads of one stream arrive out of order by a few of their own lengths: clients send several at once. */
-static bool continues(uint64_t next, uint64_t off, uint32_t len)
+static uint64_t minus(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+static bool near(uint64_t a, uint64_t b, uint64_t slack)
+{
+	return a <= plus(b, slack) && b <= plus(a, slack);
+}
+
+/* ---- which run a read belongs to ------------------------------------------------------------------------------------------------ */
+
+/* Reads of one run arrive out of order by a few of their own lengths: clients send several at once. A long run goes on at the end
+ * where it is: at the other one somebody begins anew. */
+static bool goes_on(const struct fs_run *r, uint64_t off, uint32_t len)
 {
 	uint64_t slack = 4 * (uint64_t)len;
+	bool young = r->bytes < LONG_RUN;
 
-	return off <= plus(next, slack) && plus(off, slack) >= next;
+	return ((young || r->dir >= 0) && near(off, r->high, slack)) ||
+	       ((young || r->dir <= 0) && near(off + len, r->low, slack));
 }
 
-static uint64_t window_of(uint32_t mode, uint64_t run)
+static bool steps_on(const struct fs_run *r, uint64_t off)
 {
-	if (mode & (ADV_SEQUENTIAL | ADV_BACKWARDS))
-		return WINDOW_MAX;
-	return mode & ADV_RANDOM || run < WINDOW_MIN ? 0 : min_u64(run, WINDOW_MAX);
+	return r->step && off - r->last == (uint64_t)r->step;
 }
 
-static void forward(struct fs_stream *s, uint32_t mode, uint64_t off, uint32_t len, struct adv_step *step)
+static bool is_long(const struct fs_run *r)
 {
-	uint64_t next = get(&s->next), run = get(&s->run), ahead = get(&s->ahead), window;
+	return r->bytes >= LONG_RUN || r->same >= SAME_STEPS;
+}
 
-	if (run && continues(next, off, len)) {
-		run += len;
-		next = max_u64(next, off + len);
+static struct fs_run *find_run(struct fs_stream *s, uint64_t off, uint32_t len)
+{
+	for (unsigned i = 0; i < FS_RUNS; i++)
+		if (s->run[i].bytes && s->run[i].same >= SAME_STEPS && steps_on(&s->run[i], off))
+			return &s->run[i];
+	for (unsigned i = 0; i < FS_RUNS; i++)
+		if (s->run[i].bytes && goes_on(&s->run[i], off, len))
+			return &s->run[i];
+	for (unsigned i = 0; i < FS_RUNS; i++)
+		if (s->run[i].bytes && steps_on(&s->run[i], off))
+			return &s->run[i];
+	return NULL;
+}
+
+/* Of a run in steps: how many of the reads to come were read ahead. */
+static uint64_t steps_ahead(const struct fs_run *r)
+{
+	uint64_t size = r->step < 0 ? -(uint64_t)r->step : (uint64_t)r->step;
+
+	return (r->step < 0 ? minus(r->last, r->ahead) : minus(r->ahead, r->last)) / size;
+}
+
+/* Bytes that were read ahead for a run and not read. */
+static uint64_t unread(const struct fs_run *r)
+{
+	if (!r->bytes || !r->window)
+		return 0;
+	if (r->same >= SAME_STEPS)
+		return steps_ahead(r) * (r->high - r->low);
+	return r->dir < 0 ? minus(r->low, r->ahead) : minus(r->ahead, r->high);
+}
+
+static void end_run(struct fs_stream *s, struct fs_run *r, struct adv_step *step)
+{
+	uint64_t left = unread(r);
+
+	if (left) {
+		s->wasted += left;
+		step->unwanted |= 1u << (r - s->run);
+		if (left > r->bytes / 2 && s->distrust < NO_TRUST)
+			s->distrust++;
+	}
+	*r = (struct fs_run){.bytes = 0};
+}
+
+/* Told that reads follow each other, and they do not: what was begun for one read is given up. Not for the last one but one: two
+ * may be under way by turns. */
+static void end_false_starts(struct fs_stream *s, struct adv_step *step)
+{
+	for (unsigned i = 0; i < FS_RUNS; i++)
+		if (s->run[i].bytes && !s->run[i].up && !s->run[i].down && s->reads - s->run[i].seen >= 2)
+			end_run(s, &s->run[i], step);
+}
+
+/* Place for a new run; NULL: all that are there are long, and alive. */
+static struct fs_run *new_run(struct fs_stream *s, struct adv_step *step)
+{
+	struct fs_run *best = NULL;
+
+	for (unsigned i = 0; i < FS_RUNS; i++) {
+		struct fs_run *r = &s->run[i];
+
+		if (!r->bytes)
+			return r;
+		if (is_long(r) && s->reads - r->seen < OLD_READS)
+			continue;
+		if (!best || s->reads - r->seen > s->reads - best->seen)
+			best = r;
+	}
+	if (best)
+		end_run(s, best, step);
+	return best;
+}
+
+/* Two numbers of reads in a row say which way it goes. */
+static void extend(struct fs_run *r, uint64_t off, uint32_t len)
+{
+	if (off + len > r->high) {
+		r->high = off + len;
+		r->up = r->up == UINT8_MAX ? r->up : (uint8_t)(r->up + 1);
+		r->down = 0;
+	} else if (off < r->low) {
+		r->down = r->down == UINT8_MAX ? r->down : (uint8_t)(r->down + 1);
+		r->up = 0;
+	}
+	r->low = min_u64(r->low, off);
+	if (r->up && r->dir >= 0)
+		r->dir = 1;
+	if (r->down >= DOWN_READS && r->dir >= 0) {
+		r->dir = -1;
+		r->ahead = r->low;
+	}
+	if (r->up >= DOWN_READS && r->dir < 0) {
+		r->dir = 1;
+		r->ahead = r->high;
+	}
+}
+
+static void begin(struct fs_stream *s, struct fs_run *r, uint32_t mode, uint64_t off, uint32_t len)
+{
+	*r = (struct fs_run){.low = off, .high = off + len, .last = off};
+	r->dir = mode & ADV_BACKWARDS ? -1 : mode & ADV_SEQUENTIAL ? 1 : 0;
+	r->ahead = r->dir < 0 ? off : off + len;
+	if (s->reads)
+		r->step = (int64_t)(off - s->last);
+}
+
+/* ---- how far ahead ---------------------------------------------------------------------------------------------------------------- */
+
+static uint32_t window_of(const struct fs_stream *s, struct fs_run *r, const struct adv_conf *conf, uint32_t mode,
+			  uint32_t len, bool late)
+{
+	uint32_t most = conf->window_max >> s->distrust;
+	uint64_t want;
+
+	if (mode & ADV_RANDOM && r->bytes < WRONG_RANDOM)
+		return 0;
+	if (!(mode & PATTERNS) && !conf->detect)
+		return 0;
+	if (mode & ORDERED && r->dir == (mode & ADV_BACKWARDS ? -1 : 1) && s->distrust < NO_TRUST)
+		return most;
+	/* Against what was advised, or without advice: as much as was shown. */
+	if (!r->dir || r->bytes <= (uint64_t)len << s->distrust)
+		return 0;
+	want = max_u64(r->window, min_u64(r->bytes, conf->window_max));
+	if (late && r->window)
+		want *= 2;
+	return (uint32_t)min_u64(max_u64(want, WINDOW_MIN), conf->window_max);
+}
+
+/* Again when half of the window was used: requests of a useful size. */
+static void forward(struct fs_run *r, struct adv_step *step)
+{
+	if (r->ahead >= plus(r->high, r->window / 2))
+		return;
+	step->ahead_off = max_u64(r->ahead, r->high);
+	r->ahead = plus(r->high, r->window);
+	step->ahead_len = r->ahead - step->ahead_off;
+	step->ahead_n = 1;
+}
+
+static void backward(struct fs_run *r, uint32_t most, struct adv_step *step)
+{
+	uint64_t low, top = min_u64(r->ahead, r->low);
+
+	if (r->window && r->low - top >= r->window / 2)
+		return;
+	r->window = (uint32_t)min_u64(most, max_u64(2 * (uint64_t)r->window, DOWN_FIRST));
+	low = minus(r->low, r->window);
+	if (low >= top)
+		return;
+	step->ahead_off = low;
+	step->ahead_len = top - low;
+	step->ahead_n = 1;
+	r->ahead = low;
+}
+
+/* `ahead` is the place of the last read that was read ahead. */
+static void steps(struct fs_run *r, uint32_t len, struct adv_step *step)
+{
+	uint64_t size = r->step < 0 ? -(uint64_t)r->step : (uint64_t)r->step, reach;
+	uint64_t done = r->window ? steps_ahead(r) : 0;
+	uint32_t most = (uint32_t)min_u64(STEPS_AHEAD, 2u << min_u64(r->same, 16)), n;
+
+	if (done * 2 > most || done >= most)
+		return;
+	n = most - (uint32_t)done;
+	/* Not beyond either end. */
+	reach = r->step < 0 ? r->last / size : (UINT64_MAX - len - r->last) / size;
+	if (reach <= done)
+		return;
+	n = (uint32_t)min_u64(n, reach - done);
+	step->ahead_off = r->last + (uint64_t)r->step * (done + 1);
+	step->ahead_len = len;
+	step->ahead_step = r->step;
+	step->ahead_n = n;
+	r->ahead = r->last + (uint64_t)r->step * (done + n);
+	r->window = most * len;
+}
+
+/* ---- a read ----------------------------------------------------------------------------------------------------------------------- */
+
+static void passed(uint32_t mode, const struct fs_run *r, uint64_t low, uint64_t high, struct adv_step *step)
+{
+	uint64_t from, to;
+
+	if (!(mode & ORDERED))
+		return;
+	if (r->dir > 0) {
+		from = round_down_u64(minus(high, BEHIND), DROP_UNIT);
+		to = round_down_u64(minus(r->high, BEHIND), DROP_UNIT);
 	} else {
-		run = len;
-		next = off + len;
-		ahead = 0;
+		from = round_down_u64(plus(r->low, BEHIND), DROP_UNIT);
+		to = round_down_u64(plus(low, BEHIND), DROP_UNIT);
 	}
-	window = run > len || mode & ADV_SEQUENTIAL ? window_of(mode, run) : 0;
-	/* Again when half of the window was used: requests of a useful size. */
-	if (window && ahead < plus(next, window / 2)) {
-		step->ahead_off = max_u64(ahead, next);
-		ahead = plus(next, window);
-		step->ahead_len = ahead - step->ahead_off;
+	if (from < to) {
+		step->drop_off = from;
+		step->drop_len = to - from;
 	}
-	put(&s->run, run);
-	put(&s->next, next);
-	put(&s->ahead, ahead);
 }
 
-/* `next` is where the read before began, `ahead` how far down was read ahead. */
-static void backward(struct fs_stream *s, uint64_t off, uint32_t len, struct adv_step *step)
+static void count_used(struct fs_stream *s, const struct fs_run *r, uint64_t off, uint32_t len)
 {
-	uint64_t next = get(&s->next), ahead = get(&s->ahead), low = off > WINDOW_MAX ? off - WINDOW_MAX : 0;
-
-	if (!get(&s->run) || !continues(next, off + len, len))
-		ahead = off;
-	if (low < ahead && (plus(ahead, WINDOW_MAX / 2) > off || !low)) {
-		step->ahead_off = low;
-		step->ahead_len = min_u64(ahead, off) - low;
-		ahead = low;
-	}
-	put(&s->run, len);
-	put(&s->next, off);
-	put(&s->ahead, ahead);
+	if (r->window && r->same >= SAME_STEPS)
+		s->used += r->step < 0 ? (off >= r->ahead) * len : (off <= r->ahead) * len;
+	else if (r->window &&
+		 (r->dir < 0 ? off >= r->ahead && off < r->low : off + len <= r->ahead && off + len > r->high))
+		s->used += len;
 }
 
-void adv_read(struct fs_stream *s, uint64_t off, uint32_t len, struct adv_step *step)
+static void on_run(struct fs_stream *s, const struct adv_conf *conf, struct fs_run *r, uint32_t mode, uint64_t off,
+		   uint32_t len, bool late, struct adv_step *step)
+{
+	uint64_t low = r->low, high = r->high;
+	uint32_t most;
+	bool in_steps = r->bytes && steps_on(r, off) && !near(off, r->high, 4 * (uint64_t)len) &&
+			!near(off + len, r->low, 4 * (uint64_t)len);
+
+	step->run = (unsigned)(r - s->run);
+	count_used(s, r, off, len);
+	if (in_steps) {
+		r->same = r->same == UINT8_MAX ? r->same : (uint8_t)(r->same + 1);
+		r->low = off;
+		r->high = off + len;
+	} else {
+		extend(r, off, len);
+	}
+	r->bytes = (uint32_t)min_u64((uint64_t)r->bytes + len, UINT32_MAX);
+	r->last = off;
+	r->seen = s->reads;
+	if (r->bytes >= 2 * LONG_RUN && !in_steps)
+		s->distrust = 0;
+	if (in_steps) {
+		if (r->same >= SAME_STEPS && conf->detect && !(mode & ADV_RANDOM))
+			steps(r, len, step);
+	} else if ((most = window_of(s, r, conf, mode, len, late))) {
+		if (r->dir < 0) {
+			backward(r, most, step);
+		} else {
+			r->window = most;
+			forward(r, step);
+		}
+		passed(mode, r, low, high, step);
+	}
+	s->ahead += step->ahead_len * step->ahead_n;
+}
+
+void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint64_t off, uint32_t len, bool late,
+	      struct adv_step *step)
 {
 	uint32_t mode = atomic_load_explicit(&s->mode, memory_order_relaxed);
+	struct fs_run *r;
 
 	*step = (struct adv_step){.ahead_len = 0};
-	if (mode & ADV_BACKWARDS)
-		backward(s, off, len, step);
-	else
-		forward(s, mode, off, len, step);
 	if (mode & ADV_NOREUSE) {
 		step->drop_off = off;
 		step->drop_len = len;
 	}
+	if (!conf->window_max || (!(mode & ~(uint32_t)ADV_NOREUSE) && !conf->detect) ||
+	    atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
+		return;
+	r = find_run(s, off, len);
+	if (!r && mode & ORDERED)
+		end_false_starts(s, step);
+	if (!r && (r = new_run(s, step)))
+		begin(s, r, mode, off, len);
+	if (r)
+		on_run(s, conf, r, mode, off, len, late, step);
+	s->last = off;
+	s->reads++;
+	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
+
+void adv_taken(struct fs_stream *s, unsigned run, uint64_t end)
+{
+	struct fs_run *r = &s->run[run];
+
+	if (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
+		return;
+	if (r->dir < 0)
+		r->ahead = r->low;
+	else
+		r->ahead = max_u64(r->high, min_u64(r->ahead, end));
+	atomic_flag_clear_explicit(&s->busy, memory_order_release);
+}
+
+/* ---- hints ------------------------------------------------------------------------------------------------------------------------ */
 
 uint32_t adv_merge(uint32_t mode, uint32_t hints, uint32_t *followed)
 {
@@ -113,10 +372,11 @@ uint32_t adv_merge(uint32_t mode, uint32_t hints, uint32_t *followed)
 
 void adv_anew(struct fs_stream *s, uint32_t followed)
 {
-	if (!(followed & PATTERNS))
+	if (!(followed & PATTERNS) || atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
 		return;
-	put(&s->run, 0);
-	put(&s->ahead, 0);
+	memset(s->run, 0, sizeof s->run);
+	s->distrust = 0;
+	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 
 uint32_t adv_hint(struct fs_stream *s, uint32_t hints)

@@ -45,6 +45,7 @@ struct file_config {
 	enum squash *squash;
 	uint32_t *threads, *workers, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
+	enum readahead *readahead;
 	struct file_export *exports;
 	uint32_t exports_count;
 };
@@ -56,6 +57,12 @@ static const cyaml_strval_t level_words[] = {
 	{"warn", LOG_LVL_WARN},
 	{"info", LOG_LVL_INFO},
 	{"debug", LOG_LVL_DEBUG},
+};
+
+static const cyaml_strval_t readahead_words[] = {
+	{"auto", READAHEAD_AUTO},
+	{"hints", READAHEAD_HINTS},
+	{"off", READAHEAD_OFF},
 };
 
 static const cyaml_schema_value_t string_entry = {
@@ -105,6 +112,8 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_UINT_PTR("grace-seconds", OPT_PTR, struct file_config, grace_seconds),
 	CYAML_FIELD_ENUM_PTR("log-level", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, log_level, level_words,
 			     CYAML_ARRAY_LEN(level_words)),
+	CYAML_FIELD_ENUM_PTR("readahead", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, readahead, readahead_words,
+			     CYAML_ARRAY_LEN(readahead_words)),
 	CYAML_FIELD_SEQUENCE("exports", OPT_PTR, struct file_config, exports, &export_entry, 0, CYAML_UNLIMITED),
 	CYAML_FIELD_END,
 };
@@ -379,6 +388,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->lease_seconds = *f->lease_seconds;
 	if (f->log_level)
 		c->log_level = (int)*f->log_level;
+	if (f->readahead)
+		c->readahead = *f->readahead;
 	if (f->control) {
 		free(c->control);
 		if (!(c->control = strdup(f->control)))

@@ -22,6 +22,9 @@ struct config_image {
 	bool squash_given; /* else config.squash applies */
 };
 
+/* When something is read ahead: as reads show, and as clients say; only as they say; never. */
+enum readahead { READAHEAD_AUTO, READAHEAD_HINTS, READAHEAD_OFF };
+
 struct config {
 	char **listen; /* "127.0.0.1:2049", "[::1]:2049" */
 	unsigned nlisten;
@@ -42,7 +45,8 @@ struct config {
 	bool detect_zeroes; /* zeros that are written take no space in images */
 	bool force_parent;  /* parents that were changed since are taken */
 	bool read_only;
-	bool snapshots;          /* of images are exported, read-only */
+	bool snapshots; /* of images are exported, read-only */
+	enum readahead readahead;
 	enum squash squash;      /* for images that do not say */
 	unsigned loops, workers; /* 0: by the number of cores */
 	unsigned max_connections;

@@ -77,6 +77,24 @@ static json_t *hints_json(uint32_t mode)
 	return list;
 }
 
+/* What is under way. Read while others write it: a look, not a measurement. */
+static json_t *runs_json(const struct fs_stream *s)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < FS_RUNS; i++) {
+		const struct fs_run r = s->run[i];
+
+		if (r.bytes)
+			json_array_append_new(list,
+					      json_pack("{s:I, s:I, s:I, s:I, s:I, s:i}", "low", (json_int_t)r.low,
+							"high", (json_int_t)r.high, "bytes", (json_int_t)r.bytes,
+							"window", (json_int_t)r.window, "step",
+							(json_int_t)(r.same >= 2 ? r.step : 0), "direction", r.dir));
+	}
+	return list;
+}
+
 static void add_open(void *arg, const struct st_open_info *i)
 {
 	json_t *o = json_object();
@@ -116,8 +134,11 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 	set(o, "size", attr.size);
 	set(o, "resident", resident);
 	json_object_set_new(o, "hints", hints_json(atomic_load(&n->stream.mode)));
-	set(o, "run", atomic_load(&n->stream.run));
-	set(o, "ahead", atomic_load(&n->stream.ahead));
+	json_object_set_new(o, "runs", runs_json(&n->stream));
+	set(o, "ahead", n->stream.ahead);
+	set(o, "used", n->stream.used);
+	set(o, "wasted", n->stream.wasted);
+	set(o, "distrust", n->stream.distrust);
 	json_object_set_new(o, "opens", opens);
 	*out = o;
 	return 0;

@@ -11,6 +11,7 @@
 #include "server/nfs4/counters.h"
 #include "server/nfs4/ops.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/io/hio_model.h"
 
 static void set(json_t *o, const char *name, uint64_t v)
 {
@@ -37,6 +38,29 @@ static json_t *cache_json(struct cache *c)
 	set(o, "ahead_used", st.ahead_used);
 	set(o, "ahead_wasted", st.ahead_wasted);
 	set(o, "ahead_dropped", st.ahead_dropped);
+	set(o, "ahead_late", st.ahead_late);
+	set(o, "ahead_canceled", st.ahead_canceled);
+	set(o, "ahead_waiting", st.ahead_waiting);
+	set(o, "hits_meta", st.hits_meta);
+	set(o, "evicted_meta", st.evicted_meta);
+	set(o, "evicted_given_up", st.evicted_given_up);
+	set(o, "young", st.young);
+	set(o, "old", st.old);
+	set(o, "given_up", st.given_up);
+	return o;
+}
+
+/* Of a disk that is modelled (hio_model.h). */
+static json_t *disk_json(const struct hio_model_figures *f)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "name", json_string(f->name));
+	set(o, "transfers", f->transfers);
+	set(o, "bytes_read", f->bytes_read);
+	set(o, "bytes_written", f->bytes_written);
+	set(o, "seeks", f->seeks);
+	set(o, "busy_us", f->busy_us);
 	return o;
 }
 
@@ -139,6 +163,7 @@ static bool add_export(void *arg, const struct export *e)
 json_t *figures_json(const struct figures_of *f)
 {
 	json_t *exports = json_array(), *out;
+	struct hio_model_figures disk;
 	struct nfs_counts n;
 
 	nfs_counts(&n);
@@ -146,6 +171,9 @@ json_t *figures_json(const struct figures_of *f)
 	out = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "version", VHDNFS_VERSION, "rpc", rpc_json(f->rpc),
 			"clients", clients_json(f->nfs->state), "cache", cache_json(f->cache), "operations",
 			ops_json(&n), "hints", hints_json(&n), "exports", exports);
+	hio_model_figures(&disk);
+	if (out && disk.name)
+		json_object_set_new(out, "disk_model", disk_json(&disk));
 	if (out)
 		set(out, "uptime", (uint64_t)(time(NULL) - f->started));
 	return out;
@@ -162,7 +190,7 @@ struct family {
 static const char *const rpc_gauges[] = {"connections", "memory", NULL};
 static const char *const client_gauges[] = {"clients", "unconfirmed", "courtesy", "sessions", "slots",
 					    "opens",   "locks",       "files",    "grace",    NULL};
-static const char *const cache_gauges[] = {"limit", "used", "dirty", NULL};
+static const char *const cache_gauges[] = {"limit", "used", "dirty", "ahead_waiting", "young", "old", "given_up", NULL};
 
 static const struct family families[] = {
 	{"rpc", "vhdnfs_rpc", rpc_gauges},

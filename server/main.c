@@ -25,6 +25,7 @@
 #include "server/nfs4/ops.h"
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
+#include "vhd/io/hio_model.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/base/size.h"
@@ -71,6 +72,9 @@ static const char usage[] =
 	"      --control PATH|none  the socket where \"vhdnfs stat\" and \"vhdnfs image snapshot\" find the server\n"
 	"                           (default: /run/vhdnfsd.sock; not as root: in $XDG_RUNTIME_DIR)\n"
 	"      --metrics ADDR:PORT  figures for Prometheus, at /metrics\n"
+	"      --readahead WHEN     read ahead what files' readers need next: auto (default) as they read and as they\n"
+	"                           say, hints only as they say, off never\n"
+	"      --disk-model NAME    for measuring: images are as slow as on a disk of that kind: hdd, cloud, nvme\n"
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
 	"      --lease SECONDS      lease time (default 90)\n"
@@ -99,6 +103,8 @@ enum {
 	OPT_SNAPSHOTS,
 	OPT_CONTROL,
 	OPT_METRICS,
+	OPT_READAHEAD,
+	OPT_DISK_MODEL,
 	OPT_THREADS,
 	OPT_WORKERS,
 	OPT_LEASE,
@@ -124,6 +130,8 @@ static const struct option options[] = {
 	{"snapshots", no_argument, NULL, OPT_SNAPSHOTS},
 	{"control", required_argument, NULL, OPT_CONTROL},
 	{"metrics", required_argument, NULL, OPT_METRICS},
+	{"readahead", required_argument, NULL, OPT_READAHEAD},
+	{"disk-model", required_argument, NULL, OPT_DISK_MODEL},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
 	{"lease", required_argument, NULL, OPT_LEASE},
@@ -145,6 +153,25 @@ static int number(const char *name, const char *text, unsigned max, unsigned *ou
 	if (text[0] < '0' || text[0] > '9' || *end || v == 0 || v > max)
 		return why_set(why, -EINVAL, "--%s \"%.100s\": expected a number from 1 to %u", name, text, max);
 	*out = (unsigned)v;
+	return 0;
+}
+
+static int readahead_of(const char *arg, enum readahead *out, struct why *why)
+{
+	static const char *const words[] = {"auto", "hints", "off"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(words); i++)
+		if (strcmp(arg, words[i]) == 0) {
+			*out = (enum readahead)i;
+			return 0;
+		}
+	return why_set(why, -EINVAL, "--readahead %s: not one of auto, hints, off", arg);
+}
+
+static int disk_model(const char *arg, struct why *why)
+{
+	if (hio_is_modelled() || hio_model_use(arg) < 0)
+		return why_set(why, -EINVAL, "--disk-model %s: one of %s, once", arg, hio_model_names());
 	return 0;
 }
 
@@ -221,6 +248,10 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		free(c->metrics);
 		c->metrics = strdup(arg);
 		return c->metrics ? 0 : -ENOMEM;
+	case OPT_READAHEAD:
+		return readahead_of(arg, &c->readahead, why);
+	case OPT_DISK_MODEL:
+		return disk_model(arg, why);
 	case OPT_THREADS:
 		return number("threads", arg, 256, &c->loops, why);
 	case OPT_WORKERS:
@@ -417,6 +448,10 @@ static int start(struct daemon *d, struct why *why)
 
 	d->nfs.max_read = d->nfs.max_write = IO_MAX;
 	d->nfs.read_only = d->conf.read_only;
+	d->nfs.advice = (struct adv_conf){
+		.window_max = d->conf.readahead == READAHEAD_OFF ? 0 : adv_window_max(d->conf.cache_size),
+		.detect = d->conf.readahead == READAHEAD_AUTO,
+	};
 	if (getrandom(d->nfs.write_verf, sizeof d->nfs.write_verf, 0) != sizeof d->nfs.write_verf)
 		return why_set(why, -EIO, "getrandom: %s", strerror(errno));
 	if ((err = take_addresses(d, why)) < 0)

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "tools/bench.h"
+#include "tools/bench_hints.h"
 #include "tools/nfs_client.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
@@ -832,7 +833,8 @@ static void report(const struct bench *b, double took, uint64_t cpu)
 
 static const char help_text[] =
 	"usage: vhdnfs bench [OPTION]… MODE nfs://HOST[:PORT]/PATH\n"
-	"       vhdnfs bench [OPTION]… --bare MODE\n\n"
+	"       vhdnfs bench [OPTION]… --bare MODE\n"
+	"       vhdnfs bench hints …   what advice brings; see vhdnfs bench hints --help\n\n"
 	"MODE is null, getattr, read4k, read1m, write4k or write1m (PATH is a file),\n"
 	"or lookup, create, remove or readdir (PATH is a folder; entries are named b00000000, …).\n\n"
 	"  --connections N   each with a session of its own (1)\n"
@@ -975,8 +977,11 @@ int cmd_bench(int argc, char **argv)
 	uint64_t before, cpu;
 	uint16_t port = 0;
 	double took = 0;
-	int err = parse(&b, argc, argv);
+	int err;
 
+	if (argc > 1 && strcmp(argv[1], "hints") == 0)
+		return cmd_bench_hints(argc - 1, argv + 1);
+	err = parse(&b, argc, argv);
 	if (err)
 		return err < 0 ? TOOL_OK : err;
 	if (b.bare) {

@@ -23,6 +23,27 @@ static void show_hints(json_t *list)
 		printf("%s%s", i ? ", " : "", json_string_value(json_array_get(list, i)));
 }
 
+static void show_runs(json_t *list)
+{
+	char a[SIZE_TEXT], b[SIZE_TEXT];
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *r = json_array_get(list, i);
+		int dir = (int)number(r, "direction");
+		long long step = (long long)number(r, "step");
+
+		printf("  reading    at byte %llu, ", (unsigned long long)number(r, dir < 0 ? "low" : "high"));
+		if (step)
+			printf("in steps of %lld bytes\n", step);
+		else
+			printf("%s %s, %s ahead\n", size_text(number(r, "bytes"), a),
+			       dir > 0   ? "upwards"
+			       : dir < 0 ? "downwards"
+					 : "here",
+			       size_text(number(r, "window"), b));
+	}
+}
+
 static void show(json_t *o)
 {
 	static const char *const modes[] = {"nothing", "reading", "writing", "reading and writing"};
@@ -35,8 +56,13 @@ static void show(json_t *o)
 	       size ? 100.0 * (double)resident / (double)size : 0.0);
 	printf("  hints      ");
 	show_hints(json_object_get(o, "hints"));
-	printf("\n  reading    %s in a row, ", size_text(number(o, "run"), a));
-	printf("read ahead up to byte %llu\n", (unsigned long long)number(o, "ahead"));
+	putchar('\n');
+	show_runs(json_object_get(o, "runs"));
+	printf("  read ahead %s asked for, ", size_text(number(o, "ahead"), a));
+	printf("%s used, %s given up%s\n", size_text(number(o, "used"), a), size_text(number(o, "wasted"), b),
+	       number(o, "distrust") >= 7 ? "; nothing more: what was read ahead was of no use"
+	       : number(o, "distrust")    ? "; less than advised: what was read ahead was of no use lately"
+					  : "");
 	for (size_t i = 0; i < json_array_size(opens); i++) {
 		json_t *p = json_array_get(opens, i);
 

@@ -66,6 +66,7 @@ static void show_cache(const struct rate *r)
 {
 	json_int_t hits = since(r, "cache", "hits"), misses = since(r, "cache", "misses");
 	json_int_t used = since(r, "cache", "ahead_used"), wasted = since(r, "cache", "ahead_wasted");
+	json_int_t late = since(r, "cache", "ahead_late");
 	char a[SIZE_TEXT], b[SIZE_TEXT], c[SIZE_TEXT];
 
 	printf("  cache      %s of %s, %s dirty; %.1f %% of lookups hit\n", bytes(number(r->now, "cache", "used"), a),
@@ -75,9 +76,11 @@ static void show_cache(const struct rate *r)
 	       per_second(r, "cache", "bytes_written") / 1e6);
 	printf("  read ahead %s", bytes(since(r, "cache", "ahead"), a));
 	if (used + wasted)
-		printf("; of what has left memory %.1f %% was used, %s was not", share(used, used + wasted),
-		       bytes(wasted, b));
+		printf("; %s used (%.1f %%), %s in vain, %s late", bytes(used, a), share(used, used + wasted),
+		       bytes(wasted, b), bytes(late, c));
 	printf("\n");
+	printf("  evicted    %lld: %lld metadata, %lld given up by hints\n", (long long)since(r, "cache", "evictions"),
+	       (long long)since(r, "cache", "evicted_meta"), (long long)since(r, "cache", "evicted_given_up"));
 }
 
 static void show_pairs(const struct rate *r, const char *group, const char *first, const char *second, const char *word)

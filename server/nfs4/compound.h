@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "advise/stream.h"
 #include "server/export.h"
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
@@ -30,7 +31,7 @@ struct nfs_server {
 	uint32_t max_read, max_write; /* bytes; rtmax, wtmax */
 	verifier4 write_verf;         /* of this start of the server */
 	bool read_only;               /* whole server */
-				      /* counters per operation: calls, errors, nanoseconds are added by compound.c */
+	struct adv_conf advice;
 };
 
 /* An object with a filehandle: both references are held. */
@@ -177,6 +178,16 @@ nfsstat4 attr_new_owner(const struct compound *c, const struct fs_attr *dir, enu
 change_info4 cinfo_of(const struct fs_cinfo *ci);
 /* SETATTR has a body when it fails: nothing was set. Returns @st. */
 nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
+
+/* ---- data: op_io.c, op_advise.c -------------------------------------------------------------------------------------- */
+
+/* The stateid is good for this access; one that is no open's needs the permission as well. @given becomes what it stands for. */
+nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access);
+/* Whose reads these are, for the cache: an open's, or of a client that has not opened the file. 1 … CACHE_WHO_MAX; two may share a
+ * number: then less is given up than could be. */
+uint16_t who_reads(const struct compound *c, const stateid4 *sid);
+/* What a read of the current file says about the next ones. Never waits, and never fails. */
+void look_ahead(struct compound *c, uint64_t off, uint32_t len, uint16_t who);
 
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* op_io.c - file data: READ, WRITE, COMMIT, SEEK, ALLOCATE, DEALLOCATE, IO_ADVISE (RFC 8881 §18, RFC 7862 §15) */
+/* op_io.c - file data: READ, WRITE, COMMIT, SEEK, ALLOCATE, DEALLOCATE (RFC 8881 §18, RFC 7862 §15) */
 #include <errno.h>
 #include <string.h>
 
-#include "advise/stream.h"
 #include "server/nfs4/compound.h"
-#include "server/nfs4/counters.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "xdr/prims.h"
 
-/* The stateid is good for this access; one that is no open's needs the permission as well. */
-static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t access)
+nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access)
 {
 	struct st_fhkey key = fh_key(&c->cfh);
 	struct fs_attr a;
@@ -21,6 +18,7 @@ static nfsstat4 may_io(struct compound *c, const stateid4 *given, uint32_t acces
 	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
 	    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, access)) != NFS4_OK)
 		return st;
+	*given = sid;
 	if (!st_is_special(&sid) || !access)
 		return NFS4_OK;
 	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a))) != NFS4_OK)
@@ -49,21 +47,6 @@ static bool link_pieces(struct compound *c, struct cache_seg *seg, unsigned n)
 	return true;
 }
 
-/* What this read says about the next ones. Never waits, and never fails. */
-static void look_ahead(struct fs_node *n, uint64_t off, uint32_t len)
-{
-	const struct fs_ops *ops = n->fs->ops;
-	struct adv_step step;
-
-	if (!ops->advise || !len)
-		return;
-	adv_read(&n->stream, off, len, &step);
-	if (step.ahead_len)
-		ops->advise(n, step.ahead_off, step.ahead_len, FS_WILLNEED, FS_NOWAIT);
-	if (step.drop_len)
-		ops->advise(n, step.drop_off, step.drop_len, FS_NOREUSE, FS_NOWAIT);
-}
-
 nfsstat4 op_read(struct compound *c)
 {
 	READ4args a = {.offset = 0};
@@ -72,6 +55,7 @@ nfsstat4 op_read(struct compound *c)
 	bool eof = false;
 	uint8_t *head;
 	size_t room;
+	uint16_t who;
 	int n;
 	nfsstat4 st;
 
@@ -90,7 +74,8 @@ nfsstat4 op_read(struct compound *c)
 	seg = arena_array(&c->call->arena, max, sizeof *seg);
 	if (!seg)
 		return NFS4ERR_DELAY;
-	n = c->cfh.node->fs->ops->read(c->cfh.node, a.offset, a.count, nowait(c), seg, max, &eof);
+	who = who_reads(c, &a.stateid);
+	n = c->cfh.node->fs->ops->read(c->cfh.node, a.offset, a.count, nowait(c) | FS_WHO(who), seg, max, &eof);
 	if (n < 0)
 		return errno_status(n);
 	head = xa_out_reserve(c->out, 8);
@@ -100,7 +85,7 @@ nfsstat4 op_read(struct compound *c)
 	}
 	for (int i = 0; i < n; i++)
 		words[1] += seg[i].len;
-	look_ahead(c->cfh.node, a.offset, words[1]);
+	look_ahead(c, a.offset, words[1], who);
 	words[0] = __builtin_bswap32(eof);
 	if (!link_pieces(c, seg, (unsigned)n) || !xa_out_pad(c->out, words[1]))
 		return NFS4ERR_REP_TOO_BIG;
@@ -220,7 +205,7 @@ nfsstat4 op_seek(struct compound *c)
 	return C_ENCODE(c, seek_res4, &res);
 }
 
-static nfsstat4 range(struct compound *c, const stateid4 *sid, uint64_t off, uint64_t len)
+static nfsstat4 range(struct compound *c, stateid4 *sid, uint64_t off, uint64_t len)
 {
 	uint64_t end;
 	nfsstat4 st = may_io(c, sid, OPEN4_SHARE_ACCESS_WRITE);
@@ -248,85 +233,4 @@ nfsstat4 op_deallocate(struct compound *c)
 	if (st == NFS4_OK)
 		st = range(c, &a.da_stateid, a.da_offset, a.da_length);
 	return st != NFS4_OK ? st : errno_status(c->cfh.node->fs->ops->punch(c->cfh.node, a.da_offset, a.da_length));
-}
-
-/* ---- hints ------------------------------------------------------------------------------------------------------------------------------ */
-
-#define HINT(h) (1u << (h))
-
-/* One-time instructions about a range, and what the file system makes of them. */
-static const struct {
-	uint32_t hint, against; /* asked together with one of these, it is not followed */
-	enum fs_advice how;
-} actions[] = {
-	{HINT(IO_ADVISE4_WILLNEED), HINT(IO_ADVISE4_DONTNEED), FS_WILLNEED},
-	{HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), HINT(IO_ADVISE4_DONTNEED), FS_MAPS},
-	{HINT(IO_ADVISE4_DONTNEED), HINT(IO_ADVISE4_WILLNEED) | HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), FS_DONTNEED},
-};
-
-struct said {
-	uint32_t hints, followed;
-};
-
-static uint32_t merge(uint32_t before, void *arg)
-{
-	struct said *s = arg;
-
-	return adv_merge(before, s->hints, &s->followed);
-}
-
-/* Hints that hold from now on: for this open, or for nobody's. */
-static nfsstat4 take_hints(struct compound *c, const stateid4 *given, uint32_t hints, uint32_t *followed)
-{
-	struct fs_stream *stream = &c->cfh.node->stream;
-	struct said said = {.hints = hints};
-	struct st_fhkey key = fh_key(&c->cfh);
-	stateid4 sid;
-	nfsstat4 st = c_stateid(c, given, &sid);
-
-	if (st != NFS4_OK)
-		return st;
-	if (st_is_special(&sid)) {
-		*followed = adv_hint(stream, hints);
-		return NFS4_OK;
-	}
-	st = st_advise(c->srv->state, c->st.client, &key, &sid, merge, &said);
-	if (st == NFS4_OK)
-		adv_anew(stream, said.followed);
-	*followed = said.followed;
-	return st;
-}
-
-/* RFC 7862 §15.5: the answer holds the hints that are followed, of those that were given; an empty one is no error, and what is not
- * understood is none either. Never NFS4ERR_NOTSUPP, which would make clients stop sending hints for the whole mount. */
-nfsstat4 op_io_advise(struct compound *c)
-{
-	IO_ADVISE4args a = {.iaa_offset = 0};
-	IO_ADVISE4resok res = {.ior_hints = {.bitmap4_len = 0}};
-	const struct fs_ops *ops = c->cfh.node->fs->ops;
-	uint32_t asked, followed = 0;
-	uint64_t end;
-	nfsstat4 st;
-
-	if ((st = C_DECODE(c, IO_ADVISE4args, &a)) != NFS4_OK || (st = may_io(c, &a.iaa_stateid, 0)) != NFS4_OK)
-		return st;
-	if (!add_ok(a.iaa_offset, a.iaa_count, &end))
-		return NFS4ERR_INVAL;
-	asked = a.iaa_hints.bitmap4_len ? a.iaa_hints.bitmap4_val[0] : 0;
-	if (ops->advise && (st = take_hints(c, &a.iaa_stateid, asked, &followed)) != NFS4_OK)
-		return st;
-	for (size_t i = 0; ops->advise && i < ARRAY_LEN(actions); i++) {
-		int err;
-
-		if (!(asked & actions[i].hint) || asked & actions[i].against)
-			continue;
-		err = ops->advise(c->cfh.node, a.iaa_offset, a.iaa_count, actions[i].how, nowait(c));
-		if (err == -EAGAIN && !c->may_block)
-			return ST_WAIT;
-		if (!err)
-			followed |= actions[i].hint;
-	}
-	count_hints(asked, followed);
-	res.ior_hints = (bitmap4){.bitmap4_len = followed != 0, .bitmap4_val = &followed};
-	return C_ENCODE(c, IO_ADVISE4resok, &res);
 }

@@ -19,6 +19,7 @@
 static struct vhd *v;
 static struct cache *c;
 static struct cache_dev *d;
+static const struct cache_want want; /* on nobody's account, now */
 
 static void setup(void)
 {
@@ -205,7 +206,7 @@ START_TEST(prefetched_bytes_need_no_waiting)
 	uint8_t b[FRAME];
 	int err = -EAGAIN;
 
-	cache_prefetch(d, 0, 4 * FRAME);
+	ck_assert_uint_eq(cache_prefetch(d, 0, 4 * FRAME, &want), 4 * FRAME);
 	for (int i = 0; i < 500 && err; i++) {
 		nap(2);
 		err = cache_read(d, b, FRAME, 3 * FRAME, CACHE_NOWAIT);
@@ -218,8 +219,8 @@ END_TEST
 START_TEST(detaching_waits_for_prefetches_under_way)
 {
 	fake_gate(v, FAKE_READ, true);
-	for (unsigned i = 0; i < 200; i++) /* more than the ring holds */
-		cache_prefetch(d, (uint64_t)i * 2 * UNIT, UNIT);
+	for (unsigned i = 0; i < 1200; i++) /* more than the ring holds */
+		cache_prefetch(d, (uint64_t)i * 2 * UNIT, UNIT, &want);
 	fake_await(v, FAKE_READ, 1);
 	fake_gate(v, FAKE_READ, false);
 	ck_assert_int_eq(cache_detach(d), 0);
@@ -762,8 +763,8 @@ START_TEST(ranges_outside_the_device_are_refused)
 	ck_assert_int_eq(cache_pin(d, 0, 0, 0, seg, 2), -EINVAL);
 	ck_assert_int_eq(cache_writeback(d, v->size, 1), -EINVAL);
 	cache_discard(d, UINT64_MAX - 4, 10);
-	cache_prefetch(d, UINT64_MAX - 4, 10);
-	cache_prefetch(d, v->size - 10, UINT64_MAX);
+	ck_assert_uint_eq(cache_prefetch(d, UINT64_MAX - 4, 10, &want), 0);
+	cache_prefetch(d, v->size - 10, UINT64_MAX, &want);
 }
 END_TEST
 
@@ -814,7 +815,9 @@ static const char *one_op(struct owner *o)
 {
 	uint64_t cell = rnd(&o->seed, CELLS / THREADS) * THREADS + o->id, base = cell * CELL, from, to;
 	uint32_t in = (uint32_t)rnd(&o->seed, CELL), len = 1 + (uint32_t)rnd(&o->seed, CELL - in);
-	unsigned flags = (rnd(&o->seed, 2) ? CACHE_NOWAIT : 0) | (rnd(&o->seed, 4) ? 0 : CACHE_META);
+	unsigned flags = (rnd(&o->seed, 2) ? CACHE_NOWAIT : 0) | (rnd(&o->seed, 4) ? 0 : CACHE_META) |
+			 CACHE_WHO(rnd(&o->seed, 3));
+	struct cache_want ahead;
 	uint8_t b[CELL];
 	int err = 0;
 
@@ -832,7 +835,14 @@ static const char *one_op(struct owner *o)
 		err = cache_writeback(d, base + in, rnd(&o->seed, 20) ? len : FRAME * 9);
 		break;
 	case 4:
-		cache_prefetch(d, base + in, rnd(&o->seed, 10 * FRAME));
+		ahead.account = (uint16_t)rnd(&o->seed, 4);
+		ahead.tag = rnd(&o->seed, 2);
+		ahead.idle = rnd(&o->seed, 8) == 0;
+		cache_prefetch(d, base + in, rnd(&o->seed, 10 * FRAME), &ahead);
+		if (rnd(&o->seed, 4) == 0)
+			cache_unwant(d, ahead.tag, UINT64_MAX);
+		if (rnd(&o->seed, 4) == 0)
+			cache_demote(d, base, rnd(&o->seed, 10 * FRAME), (uint16_t)rnd(&o->seed, 3), 1);
 		break;
 	case 5:
 		/* Only whole units of the cell; then its bytes mean nothing until they are written. */
@@ -883,6 +893,10 @@ START_TEST(threads_that_share_units_see_their_own_bytes)
 	ck_assert_int_eq(cache_detach(d), 0);
 	d = NULL;
 	ck_assert_mem_eq(v->disk, shadow, sizeof shadow);
+	/* What was read ahead has been accounted for, to the byte. */
+	ck_assert_uint_eq(stats().ahead_waiting, 0);
+	ck_assert_uint_eq(stats().ahead, stats().ahead_used + stats().ahead_wasted);
+	ck_assert_uint_gt(stats().ahead_canceled, 0);
 	free(b);
 }
 END_TEST

@@ -162,7 +162,7 @@ static void *storm(void *arg)
 			change(c, off, len);
 			break;
 		case 2:
-			cache_prefetch(c->d, off, 200000);
+			cache_prefetch(c->d, off, 200000, &(struct cache_want){.account = 1});
 			break;
 		case 3:
 			if (n % 50 == 3)

@@ -455,6 +455,13 @@ START_TEST(the_host_gets_back_the_space_of_removed_files)
 }
 END_TEST
 
+static int advise(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags)
+{
+	struct fs_hint h = {.off = off, .len = len, .how = how, .flags = flags};
+
+	return fs->ops->advise(n, &h);
+}
+
 START_TEST(what_will_be_needed_is_read_without_being_asked_for)
 {
 	struct fs_node *n;
@@ -464,9 +471,9 @@ START_TEST(what_will_be_needed_is_read_without_being_asked_for)
 	n = cold_file("f", 2 << 20);
 	ck_assert(!in_memory(n, 0, 2 << 20));
 	/* Only the maps, then a part, with the rest beyond the end of the file. */
-	ck_assert_int_eq(fs->ops->advise(n, 0, 0, FS_MAPS, 0), 0);
+	ck_assert_int_eq(advise(n, 0, 0, FS_MAPS, 0), 0);
 	ck_assert(!in_memory(n, 0, 65536));
-	ck_assert_int_eq(fs->ops->advise(n, 1 << 20, 1ull << 40, FS_WILLNEED, 0), 0);
+	ck_assert_int_eq(advise(n, 1 << 20, 1ull << 40, FS_WILLNEED, 0), 0);
 	for (int i = 0; i < 500 && !in_memory(n, 1 << 20, 2 << 20); i++)
 		usleep(10000);
 	ck_assert(in_memory(n, 1 << 20, 2 << 20));
@@ -493,7 +500,7 @@ START_TEST(what_is_not_needed_any_more_leaves_memory_first)
 		ck_assert_int_eq(get(keep, b, sizeof b, at), sizeof b);
 	for (uint64_t at = 0; at < 2 << 20; at += sizeof b)
 		ck_assert_int_eq(get(go, b, sizeof b, at), sizeof b);
-	ck_assert_int_eq(fs->ops->advise(go, 0, 0, FS_DONTNEED, 0), 0);
+	ck_assert_int_eq(advise(go, 0, 0, FS_DONTNEED, 0), 0);
 	for (uint64_t at = 0; at < 5 << 20; at += sizeof b)
 		ck_assert_int_eq(get(more, b, sizeof b, at), sizeof b);
 	/* The older file stays, the one that was given up goes. */
@@ -519,8 +526,8 @@ START_TEST(what_is_given_up_keeps_its_data)
 	for (unsigned i = 0; i < 1 << 20; i++)
 		b[i] = (uint8_t)(i * 7 + i / 4096);
 	ck_assert_int_eq(put(n, b, 1 << 20, 100), 0);
-	ck_assert_int_eq(fs->ops->advise(n, 0, 0, FS_DONTNEED, FS_NOWAIT), -EAGAIN);
-	ck_assert_int_eq(fs->ops->advise(n, 0, 0, FS_DONTNEED, 0), 0);
+	ck_assert_int_eq(advise(n, 0, 0, FS_DONTNEED, FS_NOWAIT), -EAGAIN);
+	ck_assert_int_eq(advise(n, 0, 0, FS_DONTNEED, 0), 0);
 	ck_assert_int_eq(get(n, r, 1 << 20, 100), 1 << 20);
 	ck_assert_int_eq(memcmp(b, r, 1 << 20), 0);
 	fs_node_put(n);

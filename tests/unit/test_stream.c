@@ -9,13 +9,19 @@
 #define M (1024u * 1024u)
 
 static struct fs_stream s;
+static struct adv_conf conf;
+static bool late;
+static unsigned unwanted; /* runs that were given up */
 static uint64_t ahead_to; /* how far was read ahead */
 static uint64_t asked;    /* bytes */
 static unsigned requests;
 
 static void setup(void)
 {
-	s = (struct fs_stream){0};
+	s = (struct fs_stream){.mode = 0};
+	conf = (struct adv_conf){.window_max = 8 * M, .detect = true};
+	late = false;
+	unwanted = 0;
 	ahead_to = asked = requests = 0;
 }
 
@@ -23,9 +29,10 @@ static struct adv_step rd(uint64_t off, uint32_t len)
 {
 	struct adv_step step;
 
-	adv_read(&s, off, len, &step);
+	adv_read(&s, &conf, off, len, late, &step);
+	unwanted += (unsigned)__builtin_popcount(step.unwanted);
 	if (step.ahead_len) {
-		asked += step.ahead_len;
+		asked += step.ahead_len * step.ahead_n;
 		requests++;
 		ahead_to = step.ahead_off + step.ahead_len;
 	}
@@ -86,7 +93,7 @@ START_TEST(a_hint_counts_from_the_first_read_on)
 	ck_assert_uint_eq(adv_hint(&s, ADV_SEQUENTIAL), ADV_SEQUENTIAL);
 	ck_assert_uint_eq(rd(10 * M, 64 * K).ahead_len, 8 * M);
 	ck_assert_uint_eq(adv_hint(&s, ADV_RANDOM), ADV_RANDOM);
-	for (uint64_t off = 0; off < M; off += 64 * K)
+	for (uint64_t off = 0; off < 960 * K; off += 64 * K)
 		ck_assert_uint_eq(rd(off, 64 * K).ahead_len, 0);
 	/* Closing ends it. */
 	adv_forget(&s);
@@ -130,6 +137,221 @@ START_TEST(of_a_contradiction_nothing_is_followed)
 }
 END_TEST
 
+/* ---- more than one run ------------------------------------------------------------------------------------------------------------ */
+
+START_TEST(downwards_is_found_out)
+{
+	uint64_t low = UINT64_MAX;
+
+	for (uint64_t off = 100 * M; off >= 64 * K; off -= 64 * K) {
+		struct adv_step step = rd(off - 64 * K, 64 * K);
+
+		if (step.ahead_len) {
+			ck_assert_uint_le(step.ahead_off + step.ahead_len, off);
+			low = step.ahead_off;
+		}
+		if (off < 99 * M)
+			ck_assert_uint_lt(low, off);
+	}
+	ck_assert_uint_eq(low, 0);
+	ck_assert_uint_le(asked, 101 * M);
+}
+END_TEST
+
+START_TEST(equal_steps_are_found_out)
+{
+	static const int64_t steps[] = {M, -(int64_t)M, 300 * K, 17 * M + 4096};
+
+	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+		uint64_t off = steps[i] < 0 ? 2000 * (uint64_t)M : 0, ready = 0;
+		bool *there = calloc(200, sizeof *there);
+
+		setup();
+		ck_assert_ptr_nonnull(there);
+		for (unsigned n = 0; n < 100; n++, off += (uint64_t)steps[i]) {
+			struct adv_step step = rd(off, 4 * K);
+
+			ready += there[n];
+			for (unsigned k = 0; k < step.ahead_n; k++) {
+				uint64_t at = step.ahead_off + (uint64_t)step.ahead_step * k;
+				uint64_t which = n + (uint64_t)((int64_t)(at - off) / steps[i]);
+
+				ck_assert_uint_eq(step.ahead_len, 4 * K);
+				ck_assert_uint_lt(which, 200);
+				ck_assert_uint_gt(which, n);
+				ck_assert(!there[which]); /* none twice */
+				there[which] = true;
+			}
+		}
+		ck_assert_uint_ge(ready, 94);
+		ck_assert_uint_le(asked, 150 * 4 * K);
+		free(there);
+	}
+}
+END_TEST
+
+/* Three go through one file by turns, one of them downwards: each is read ahead. */
+START_TEST(several_readers_of_one_file_are_told_apart)
+{
+	uint64_t up = 0, up2 = 0, down = UINT64_MAX;
+
+	for (unsigned i = 0; i < 400; i++) {
+		uint64_t at = i * 64ull * K;
+		struct adv_step step = rd(at, 64 * K);
+
+		if (step.ahead_len)
+			up = step.ahead_off + step.ahead_len;
+		step = rd(1000 * M + at, 64 * K);
+		if (step.ahead_len)
+			up2 = step.ahead_off + step.ahead_len;
+		step = rd(500 * M - at, 64 * K);
+		if (step.ahead_len)
+			down = step.ahead_off;
+		if (i < 10)
+			continue;
+		ck_assert_uint_gt(up, at + 64 * K);
+		ck_assert_uint_gt(up2, 1000 * M + at + 64 * K);
+		ck_assert_uint_lt(down, 500 * M - at);
+	}
+	ck_assert_uint_eq(unwanted, 0);
+}
+END_TEST
+
+START_TEST(a_second_scan_is_read_ahead_like_the_first)
+{
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t off = 0; off < 20 * M; off += 64 * K) {
+			rd(off, 64 * K);
+			if (off > M)
+				ck_assert_uint_gt(ahead_to, off + 64 * K);
+		}
+	ck_assert_uint_ge(asked, 3 * 20 * M);
+}
+END_TEST
+
+/* A single read elsewhere ends no scan. */
+START_TEST(a_look_elsewhere_does_not_end_a_run)
+{
+	uint64_t seed = 3;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		rd(i * 64ull * K, 64 * K);
+		if (i > 20)
+			ck_assert_uint_gt(ahead_to, (i + 1) * 64ull * K);
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		ck_assert_uint_eq(rd(((seed >> 40) + (1u << 24)) * 4096, 4096).ahead_len, 0);
+	}
+}
+END_TEST
+
+/* ---- advice that is wrong ----------------------------------------------------------------------------------------------------------- */
+
+START_TEST(sequential_and_then_random_is_soon_not_believed)
+{
+	uint64_t seed = 42;
+
+	adv_hint(&s, ADV_SEQUENTIAL);
+	for (unsigned i = 0; i < 10000; i++) {
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		rd((seed >> 33) % (1 << 22) * 4096, 4096);
+	}
+	ck_assert_uint_le(asked, 48 * M);
+	ck_assert_uint_ge(unwanted, 5);
+	ck_assert_uint_gt(s.wasted, 0);
+	/* It is given another chance. */
+	for (uint64_t off = 0; off < 20 * M; off += 64 * K)
+		rd(off, 64 * K);
+	ck_assert_uint_eq(s.distrust, 0);
+	ck_assert_uint_ge(ahead_to, 24 * M);
+}
+END_TEST
+
+START_TEST(backwards_and_then_forwards_is_read_ahead_forwards)
+{
+	adv_hint(&s, ADV_BACKWARDS);
+	for (uint64_t off = 500 * M; off < 600 * M; off += 64 * K)
+		rd(off, 64 * K);
+	ck_assert_uint_gt(ahead_to, 600 * M);
+	ck_assert_uint_le(asked, 120 * M);
+}
+END_TEST
+
+START_TEST(random_and_then_a_long_scan_is_read_ahead)
+{
+	adv_hint(&s, ADV_RANDOM);
+	for (uint64_t off = 0; off < 20 * M; off += 64 * K)
+		rd(off, 64 * K);
+	ck_assert_uint_gt(ahead_to, 20 * M);
+	ck_assert_uint_gt(s.used, 15 * M);
+}
+END_TEST
+
+START_TEST(a_scan_with_a_hint_leaves_what_it_passed)
+{
+	uint64_t dropped = 0;
+
+	adv_hint(&s, ADV_SEQUENTIAL);
+	for (uint64_t off = 0; off < 100 * M; off += 64 * K) {
+		struct adv_step step = rd(off, 64 * K);
+
+		if (!step.drop_len)
+			continue;
+		ck_assert_uint_eq(step.drop_off, dropped);
+		dropped += step.drop_len;
+		ck_assert_uint_lt(dropped, off);
+	}
+	ck_assert_uint_ge(dropped, 90 * M);
+}
+END_TEST
+
+/* Who had to wait is helped sooner. */
+START_TEST(waiting_makes_the_window_grow)
+{
+	uint64_t early;
+
+	for (uint64_t off = 0; off < 4 * 64 * K; off += 64 * K)
+		rd(off, 64 * K);
+	early = ahead_to;
+	setup();
+	late = true;
+	for (uint64_t off = 0; off < 4 * 64 * K; off += 64 * K)
+		rd(off, 64 * K);
+	ck_assert_uint_gt(ahead_to, early);
+}
+END_TEST
+
+START_TEST(what_was_not_taken_on_is_asked_for_again)
+{
+	struct adv_step step;
+
+	adv_hint(&s, ADV_SEQUENTIAL);
+	step = rd(0, 64 * K);
+	ck_assert_uint_eq(step.ahead_len, 8 * M);
+	adv_taken(&s, step.run, M);
+	step = rd(64 * K, 64 * K);
+	ck_assert_uint_eq(step.ahead_off, M);
+}
+END_TEST
+
+START_TEST(it_can_be_switched_off)
+{
+	conf.detect = false;
+	for (uint64_t off = 0; off < 10 * M; off += 64 * K)
+		rd(off, 64 * K);
+	ck_assert_uint_eq(asked, 0);
+	adv_hint(&s, ADV_SEQUENTIAL);
+	rd(0, 64 * K);
+	ck_assert_uint_eq(asked, 8 * M);
+	conf.window_max = 0;
+	setup();
+	conf.window_max = 0;
+	adv_hint(&s, ADV_SEQUENTIAL);
+	rd(0, 64 * K);
+	rd(64 * K, 64 * K);
+	ck_assert_uint_eq(asked, 0);
+}
+END_TEST
+
 /* Offsets at the end of what can be, and any order of things: nothing wraps. */
 START_TEST(nothing_wraps)
 {
@@ -147,7 +369,9 @@ START_TEST(nothing_wraps)
 			adv_hint(&s, (uint32_t)(seed >> 33));
 		step = rd(off, len);
 		ck_assert_uint_le(step.ahead_len, 9 * M);
-		ck_assert_uint_le(step.ahead_off, UINT64_MAX - step.ahead_len);
+		for (unsigned k = 0; k < step.ahead_n; k++)
+			ck_assert_uint_le(step.ahead_off + (uint64_t)step.ahead_step * k, UINT64_MAX - step.ahead_len);
+		ck_assert_uint_le(step.drop_off, UINT64_MAX - step.drop_len);
 	}
 }
 END_TEST
@@ -168,6 +392,18 @@ int main(void)
 	tcase_add_test(t, backwards_is_read_ahead_downwards);
 	tcase_add_test(t, of_a_contradiction_nothing_is_followed);
 	tcase_add_test(t, nothing_wraps);
+	tcase_add_test(t, downwards_is_found_out);
+	tcase_add_test(t, equal_steps_are_found_out);
+	tcase_add_test(t, several_readers_of_one_file_are_told_apart);
+	tcase_add_test(t, a_second_scan_is_read_ahead_like_the_first);
+	tcase_add_test(t, a_look_elsewhere_does_not_end_a_run);
+	tcase_add_test(t, sequential_and_then_random_is_soon_not_believed);
+	tcase_add_test(t, backwards_and_then_forwards_is_read_ahead_forwards);
+	tcase_add_test(t, random_and_then_a_long_scan_is_read_ahead);
+	tcase_add_test(t, a_scan_with_a_hint_leaves_what_it_passed);
+	tcase_add_test(t, waiting_makes_the_window_grow);
+	tcase_add_test(t, what_was_not_taken_on_is_asked_for_again);
+	tcase_add_test(t, it_can_be_switched_off);
 	suite_add_tcase(suite, t);
 	r = srunner_create(suite);
 	srunner_run_all(r, CK_NORMAL);

@@ -244,11 +244,22 @@ void cache_stats(struct cache *c, struct cache_stats *st)
 		.bytes_read = atomic_load_explicit(&c->bytes_read, memory_order_relaxed),
 		.bytes_written = atomic_load_explicit(&c->bytes_written, memory_order_relaxed),
 	};
+	st->ahead_late = atomic_load_explicit(&c->ahead_late, memory_order_relaxed) << UNIT_SHIFT;
+	st->ahead_canceled = atomic_load_explicit(&c->ahead_canceled, memory_order_relaxed);
+	st->ahead_waiting = (uint64_t)atomic_load_explicit(&c->ahead_waiting, memory_order_relaxed) << UNIT_SHIFT;
+	st->evicted_meta = atomic_load_explicit(&c->evicted_meta, memory_order_relaxed);
+	st->evicted_given_up = atomic_load_explicit(&c->evicted_given_up, memory_order_relaxed);
+	lock_take(&c->policy.mu);
+	st->young = (uint64_t)c->policy.n[Q_SMALL] << FRAME_SHIFT;
+	st->old = (uint64_t)c->policy.n[Q_MAIN] << FRAME_SHIFT;
+	st->given_up = (uint64_t)c->policy.n[Q_ONCE] << FRAME_SHIFT;
+	lock_drop(&c->policy.mu);
 	lock_take(&c->pool.mu);
 	st->used = (uint64_t)(c->pool.made - c->pool.nfree) << FRAME_SHIFT;
 	lock_drop(&c->pool.mu);
 	for (unsigned i = 0; i < STRIPES; i++) {
 		st->hits += atomic_load_explicit(&c->stripe[i].hits, memory_order_relaxed);
+		st->hits_meta += atomic_load_explicit(&c->stripe[i].hits_meta, memory_order_relaxed);
 		st->misses += atomic_load_explicit(&c->stripe[i].misses, memory_order_relaxed);
 	}
 }

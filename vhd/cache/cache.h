@@ -43,6 +43,9 @@ enum cache_flags {
 	CACHE_META = 1 << 1,   /* file-system metadata: counted apart, kept a little longer */
 	CACHE_HOLD = 1 << 2, /* writes: the units do not go to the image until cache_release(); not with CACHE_NOWAIT */
 };
+/* Besides, of reads: who reads, 1 … CACHE_WHO_MAX; 0 is nobody in particular. For cache_demote(). */
+#define CACHE_WHO(who) ((unsigned)(who) << 16)
+#define CACHE_WHO_MAX 65534u
 
 /* @limit: bytes for frames, CACHE_MIN_LIMIT when it is less; what the cache allocates besides (index, lists) is below 1 %. */
 int cache_new(struct cache **out, size_t limit);
@@ -96,14 +99,38 @@ void cache_unpin(struct cache_seg *seg, unsigned n);
 /* Would a write have to wait until something was written back? */
 bool cache_is_full(struct cache_dev *d);
 
-/* Start reading what is missing of a range in the background; best effort, never blocks, never fails loudly. */
-void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len);
+/* What somebody wants read ahead. */
+struct cache_want {
+	uint64_t tag; /* for cache_unwant() */
+	uint16_t
+		account; /* 1 … CACHE_ACCOUNTS - 1: what it may have in memory unused is limited; 0: only the cache's own limits hold */
+	bool idle; /* only while nobody waits for the image and memory is free */
+};
+#define CACHE_ACCOUNTS 1024u
+
+/**
+ * cache_prefetch() - start reading what is missing of a range in the background
+ *
+ * Best effort; never blocks. What is read ahead and was not used yet is at most a quarter of the cache for an account, and half of
+ * it for a device.
+ *
+ * Return: bytes of the range, from its start, that are in memory or will be; 0: the queue or the account is full.
+ */
+uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_want *w);
+/* Nobody needs what was wanted with a tag that is @tag in the bits of @mask, as far as it was not begun. Never blocks. */
+void cache_unwant(struct cache_dev *d, uint64_t tag, uint64_t mask);
 
 /* Bytes of a range that can be read without asking the image. */
 uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len);
 
-/* Of the frames that lie wholly in a range, those that can be given up are the next to go. Best effort; never blocks. */
-void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len);
+/**
+ * cache_demote() - what a range has in memory is the next to leave it
+ * @who: 0: frames that lie wholly in the range; else frames that the range touches, if nobody but @who has read them, and no other
+ *       account than @account waits for what was read ahead in them
+ *
+ * Best effort; never blocks.
+ */
+void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, uint16_t who, uint16_t account);
 
 /* Write the dirty units of a range to the image and wait. Says nothing about stable storage: vhd_flush() does. */
 int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len);
@@ -151,10 +178,17 @@ struct cache_stats {
 	uint64_t limit, used, dirty; /* bytes */
 	uint64_t hits, misses;       /* per lookup of a frame */
 	uint64_t evictions, writebacks, throttled;
+	/* By what was evicted: metadata; data that was given up (cache_demote()); other data. */
+	uint64_t evicted_meta, evicted_given_up;
+	uint64_t hits_meta;                 /* of hits */
+	uint64_t young, old, given_up;      /* bytes of frames, by where they are in the order of leaving */
 	uint64_t bytes_read, bytes_written; /* from and to the images */
 	/* Bytes that were read ahead; of those that have left memory since, what somebody had used, and what nobody had. */
 	uint64_t ahead, ahead_used, ahead_wasted;
-	uint64_t ahead_dropped; /* requests to read ahead that came when too many waited */
+	uint64_t ahead_dropped;  /* requests to read ahead that came when too many waited, or the account was full */
+	uint64_t ahead_late;     /* bytes that somebody had to wait for though they were being read ahead */
+	uint64_t ahead_canceled; /* bytes that nobody needed any more before they were read */
+	uint64_t ahead_waiting;  /* bytes read ahead, or about to be, that nobody has used yet */
 };
 void cache_stats(struct cache *c, struct cache_stats *st);
 

@@ -62,6 +62,8 @@
 #define UNITS (CACHE_FRAME / CACHE_UNIT)
 #define ALL_UNITS ((uint16_t)0xffff)
 
+#define WHO_SEVERAL (CACHE_WHO_MAX + 1)
+
 #define PIN_DEAD 0x80000000u /* on the free list or about to be: the key means nothing */
 #define PIN_GONE 0x40000000u /* out of the index; the last unpin frees it */
 #define PIN_COUNT 0x3fffffffu
@@ -70,7 +72,7 @@
 #define STRIPES 16u
 #define LINE 64
 
-enum frame_queue { Q_NONE, Q_SMALL, Q_MAIN };
+enum frame_queue { Q_NONE, Q_ONCE, Q_SMALL, Q_MAIN, QUEUES };
 enum frame_class { CLS_DATA, CLS_META };
 
 struct frame {
@@ -82,7 +84,8 @@ struct frame {
 	_Atomic uint16_t touched; /* units that were read or written since the frame came in; evict.c */
 	_Atomic uint8_t freq;     /* times that units were touched again, at most FREQ_MAX */
 	_Atomic uint8_t cls;      /* enum frame_class */
-	uint8_t queue;            /* enum frame_queue; policy.mu */
+	_Atomic uint8_t queue;    /* enum frame_queue; changed under policy.mu */
+	_Atomic uint16_t reader;  /* who has read it: 0 nobody, WHO_SEVERAL */
 	uint8_t *base;            /* constant once made */
 	struct cache *c;          /* constant once made */
 	struct list q;            /* policy.mu: on small or main; pool.mu: on the free list */
@@ -90,7 +93,9 @@ struct frame {
 	/* Shard lock. */
 	_Atomic uint16_t dirty; /* also read without the lock, as a guess */
 	uint16_t writing, busy, stale;
-	uint16_t ahead;        /* units that were read ahead */
+	uint16_t coming; /* of busy: for reading ahead */
+	_Atomic uint32_t
+		ahead; /* account << 16 | units that were read ahead and not used yet; cleared without the lock */
 	_Atomic uint16_t held; /* also read without the lock, as a guess */
 	uint32_t writers;      /* copies into valid units under way */
 	uint32_t dirtied_ms;   /* dirty_mu: when the oldest dirty unit became so */
@@ -114,12 +119,12 @@ struct pool {
 
 struct policy {
 	struct lock mu;
-	struct list small GUARDED_BY(mu), main GUARDED_BY(mu); /* young ends first */
-	uint32_t nsmall GUARDED_BY(mu), nmain GUARDED_BY(mu);
+	struct list q[QUEUES] GUARDED_BY(mu); /* young ends first */
+	uint32_t n[QUEUES] GUARDED_BY(mu);
 	uint64_t *ghost; /* mu; fingerprint << 32 | clock, sets of GHOST_WAYS */
 	uint32_t ghost_mask;
 	uint32_t clock GUARDED_BY(mu); /* frames that went into the ghost queue */
-	bool try_other GUARDED_BY(mu);
+	unsigned met GUARDED_BY(mu);   /* queues (bits) whose old end was in use just now */
 };
 
 struct writeback {
@@ -133,16 +138,23 @@ struct writeback {
 };
 
 #define PREFETCH_THREADS 4
-#define PREFETCH_QUEUE 128u
+#define PREFETCH_QUEUE 1024u
 struct prefetch_req {
 	struct cache_dev *d;
 	uint64_t off, len;
+	uint64_t turn;  /* bytes that it may have before the next request's turn */
+	uint32_t since; /* ms */
+	struct cache_want want;
+};
+struct prefetch_ring {
+	struct prefetch_req q[PREFETCH_QUEUE];
+	unsigned head, n;
 };
 struct prefetch {
 	struct lock mu;
 	struct cond work, idle;
-	struct prefetch_req q[PREFETCH_QUEUE] GUARDED_BY(mu);
-	unsigned head GUARDED_BY(mu), n GUARDED_BY(mu);
+	struct prefetch_ring now GUARDED_BY(mu), later
+		GUARDED_BY(mu); /* later: wanted when nothing else is to be done */
 	bool stop GUARDED_BY(mu);
 	unsigned nthreads;
 	pthread_t thread[PREFETCH_THREADS];
@@ -151,6 +163,7 @@ struct prefetch {
 struct stripe {
 	_Alignas(LINE) _Atomic uint64_t hits;
 	_Atomic uint64_t misses;
+	_Atomic uint64_t hits_meta;
 };
 
 struct cache {
@@ -167,9 +180,14 @@ struct cache {
 	_Atomic uint32_t held_frames; /* with something held: no writing back makes them fewer */
 	_Atomic uint64_t dirty_units;
 	_Atomic uint64_t evictions, writebacks, throttled, bytes_read, bytes_written;
-	_Atomic uint64_t ahead_units, ahead_used,
-		ahead_wasted;           /* read ahead; of those that have left memory: touched, or not */
-	_Atomic uint64_t ahead_dropped; /* requests that found the queue full */
+	_Atomic uint64_t ahead_units, ahead_used, ahead_wasted; /* read ahead; used; gone without having been used */
+	_Atomic uint64_t ahead_dropped, ahead_late, ahead_canceled;
+	_Atomic uint64_t evicted_meta, evicted_given_up;
+	/* Units read ahead, or about to be, that nobody has used yet: of an account, of a device (its id's low bits). */
+	_Atomic int64_t on_account[CACHE_ACCOUNTS], on_device[CACHE_ACCOUNTS];
+	_Atomic int64_t ahead_waiting;
+	_Atomic uint32_t demand;    /* fills under way that somebody waits for */
+	_Atomic uint32_t demand_ms; /* when the last one ended */
 	_Atomic uint32_t age_ms;
 
 	struct lock mu;
@@ -410,6 +428,9 @@ void policy_demote(struct cache *c, struct frame *f);
 /* A frame nobody needs, out of the index and the queues (dead); NULL when @steps looks found none. */
 struct frame *policy_evict(struct cache *c, unsigned steps);
 
+/* Units that were read ahead are used for the first time; prefetch.c. */
+void frame_ahead_used(struct frame *f, uint16_t units);
+
 /* Units of a frame are used. A first use says nothing about a second: a scan in small steps must look like one in large
  * ones. So only units that were used before count. */
 static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
@@ -418,6 +439,8 @@ static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
 
 	if ((t & units) != units) {
 		atomic_store_explicit(&f->touched, t | units, memory_order_relaxed);
+		if (atomic_load_explicit(&f->ahead, memory_order_relaxed) & units)
+			frame_ahead_used(f, units);
 	} else {
 		uint8_t n = atomic_load_explicit(&f->freq, memory_order_relaxed);
 
@@ -426,6 +449,12 @@ static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
 	}
 	if (__builtin_expect(flags & CACHE_META, 0) && atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_META)
 		atomic_store_explicit(&f->cls, CLS_META, memory_order_relaxed);
+	if (flags >> 16) {
+		uint16_t who = (uint16_t)(flags >> 16), was = atomic_load_explicit(&f->reader, memory_order_relaxed);
+
+		if (was != who && was != WHO_SEVERAL)
+			atomic_store_explicit(&f->reader, was ? (uint16_t)WHO_SEVERAL : who, memory_order_relaxed);
+	}
 }
 
 /* ---- batch.c ---------------------------------------------------------------------------------------------------- */
@@ -469,13 +498,20 @@ int batch_write(struct batch *b);
 
 /* ---- pin.c ------------------------------------------------------------------------------------------------------ */
 
-/* Make [off, off + len) valid without waiting for memory; for prefetching. */
-void pin_prefetch(struct cache_dev *d, uint64_t off, uint32_t len);
+/* A piece of what is to be read ahead: at most AHEAD_FRAMES frames of one device in all pieces together. */
+struct ahead_piece {
+	uint64_t off, len;
+	uint16_t account;
+};
+#define AHEAD_PIECES 32u
+#define AHEAD_FRAMES 48u
+/* Reads what is missing of @n pieces, ascending, together, waiting neither for memory nor for what others are reading. */
+void pin_ahead(struct cache_dev *d, const struct ahead_piece *p, unsigned n);
 /* Read @units of one pinned frame, which the caller has claimed. */
 int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units);
 /* Wait for memory to come free, holding no pin. -ENOMEM when that takes too long. @since: 0 at first. */
 int memory_wait(struct cache *c, uint32_t *since);
-void count_lookups(struct cache *c, unsigned hits, unsigned misses);
+void count_lookups(struct cache *c, unsigned hits, unsigned misses, unsigned flags);
 
 /* ---- writeback.c ------------------------------------------------------------------------------------------------ */
 
@@ -491,6 +527,14 @@ void frame_forget_dirty(struct cache_dev *d, struct frame *f, uint16_t units);
 void frame_move_dirty(struct cache_dev *d, struct frame *from, struct frame *to);
 
 /* ---- prefetch.c ------------------------------------------------------------------------------------------------- */
+
+#define AHEAD_UNITS 0xffffu /* of frame.ahead */
+
+/* Absent units that the caller has claimed are about to be read ahead, for an account; or that failed. */
+void frame_ahead_add(struct frame *f, uint16_t units, uint16_t account);
+void frame_ahead_failed(struct frame *f, uint16_t units);
+/* Units leave memory: what was read ahead of them was never used. */
+void frame_ahead_gone(struct frame *f, uint16_t units);
 
 int prefetch_start(struct cache *c);
 void prefetch_stop(struct cache *c);

@@ -8,6 +8,14 @@
  *       \                ghost (keys only)           out
  *        \---------------------------> MAIN
  *
+ *     given up (cache_demote()) ----> ONCE --used again--> SMALL
+ *                                       | not used: before all others
+ *                                       v
+ *                                      out
+ *
+ * What was read ahead and waits for its reader stays: it goes from SMALL to MAIN, and once around in ONCE. How much that can be
+ * is limited (prefetch.c).
+ *
  * SMALL lets a frame show whether it is wanted again; one-time scans pass through it and disturb MAIN not at all. The
  * ghost queue remembers which frames left SMALL lately, one for each frame of the cache: 32-bit fingerprints in sets of
  * four, stamped with the number of the insertion, so that nothing has to be unlinked.
@@ -23,8 +31,8 @@
 
 #define GHOST_WAYS 4u
 #define SMALL_SHARE 10u /* per cent */
-#define PROMOTE_DATA 2  /* repeated uses that bring a frame from SMALL to MAIN */
-#define PROMOTE_META 1
+#define PROMOTE 1       /* repeated uses that bring a frame from SMALL to MAIN */
+#define PROMOTE_WHOLE 2 /* the same for data, of a frame that was used whole */
 
 int policy_init(struct policy *p, uint32_t nframes)
 {
@@ -37,8 +45,8 @@ int policy_init(struct policy *p, uint32_t nframes)
 		return -ENOMEM;
 	p->ghost_mask = (uint32_t)(sets - 1);
 	lock_init(&p->mu);
-	list_init(&p->small);
-	list_init(&p->main);
+	for (unsigned i = 0; i < QUEUES; i++)
+		list_init(&p->q[i]);
 	return 0;
 }
 
@@ -89,16 +97,16 @@ static bool ghost_take(struct policy *p, uint64_t key, uint32_t age_max) REQUIRE
 
 /* ---- queues ----------------------------------------------------------------------------------------------------- */
 
+static uint8_t queue_of(struct frame *f)
+{
+	return atomic_load_explicit(&f->queue, memory_order_relaxed);
+}
+
 static void queue_push(struct policy *p, struct frame *f, uint8_t queue) REQUIRES(p->mu)
 {
-	f->queue = queue;
-	if (queue == Q_MAIN) {
-		list_push_front(&p->main, &f->q);
-		p->nmain++;
-	} else {
-		list_push_front(&p->small, &f->q);
-		p->nsmall++;
-	}
+	atomic_store_explicit(&f->queue, queue, memory_order_relaxed);
+	list_push_front(&p->q[queue], &f->q);
+	p->n[queue]++;
 }
 
 static void queue_pull(struct policy *p, struct frame *f) REQUIRES(p->mu)
@@ -106,10 +114,7 @@ static void queue_pull(struct policy *p, struct frame *f) REQUIRES(p->mu)
 	if (list_empty(&f->q))
 		return; /* in an evictor's hands */
 	list_del(&f->q);
-	if (f->queue == Q_MAIN)
-		p->nmain--;
-	else
-		p->nsmall--;
+	p->n[queue_of(f)]--;
 }
 
 void policy_insert(struct cache *c, struct frame *f)
@@ -129,7 +134,7 @@ void policy_move(struct cache *c, struct frame *from, struct frame *to)
 
 	lock_take(&p->mu);
 	list_init(&to->q);
-	queue_push(p, to, from->queue);
+	queue_push(p, to, queue_of(from));
 	queue_pull(p, from);
 	lock_drop(&p->mu);
 }
@@ -149,27 +154,40 @@ void policy_demote(struct cache *c, struct frame *f)
 	if (!list_empty(&f->q)) { /* else it is in an evictor's hands */
 		queue_pull(p, f);
 		atomic_store_explicit(&f->freq, 0, memory_order_relaxed);
-		f->queue = Q_SMALL;
-		list_push_back(&p->small, &f->q);
-		p->nsmall++;
+		queue_push(p, f, Q_ONCE);
 	}
 	lock_drop(&p->mu);
 }
 
-void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len)
+/* May @who give it up for all? */
+static bool frame_is_only(struct frame *f, uint16_t who, uint16_t account)
 {
-	uint64_t end;
+	uint16_t reader = atomic_load_explicit(&f->reader, memory_order_relaxed);
+	uint32_t ahead = atomic_load_explicit(&f->ahead, memory_order_relaxed);
+
+	return (!reader || reader == who) && (!(ahead & AHEAD_UNITS) || !(ahead >> 16) || ahead >> 16 == account) &&
+	       atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_META;
+}
+
+void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, uint16_t who, uint16_t account)
+{
+	uint64_t end, no;
 
 	if (!add_ok(off, len, &end))
 		return;
 	end = min_u64(end, d->len);
-	for (uint64_t no = (off + CACHE_FRAME - 1) >> FRAME_SHIFT; (no + 1) << FRAME_SHIFT <= end; no++) {
+	if (off >= end)
+		return;
+	no = who ? off >> FRAME_SHIFT : (off + CACHE_FRAME - 1) >> FRAME_SHIFT;
+	for (; who ? no << FRAME_SHIFT < end : (no + 1) << FRAME_SHIFT <= end; no++) {
 		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no));
 
-		if (f) {
+		if (!f)
+			continue;
+		if ((!who || frame_is_only(f, who, account)) &&
+		    (queue_of(f) != Q_ONCE || atomic_load_explicit(&f->freq, memory_order_relaxed)))
 			policy_demote(d->c, f);
-			frame_unpin(f);
-		}
+		frame_unpin(f);
 	}
 }
 
@@ -181,56 +199,63 @@ static bool frame_in_use(struct frame *f)
 	       atomic_load_explicit(&f->dirty, memory_order_relaxed);
 }
 
+/* From which queue a frame should leave: of those that did not just show one in use. Q_NONE: there are no frames. */
+static enum frame_queue queue_turn(const struct cache *c, struct policy *p) REQUIRES(p->mu)
+{
+	bool small = p->n[Q_SMALL] >= max_u64(1, c->nframes * SMALL_SHARE / 100);
+	enum frame_queue order[] = {Q_ONCE, small ? Q_SMALL : Q_MAIN, small ? Q_MAIN : Q_SMALL};
+
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < 3; i++)
+			if (p->n[order[i]] && !(p->met >> order[i] & 1))
+				return order[i];
+		p->met = 0;
+	}
+	return Q_NONE;
+}
+
+/* It stays, somewhere else: where? Q_NONE: it has to go. */
+static enum frame_queue queue_next(struct frame *f, enum frame_queue q, uint8_t freq)
+{
+	bool meta = atomic_load_explicit(&f->cls, memory_order_relaxed) == CLS_META;
+	bool wanted = atomic_load_explicit(&f->ahead, memory_order_relaxed) & AHEAD_UNITS;
+	/* A scan whose reads end inside units uses the last unit of every frame twice. */
+	bool whole = !meta && atomic_load_explicit(&f->touched, memory_order_relaxed) == ALL_UNITS;
+
+	if (q == Q_ONCE)
+		return freq ? Q_SMALL : Q_NONE;
+	if (q == Q_SMALL)
+		return wanted || freq >= (whole ? PROMOTE_WHOLE : PROMOTE) ? Q_MAIN : Q_NONE;
+	return freq ? Q_MAIN : Q_NONE;
+}
+
 /* One look at the old end of a queue: a candidate, off its queue and pinned, or NULL when the frame found there was moved
  * instead. */
 static struct frame *policy_look(struct cache *c, struct policy *p) REQUIRES(p->mu)
 {
-	bool small = p->nsmall && (!p->nmain || p->nsmall >= max_u64(1, c->nframes * SMALL_SHARE / 100));
-	struct frame *f;
-	uint8_t freq;
+	enum frame_queue q = queue_turn(c, p), next;
+	struct frame *f = list_last(&p->q[q], struct frame, q);
+	uint8_t freq = atomic_load_explicit(&f->freq, memory_order_relaxed);
 
-	/* A frame in use was met in the queue whose turn it is: a look at the other one, and so in turns. */
-	bool other = p->try_other && p->nmain && p->nsmall;
-
-	if (other)
-		small = !small;
-	p->try_other = false;
-	f = list_last(small ? &p->small : &p->main, struct frame, q);
-	freq = atomic_load_explicit(&f->freq, memory_order_relaxed);
 	queue_pull(p, f);
-	if (small) {
+	next = queue_next(f, q, freq);
+	if (next != Q_NONE) {
 		bool meta = atomic_load_explicit(&f->cls, memory_order_relaxed) == CLS_META;
 
-		if (freq >= (meta ? PROMOTE_META : PROMOTE_DATA)) {
-			atomic_store_explicit(&f->freq, 0, memory_order_relaxed);
-			queue_push(p, f, Q_MAIN);
-			return NULL;
-		}
-	} else if (freq) {
-		atomic_store_explicit(&f->freq, (uint8_t)(freq - 1), memory_order_relaxed);
-		queue_push(p, f, Q_MAIN);
+		/* One round less; metadata that comes to MAIN stays one more. */
+		freq = q == Q_MAIN ? (uint8_t)(freq - 1) : next == Q_MAIN && meta;
+		atomic_store_explicit(&f->freq, freq, memory_order_relaxed);
+		queue_push(p, f, (uint8_t)next);
+		p->met = 0;
 		return NULL;
 	}
 	if (frame_in_use(f)) {
-		queue_push(p, f, f->queue);
-		p->try_other = !other;
+		queue_push(p, f, (uint8_t)q);
+		p->met |= 1u << q;
 		return NULL;
 	}
 	frame_pin(f);
 	return f;
-}
-
-/* It leaves memory: was it worth reading ahead? Under the shard lock. */
-static void frame_ahead_done(struct cache *c, struct frame *f)
-{
-	uint16_t touched = atomic_load_explicit(&f->touched, memory_order_relaxed);
-
-	if (!f->ahead)
-		return;
-	atomic_fetch_add_explicit(&c->ahead_used, (unsigned)__builtin_popcount(f->ahead & touched),
-				  memory_order_relaxed);
-	atomic_fetch_add_explicit(&c->ahead_wasted, (unsigned)__builtin_popcount(f->ahead & ~touched),
-				  memory_order_relaxed);
 }
 
 /* Our pin the only one, and nothing to be lost? Then the frame is dead and ours. */
@@ -246,17 +271,26 @@ static bool frame_kill(struct cache *c, struct frame *f)
 	       atomic_compare_exchange_strong_explicit(&f->pins, &ours, PIN_DEAD, memory_order_seq_cst,
 						       memory_order_relaxed);
 	if (dead) {
-		frame_ahead_done(c, f);
+		frame_ahead_gone(f, ALL_UNITS);
 		hash_del(c, f);
 	} else if (!frame_is_gone(f)) {
 		lock_take(&p->mu);
-		queue_push(p, f, f->queue);
+		queue_push(p, f, queue_of(f));
 		lock_drop(&p->mu);
 	}
 	lock_drop(&s->mu);
 	if (!dead)
 		frame_unpin(f);
 	return dead;
+}
+
+static void count_eviction(struct cache *c, struct frame *f)
+{
+	atomic_fetch_add_explicit(&c->evictions, 1, memory_order_relaxed);
+	if (atomic_load_explicit(&f->cls, memory_order_relaxed) == CLS_META)
+		atomic_fetch_add_explicit(&c->evicted_meta, 1, memory_order_relaxed);
+	else if (queue_of(f) == Q_ONCE)
+		atomic_fetch_add_explicit(&c->evicted_given_up, 1, memory_order_relaxed);
 }
 
 struct frame *policy_evict(struct cache *c, unsigned steps)
@@ -267,7 +301,7 @@ struct frame *policy_evict(struct cache *c, unsigned steps)
 		struct frame *f = NULL;
 
 		lock_take(&p->mu);
-		while (!f && steps && (p->nsmall || p->nmain)) {
+		while (!f && steps && (p->n[Q_ONCE] || p->n[Q_SMALL] || p->n[Q_MAIN])) {
 			steps--;
 			f = policy_look(c, p);
 		}
@@ -276,12 +310,12 @@ struct frame *policy_evict(struct cache *c, unsigned steps)
 			return NULL;
 		if (!frame_kill(c, f))
 			continue;
-		if (f->queue == Q_SMALL) {
+		if (queue_of(f) == Q_SMALL) {
 			lock_take(&p->mu);
 			ghost_add(p, atomic_load_explicit(&f->key, memory_order_relaxed));
 			lock_drop(&p->mu);
 		}
-		atomic_fetch_add_explicit(&c->evictions, 1, memory_order_relaxed);
+		count_eviction(c, f);
 		return f;
 	}
 	return NULL;

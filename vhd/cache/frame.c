@@ -121,7 +121,9 @@ static void frame_reset(struct frame *f, uint64_t key)
 	atomic_store_explicit(&f->cls, CLS_DATA, memory_order_relaxed);
 	atomic_store_explicit(&f->dirty, 0, memory_order_relaxed);
 	atomic_store_explicit(&f->held, 0, memory_order_relaxed);
-	f->writing = f->busy = f->stale = f->ahead = 0;
+	atomic_store_explicit(&f->reader, 0, memory_order_relaxed);
+	atomic_store_explicit(&f->ahead, 0, memory_order_relaxed);
+	f->writing = f->busy = f->stale = f->coming = 0;
 	f->writers = 0;
 	/* Not a store: pins that came by mistake are about to go. */
 	atomic_fetch_sub_explicit(&f->pins, PIN_DEAD - 1, memory_order_release);
@@ -180,6 +182,7 @@ void frame_drop(struct shard *s, struct frame *f)
 {
 	(void)s;
 	assert(!f->busy && !f->writing && !f->writers && !atomic_load(&f->dirty));
+	frame_ahead_gone(f, ALL_UNITS);
 	hash_del(f->c, f);
 	policy_remove(f->c, f);
 	if (!(atomic_fetch_or_explicit(&f->pins, PIN_GONE, memory_order_acq_rel) & PIN_COUNT))
@@ -225,6 +228,10 @@ int frame_replace(struct cache_dev *d, struct frame *f, unsigned evict_steps)
 			      memory_order_relaxed);
 	atomic_store_explicit(&to->freq, atomic_load_explicit(&f->freq, memory_order_relaxed), memory_order_relaxed);
 	atomic_store_explicit(&to->cls, atomic_load_explicit(&f->cls, memory_order_relaxed), memory_order_relaxed);
+	atomic_store_explicit(&to->reader, atomic_load_explicit(&f->reader, memory_order_relaxed),
+			      memory_order_relaxed);
+	atomic_store_explicit(&to->ahead, atomic_exchange_explicit(&f->ahead, 0, memory_order_relaxed),
+			      memory_order_relaxed);
 	frame_move_dirty(d, f, to);
 	hash_del(c, f);
 	hash_add(c, to);
@@ -251,6 +258,7 @@ static void discard_units(struct cache_dev *d, uint32_t no, uint16_t units)
 	if (f) {
 		was = atomic_fetch_and_explicit(&f->valid, (uint16_t)~units, memory_order_seq_cst);
 		f->stale |= was & units;
+		frame_ahead_gone(f, was & units);
 		frame_forget_dirty(d, f, units);
 		/* busy: the bytes that come are the image's, or a writer's who came after us. */
 		if (!(was & ~units) && !f->busy && !f->writing && !f->writers)

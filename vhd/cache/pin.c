@@ -19,7 +19,7 @@
 #define MEMORY_GIVE_UP_MS 5000u
 #define READ_SEGS 17u /* cache_read() copies by the MiB */
 
-void count_lookups(struct cache *c, unsigned hits, unsigned misses)
+void count_lookups(struct cache *c, unsigned hits, unsigned misses, unsigned flags)
 {
 	static atomic_uint next;
 	static _Thread_local unsigned mine;
@@ -28,6 +28,8 @@ void count_lookups(struct cache *c, unsigned hits, unsigned misses)
 		mine = 1 + atomic_fetch_add_explicit(&next, 1, memory_order_relaxed) % STRIPES;
 	if (hits)
 		atomic_fetch_add_explicit(&c->stripe[mine - 1].hits, hits, memory_order_relaxed);
+	if (hits && flags & CACHE_META)
+		atomic_fetch_add_explicit(&c->stripe[mine - 1].hits_meta, hits, memory_order_relaxed);
 	if (misses)
 		atomic_fetch_add_explicit(&c->stripe[mine - 1].misses, misses, memory_order_relaxed);
 }
@@ -51,31 +53,38 @@ int memory_wait(struct cache *c, uint32_t *since)
 /* ---- filling ---------------------------------------------------------------------------------------------------- */
 
 /* What a filler claimed becomes valid, or absent again. */
-static void fill_done(struct frame *f, uint16_t units, bool ok, bool ahead)
+static void fill_done(struct frame *f, uint16_t units, bool ok)
 {
 	struct shard *s = frame_shard(f);
 
 	lock_take(&s->mu);
 	f->busy &= (uint16_t)~units;
-	if (ok) {
-		f->ahead = (uint16_t)(ahead ? f->ahead | units : f->ahead & ~units);
+	f->coming &= (uint16_t)~units;
+	if (ok)
 		atomic_fetch_or_explicit(&f->valid, units, memory_order_release);
-	}
 	shard_wake(s);
 	lock_drop(&s->mu);
 }
 
-static int batch_fill(struct batch *b, bool ahead)
+static int batch_fill(struct batch *b)
 {
 	int err = b->nio ? batch_read(b) : 0;
-	unsigned units = 0;
 
-	for (unsigned i = 0; i < b->nrun; i++) {
-		fill_done(b->run[i].f, b->run[i].units, !b->io[b->run[i].io].result, ahead);
-		units += (unsigned)__builtin_popcount(b->run[i].units);
-	}
-	if (ahead)
-		atomic_fetch_add_explicit(&b->d->c->ahead_units, units, memory_order_relaxed);
+	for (unsigned i = 0; i < b->nrun; i++)
+		fill_done(b->run[i].f, b->run[i].units, !b->io[b->run[i].io].result);
+	return err;
+}
+
+/* The same for somebody who waits: the disk is not idle meanwhile. */
+static int batch_fill_now(struct batch *b)
+{
+	struct cache *c = b->d->c;
+	int err;
+
+	atomic_fetch_add_explicit(&c->demand, 1, memory_order_relaxed);
+	err = batch_fill(b);
+	atomic_store_explicit(&c->demand_ms, now_ms(), memory_order_relaxed);
+	atomic_fetch_sub_explicit(&c->demand, 1, memory_order_relaxed);
 	return err;
 }
 
@@ -85,13 +94,13 @@ int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units)
 
 	batch_init(&b, d);
 	batch_add(&b, f, units);
-	return batch_fill(&b, false);
+	return batch_fill_now(&b);
 }
 
 enum claim { CLAIM_OK, CLAIM_WAIT, CLAIM_GONE, CLAIM_STALE };
 
 /* Claim what is absent of @want. *claimed may be less than what is missing when the answer is CLAIM_WAIT. */
-static enum claim claim_missing(struct frame *f, uint16_t want, uint16_t *claimed)
+static enum claim claim_missing(struct frame *f, uint16_t want, bool ahead, uint16_t *claimed)
 {
 	struct shard *s = frame_shard(f);
 	uint16_t missing, can = 0;
@@ -110,6 +119,11 @@ static enum claim claim_missing(struct frame *f, uint16_t want, uint16_t *claime
 			r = CLAIM_WAIT;
 		}
 		f->busy |= can;
+		if (ahead)
+			f->coming |= can;
+		else if (missing & f->coming)
+			atomic_fetch_add_explicit(&f->c->ahead_late, (unsigned)__builtin_popcount(missing & f->coming),
+						  memory_order_relaxed);
 	}
 	lock_drop(&s->mu);
 	*claimed = can;
@@ -165,7 +179,6 @@ struct pinning {
 	struct cache_seg *seg;
 	unsigned n;      /* frames */
 	unsigned missed; /* of them not wholly in memory, at the first look */
-	bool prefetch;
 	int err;
 };
 
@@ -203,7 +216,7 @@ static enum attempt fill_frames(struct pinning *p, unsigned *blocked)
 		if ((atomic_load_explicit(&f->valid, memory_order_acquire) & want) == want)
 			continue;
 		missed++;
-		switch (claim_missing(f, want, &claimed)) {
+		switch (claim_missing(f, want, false, &claimed)) {
 		case CLAIM_OK:
 			break;
 		case CLAIM_WAIT:
@@ -221,20 +234,20 @@ static enum attempt fill_frames(struct pinning *p, unsigned *blocked)
 			struct cache_dev *in = share_dev_of(p->d, f);
 
 			if (in != b.d) {
-				p->err = b.nio ? batch_fill(&b, p->prefetch) : 0;
+				p->err = b.nio ? batch_fill_now(&b) : 0;
 				batch_init(&b, in);
 			}
 			batch_add(&b, f, claimed);
 		}
 		if (!batch_has_room(&b)) {
-			int err = batch_fill(&b, p->prefetch);
+			int err = batch_fill_now(&b);
 
 			p->err = p->err ? p->err : err;
 			batch_init(&b, b.d);
 		}
 	}
 	if (b.nio) {
-		int err = batch_fill(&b, p->prefetch);
+		int err = batch_fill_now(&b);
 
 		p->err = p->err ? p->err : err;
 	}
@@ -252,8 +265,6 @@ static enum attempt fill_all(struct pinning *p)
 
 		if (p->err || (r == TRY_DONE && blocked == p->n))
 			return TRY_DONE;
-		if (p->prefetch)
-			return TRY_DONE; /* whoever is at work on the rest needs no help */
 		if (r == TRY_AGAIN && blocked < p->n)
 			return frame_replace(share_dev_of(p->d, p->seg[blocked].pin), p->seg[blocked].pin,
 					     p->d->c->nframes * 4) < 0
@@ -284,11 +295,22 @@ static int pin_slow(struct pinning *p)
 		if (p->err)
 			return p->err;
 		if (r == TRY_MEMORY) {
-			int err = p->prefetch ? -EAGAIN : memory_wait(p->d->c, &since);
+			int err = memory_wait(p->d->c, &since);
 
 			if (err < 0)
 				return err;
 		}
+	}
+}
+
+/* All pieces of a range that begins at @off are used. */
+static inline void touch_all(struct cache_seg *seg, uint64_t off, unsigned n, unsigned flags)
+{
+	uint32_t from = (uint32_t)off & (CACHE_FRAME - 1);
+
+	for (unsigned i = 0; i < n; i++) {
+		frame_touch(seg[i].pin, units_touched(from, seg[i].len), flags);
+		from = 0;
 	}
 }
 
@@ -316,11 +338,12 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 			frame_unpin(f);
 			break;
 		}
-		frame_touch(f, want, flags);
 		seg_set(&seg[i], f, from, part);
 	}
 	if (i == n) {
-		count_lookups(d->c, n, 0);
+		/* Only now: a read that has to come back would count twice. */
+		touch_all(seg, off, n, flags);
+		count_lookups(d->c, n, 0, flags);
 		return (int)n;
 	}
 	cache_unpin(seg, i);
@@ -333,26 +356,82 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 
 	if (err < 0)
 		return err;
-	for (i = 0; i < n; i++) {
-		uint32_t from;
-		uint32_t part = piece(off, len, i, &from);
-
-		frame_touch(seg[i].pin, units_touched(from, part), flags);
-	}
-	count_lookups(d->c, n - p.missed, p.missed);
+	touch_all(seg, off, n, flags);
+	count_lookups(d->c, n - p.missed, p.missed, flags);
 	return (int)n;
 }
 
-void pin_prefetch(struct cache_dev *d, uint64_t off, uint32_t len)
-{
-	struct cache_seg seg[READ_SEGS];
-	struct pinning p = {.d = d, .off = off, .len = len, .seg = seg, .prefetch = true};
+/* ---- reading ahead ----------------------------------------------------------------------------------------------- */
 
-	p.n = (unsigned)(((off + len - 1) >> FRAME_SHIFT) - (off >> FRAME_SHIFT) + 1);
-	if (p.n > READ_SEGS || p.n > d->c->nframes / 8)
-		return;
-	if (!pin_slow(&p))
-		cache_unpin(seg, p.n);
+/* A frame of a piece, and what of it is wanted. */
+struct ahead_frame {
+	struct frame *f;
+	uint16_t want, account;
+};
+
+/* The frames of all pieces, pinned, as many as there is memory for. */
+static unsigned ahead_frames(struct cache_dev *d, const struct ahead_piece *p, unsigned n, struct ahead_frame *af)
+{
+	unsigned got = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t end = p[i].off + p[i].len;
+
+		for (uint64_t at = p[i].off; at < end && got < AHEAD_FRAMES;) {
+			uint64_t base = at & ~(uint64_t)(CACHE_FRAME - 1), to = min_u64(end, base + CACHE_FRAME);
+			uint32_t no = (uint32_t)(at >> FRAME_SHIFT);
+			struct cache_dev *in;
+			struct frame *f = share_find(d, no, &in);
+
+			if (!f && frame_get(in, no, d->c->nframes * 4, &f) < 0)
+				return got;
+			af[got++] = (struct ahead_frame){
+				.f = f,
+				.want = units_touched((uint32_t)(at - base), (uint32_t)(to - at)),
+				.account = p[i].account,
+			};
+			at = to;
+		}
+	}
+	return got;
+}
+
+static void ahead_read(struct batch *b)
+{
+	if (b->nio)
+		batch_fill(b);
+	for (unsigned i = 0; i < b->nrun; i++)
+		if (b->io[b->run[i].io].result)
+			frame_ahead_failed(b->run[i].f, b->run[i].units);
+}
+
+void pin_ahead(struct cache_dev *d, const struct ahead_piece *p, unsigned n)
+{
+	struct ahead_frame af[AHEAD_FRAMES];
+	unsigned got = ahead_frames(d, p, n, af);
+	struct batch b;
+
+	batch_init(&b, d);
+	for (unsigned i = 0; i < got; i++) {
+		struct frame *f = af[i].f;
+		struct cache_dev *in = share_dev_of(d, f);
+		uint16_t claimed = 0;
+
+		/* Whoever is at work on the rest needs no help. */
+		claim_missing(f, af[i].want, true, &claimed);
+		if (!claimed)
+			continue;
+		/* Now: whoever waits for it must find that it was read ahead. */
+		frame_ahead_add(f, claimed, af[i].account);
+		if (in != b.d || !batch_has_room(&b)) {
+			ahead_read(&b);
+			batch_init(&b, in);
+		}
+		batch_add(&b, f, claimed);
+	}
+	ahead_read(&b);
+	for (unsigned i = 0; i < got; i++)
+		frame_unpin(af[i].f);
 }
 
 int cache_read(struct cache_dev *d, void *buf, size_t len, uint64_t off, unsigned flags)

@@ -2,14 +2,104 @@
 /*
  * prefetch.c - reading ahead in the background
  *
- * A ring of requests, neighbours merged as they come in, and a few threads that read them in pieces of at most 1 MiB. A
- * full ring drops the request, a lack of memory the rest of it: nobody waits for either, the reader just comes later.
+ * Two rings of requests: what should be read now, and what may be read when nothing else is to be done. A few threads take from the
+ * first, the oldest request first, 4 MiB at most before the next one's turn: a long request is read in order, and holds nobody up
+ * for long. What is taken at once is read together: a piece of a long request, or up to 32 short ones, which a disk that works on
+ * many at a time then has at the same time, and one with a head in the order of their places.
+ *
+ * Accounts: units that are asked for are charged until they are read, and then as long as they are in memory and unused. A full
+ * ring or account drops the request, a lack of memory the rest of it: nobody waits for either, the reader just comes later.
  */
 #include "vhd/cache/cache_int.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #define PIECE_FRAMES 16u /* at most */
+#define TURN_BYTES (4u << 20)
+#define QUIET_MS 20u   /* nobody waited for the image that long: it has nothing else to do */
+#define LOOK_MS 5u     /* how often to look whether that is so */
+#define IDLE_FREE 8u   /* and one frame in so many is free */
+#define LATER_MS 2000u /* what could wait that long is of no use any more */
+
+/* ---- accounts ------------------------------------------------------------------------------------------------------------- */
+
+static void charge(struct cache *c, uint16_t account, uint32_t dev, int64_t units)
+{
+	atomic_fetch_add_explicit(&c->ahead_waiting, units, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->on_device[dev % CACHE_ACCOUNTS], units, memory_order_relaxed);
+	if (account)
+		atomic_fetch_add_explicit(&c->on_account[account % CACHE_ACCOUNTS], units, memory_order_relaxed);
+}
+
+static int64_t units_of(uint64_t off, uint64_t len)
+{
+	return len ? (int64_t)(((off + len - 1) >> UNIT_SHIFT) - (off >> UNIT_SHIFT) + 1) : 0;
+}
+
+/* Bytes that may be asked for. */
+static uint64_t allowance(struct cache_dev *d, uint16_t account)
+{
+	struct cache *c = d->c;
+	int64_t all = (int64_t)(c->limit >> UNIT_SHIFT);
+	int64_t left = all / 2 - atomic_load_explicit(&c->on_device[d->id % CACHE_ACCOUNTS], memory_order_relaxed);
+	int64_t mine = all / 4;
+
+	if (account)
+		mine -= atomic_load_explicit(&c->on_account[account % CACHE_ACCOUNTS], memory_order_relaxed);
+	left = left < mine ? left : mine;
+	return left > 0 ? (uint64_t)left << UNIT_SHIFT : 0;
+}
+
+static uint32_t frame_dev(struct frame *f)
+{
+	return (uint32_t)(atomic_load_explicit(&f->key, memory_order_relaxed) >> 32);
+}
+
+/* Units are not read ahead any more: how many of them were. */
+static unsigned ahead_end(struct frame *f, uint16_t units)
+{
+	uint32_t was = atomic_fetch_and_explicit(&f->ahead, ~(uint32_t)units, memory_order_relaxed);
+	unsigned n = (unsigned)__builtin_popcount(was & units);
+
+	if (n)
+		charge(f->c, (uint16_t)(was >> 16), frame_dev(f), -(int64_t)n);
+	return n;
+}
+
+void frame_ahead_used(struct frame *f, uint16_t units)
+{
+	atomic_fetch_add_explicit(&f->c->ahead_used, ahead_end(f, units), memory_order_relaxed);
+}
+
+void frame_ahead_gone(struct frame *f, uint16_t units)
+{
+	if (atomic_load_explicit(&f->ahead, memory_order_relaxed) & units)
+		atomic_fetch_add_explicit(&f->c->ahead_wasted, ahead_end(f, units), memory_order_relaxed);
+}
+
+void frame_ahead_failed(struct frame *f, uint16_t units)
+{
+	atomic_fetch_sub_explicit(&f->c->ahead_units, ahead_end(f, units), memory_order_relaxed);
+}
+
+void frame_ahead_add(struct frame *f, uint16_t units, uint16_t account)
+{
+	uint32_t was = atomic_load_explicit(&f->ahead, memory_order_relaxed), now;
+	unsigned n = (unsigned)__builtin_popcount(units);
+
+	/* A frame is on one account at a time: that of its first unit. */
+	do
+		now = (was & AHEAD_UNITS ? was : (uint32_t)account << 16) | units;
+	while (!atomic_compare_exchange_weak_explicit(&f->ahead, &was, now, memory_order_relaxed,
+						      memory_order_relaxed));
+	/* Units that were forgotten meanwhile may have been used before. */
+	atomic_fetch_and_explicit(&f->touched, (uint16_t)~units, memory_order_relaxed);
+	atomic_fetch_add_explicit(&f->c->ahead_units, n, memory_order_relaxed);
+	charge(f->c, (uint16_t)(now >> 16), frame_dev(f), n);
+}
+
+/* ---- asking ---------------------------------------------------------------------------------------------------------------- */
 
 static bool already_there(struct cache_dev *d, uint64_t off, uint64_t len)
 {
@@ -30,47 +120,219 @@ static bool already_there(struct cache_dev *d, uint64_t off, uint64_t len)
 	return true;
 }
 
-void cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len)
+static bool ring_add(struct prefetch_ring *r, const struct prefetch_req *q)
 {
-	struct prefetch *p = &d->c->prefetch;
-	struct prefetch_req *last;
+	struct prefetch_req *last = r->n ? &r->q[(r->head + r->n - 1) % PREFETCH_QUEUE] : NULL;
+
+	if (last && last->d == q->d && last->want.tag == q->want.tag && last->off + last->len == q->off &&
+	    last->off % CACHE_UNIT == 0 && q->off % CACHE_UNIT == 0) {
+		last->len += q->len;
+		return true;
+	}
+	if (r->n == PREFETCH_QUEUE)
+		return false;
+	r->q[(r->head + r->n++) % PREFETCH_QUEUE] = *q;
+	return true;
+}
+
+uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_want *w)
+{
+	struct cache *c = d->c;
+	struct prefetch *p = &c->prefetch;
+	struct prefetch_req q = {.d = d, .off = off, .turn = TURN_BYTES, .since = now_ms(), .want = *w};
+	bool taken;
 
 	if (off >= d->len || !len)
-		return;
+		return 0;
 	len = min_u64(len, d->len - off);
-	/* More than a part of the cache would only push itself out. */
-	len = min_u64(len, d->c->limit / 4);
-	if (already_there(d, off, len))
-		return;
-	lock_take(&p->mu);
-	last = p->n ? &p->q[(p->head + p->n - 1) % PREFETCH_QUEUE] : NULL;
-	if (last && last->d == d && last->off + last->len == off && last->len + len <= d->c->limit / 4) {
-		last->len += len;
-	} else if (p->n < PREFETCH_QUEUE) {
-		p->q[(p->head + p->n++) % PREFETCH_QUEUE] = (struct prefetch_req){d, off, len};
-		cond_signal(&p->work);
-	} else {
-		atomic_fetch_add_explicit(&d->c->ahead_dropped, 1, memory_order_relaxed);
+	if (already_there(d, off, min_u64(len, c->limit / 4)))
+		return min_u64(len, c->limit / 4);
+	q.len = min_u64(len, allowance(d, w->account));
+	if (!q.len) {
+		atomic_fetch_add_explicit(&c->ahead_dropped, 1, memory_order_relaxed);
+		return 0;
 	}
+	charge(c, w->account, d->id, units_of(off, q.len));
+	lock_take(&p->mu);
+	taken = ring_add(w->idle ? &p->later : &p->now, &q);
+	if (taken)
+		cond_signal(&p->work);
+	lock_drop(&p->mu);
+	if (taken)
+		return q.len;
+	charge(c, w->account, d->id, -units_of(off, q.len));
+	atomic_fetch_add_explicit(&c->ahead_dropped, 1, memory_order_relaxed);
+	return 0;
+}
+
+/* Requests that are not @keep leave the ring. */
+static void ring_filter(struct prefetch_ring *r, bool (*keep)(const struct prefetch_req *q, const void *arg),
+			const void *arg)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < r->n; i++) {
+		struct prefetch_req q = r->q[(r->head + i) % PREFETCH_QUEUE];
+
+		if (keep(&q, arg)) {
+			r->q[(r->head + kept++) % PREFETCH_QUEUE] = q;
+		} else {
+			charge(q.d->c, q.want.account, q.d->id, -units_of(q.off, q.len));
+			atomic_fetch_add_explicit(&q.d->c->ahead_canceled, q.len, memory_order_relaxed);
+		}
+	}
+	r->n = kept;
+}
+
+struct tagged {
+	uint64_t tag, mask;
+};
+
+static bool other_tag(const struct prefetch_req *q, const void *arg)
+{
+	const struct tagged *t = arg;
+
+	return (q->want.tag & t->mask) != (t->tag & t->mask);
+}
+
+void cache_unwant(struct cache_dev *d, uint64_t tag, uint64_t mask)
+{
+	struct tagged t = {tag, mask};
+	struct prefetch *p = &d->c->prefetch;
+
+	lock_take(&p->mu);
+	ring_filter(&p->now, other_tag, &t);
+	ring_filter(&p->later, other_tag, &t);
 	lock_drop(&p->mu);
 }
 
-/* Takes one piece off the first request, so that several threads work on a long one. */
-static struct prefetch_req next_piece(struct cache *c, struct prefetch *p) REQUIRES(p->mu)
+static bool other_dev(const struct prefetch_req *q, const void *arg)
 {
-	struct prefetch_req *first = &p->q[p->head], r = *first;
-	uint64_t piece = min_u64(PIECE_FRAMES, max_u64(1, c->nframes / 8 - 1)) << FRAME_SHIFT;
+	return q->d != arg;
+}
+
+void prefetch_purge(struct cache_dev *d)
+{
+	struct prefetch *p = &d->c->prefetch;
+
+	lock_take(&p->mu);
+	ring_filter(&p->now, other_dev, d);
+	ring_filter(&p->later, other_dev, d);
+	while (d->fetching)
+		cond_wait(&p->idle, &p->mu);
+	lock_drop(&p->mu);
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------------------- */
+
+/* What a thread has taken. */
+struct taken {
+	struct cache_dev *d;
+	unsigned n, frames;
+	struct ahead_piece piece[AHEAD_PIECES];
+};
+
+/* The next piece of the first request. When it has had its turn, it goes to the end. */
+static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
+{
+	struct prefetch_req *first = &r->q[r->head], q;
+	uint64_t most = min_u64(PIECE_FRAMES, max_u64(1, c->nframes / 8 - 1)) << FRAME_SHIFT;
+	struct ahead_piece p = {.off = first->off, .account = first->want.account};
 
 	/* Pieces end on the boundary of a piece. */
-	r.len = min_u64(r.len, piece - r.off % piece);
-	first->off += r.len;
-	first->len -= r.len;
-	if (!first->len) {
-		p->head = (p->head + 1) % PREFETCH_QUEUE;
-		p->n--;
+	p.len = min_u64(first->len, most - p.off % most);
+	first->off += p.len;
+	first->len -= p.len;
+	first->turn -= min_u64(first->turn, p.len);
+	if (first->len && first->turn)
+		return p;
+	q = *first;
+	r->head = (r->head + 1) % PREFETCH_QUEUE;
+	r->n--;
+	if (q.len) {
+		q.turn = TURN_BYTES;
+		r->q[(r->head + r->n++) % PREFETCH_QUEUE] = q;
 	}
-	r.d->fetching++;
-	return r;
+	return p;
+}
+
+static unsigned frames_of(uint64_t off, uint64_t len)
+{
+	return (unsigned)(((off + len - 1) >> FRAME_SHIFT) - (off >> FRAME_SHIFT) + 1);
+}
+
+/* A piece of a long request, or several short requests. */
+static void take(struct cache *c, struct prefetch_ring *r, struct taken *t)
+{
+	unsigned most = (unsigned)min_u64(PIECE_FRAMES + 1, max_u64(1, c->nframes / 8));
+
+	t->d = r->q[r->head].d;
+	t->n = t->frames = 0;
+	while (r->n && t->n < AHEAD_PIECES) {
+		const struct prefetch_req *q = &r->q[r->head];
+
+		if (t->n && (q->d != t->d || q->len > CACHE_FRAME || t->frames + frames_of(q->off, q->len) > most))
+			break;
+		t->piece[t->n] = first_piece(c, r);
+		t->frames += frames_of(t->piece[t->n].off, t->piece[t->n].len);
+		t->n++;
+		if (t->frames >= most)
+			break;
+	}
+	t->d->fetching++;
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct ahead_piece *x = a, *y = b;
+
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+static void fetch(struct cache *c, struct taken *t)
+{
+	qsort(t->piece, t->n, sizeof t->piece[0], by_place);
+	pin_ahead(t->d, t->piece, t->n);
+	for (unsigned i = 0; i < t->n; i++)
+		charge(c, t->piece[i].account, t->d->id, -units_of(t->piece[i].off, t->piece[i].len));
+}
+
+/* May what is not urgent be read? */
+static bool is_quiet(struct cache *c)
+{
+	struct pool *p = &c->pool;
+	uint32_t nfree;
+
+	if (atomic_load_explicit(&c->demand, memory_order_relaxed) ||
+	    now_ms() - atomic_load_explicit(&c->demand_ms, memory_order_relaxed) < QUIET_MS)
+		return false;
+	lock_take(&p->mu);
+	nfree = p->nfree + (c->nframes - p->made);
+	lock_drop(&p->mu);
+	return nfree > c->nframes / IDLE_FREE;
+}
+
+static bool is_young(const struct prefetch_req *q, const void *arg)
+{
+	(void)arg;
+	return now_ms() - q->since < LATER_MS;
+}
+
+/* The ring to take from; NULL: none now. */
+static struct prefetch_ring *choose(struct cache *c, struct prefetch *p) REQUIRES(p->mu)
+{
+	bool quiet;
+
+	if (p->now.n)
+		return &p->now;
+	if (p->later.n && !is_young(&p->later.q[p->later.head], NULL))
+		ring_filter(&p->later, is_young, NULL);
+	if (!p->later.n)
+		return NULL;
+	lock_drop(&p->mu);
+	quiet = is_quiet(c);
+	lock_take(&p->mu);
+	return p->now.n ? &p->now : quiet && p->later.n ? &p->later : NULL;
 }
 
 static void *prefetch_main(void *arg)
@@ -79,42 +341,29 @@ static void *prefetch_main(void *arg)
 	struct prefetch *p = &c->prefetch;
 
 	lock_take(&p->mu);
-	for (;;) {
-		struct prefetch_req r;
+	while (!p->stop) {
+		struct prefetch_ring *r = choose(c, p);
+		struct taken t;
 
-		while (!p->n && !p->stop)
+		if (!r && p->later.n) {
+			cond_wait_ms(&p->work, &p->mu, LOOK_MS);
+			continue;
+		}
+		if (!r) {
 			cond_wait(&p->work, &p->mu);
-		if (p->stop)
-			break;
-		r = next_piece(c, p);
-		if (p->n)
+			continue;
+		}
+		take(c, r, &t);
+		if (p->now.n)
 			cond_signal(&p->work);
 		lock_drop(&p->mu);
-		pin_prefetch(r.d, r.off, (uint32_t)r.len);
+		fetch(c, &t);
 		lock_take(&p->mu);
-		if (--r.d->fetching == 0)
+		if (--t.d->fetching == 0)
 			cond_broadcast(&p->idle);
 	}
 	lock_drop(&p->mu);
 	return NULL;
-}
-
-void prefetch_purge(struct cache_dev *d)
-{
-	struct prefetch *p = &d->c->prefetch;
-	unsigned kept = 0;
-
-	lock_take(&p->mu);
-	for (unsigned i = 0; i < p->n; i++) {
-		struct prefetch_req r = p->q[(p->head + i) % PREFETCH_QUEUE];
-
-		if (r.d != d)
-			p->q[(p->head + kept++) % PREFETCH_QUEUE] = r;
-	}
-	p->n = kept;
-	while (d->fetching)
-		cond_wait(&p->idle, &p->mu);
-	lock_drop(&p->mu);
 }
 
 int prefetch_start(struct cache *c)

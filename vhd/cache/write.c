@@ -203,7 +203,7 @@ static int write_nowait(struct cache_dev *d, uint64_t off, uint64_t len, struct 
 		part_end(d, &w[i], ok);
 	}
 	if (ok)
-		count_lookups(d->c, n, 0);
+		count_lookups(d->c, n, 0, flags);
 	return ok ? 0 : -EAGAIN;
 }
 
@@ -261,7 +261,7 @@ static int write_wait(struct cache_dev *d, uint64_t off, uint64_t len, struct so
 		copy_in(w.f->base + w.from, w.len, &src);
 		frame_touch(w.f, w.covered | w.edge, flags);
 		part_end(d, &w, true);
-		count_lookups(d->c, !misses, misses != 0);
+		count_lookups(d->c, !misses, misses != 0, flags);
 		off += w.len;
 		len -= w.len;
 	}

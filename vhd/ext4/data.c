@@ -68,7 +68,7 @@ static int lock_mapped(struct ext4_node *n, unsigned flags, bool exclusive) NO_T
 
 static unsigned cache_flags(unsigned flags)
 {
-	return flags & FS_NOWAIT ? CACHE_NOWAIT : 0;
+	return (flags & FS_NOWAIT ? CACHE_NOWAIT : 0) | (flags & FS_WHO(UINT16_MAX));
 }
 
 static int read_hole(struct cache_seg *seg, unsigned max, uint32_t len)
@@ -611,40 +611,66 @@ int ext4_op_seek(struct fs_node *fn, uint64_t off, enum fs_seek what, uint64_t *
 
 /* ---- advice ---------------------------------------------------------------------------------------------------------------------- */
 
-int ext4_op_advise(struct fs_node *fn, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags) NO_THREAD_SAFETY
+/* One hint about a piece of the volume; false: no more can be taken on. */
+static bool advise_run(struct ext4_fs *fs, const struct fs_hint *h, uint64_t from, uint64_t bytes, uint64_t *taken)
+{
+	struct cache_want want = {.tag = h->tag, .account = h->account, .idle = h->how == FS_MAPS};
+
+	*taken = bytes;
+	if (h->how == FS_WILLNEED || h->how == FS_MAPS)
+		*taken = cache_prefetch(fs->dev, from, bytes, &want);
+	else
+		cache_demote(fs->dev, from, bytes, h->who, h->account);
+	return *taken == bytes;
+}
+
+/* Through the extents of a range. */
+static int advise_runs(struct ext4_node *n, struct fs_hint *h, uint64_t end)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	bool more = true;
+
+	for (uint64_t at = h->off; more && at < end;) {
+		uint32_t lblk = (uint32_t)(at >> fs->block_bits);
+		uint64_t in = at & (fs->block_size - 1), bytes, taken;
+		struct ext4_ext run;
+
+		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
+		bytes = taken = min_u64(((uint64_t)run.len << fs->block_bits) - in, end - at);
+		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
+			more = advise_run(fs, h, (run.pblk << fs->block_bits) + in, bytes, &taken);
+		at += taken;
+		h->taken = at;
+	}
+	return h->taken == h->off && !more ? -ENOBUFS : 0;
+}
+
+int ext4_op_advise(struct fs_node *fn, struct fs_hint *h) NO_THREAD_SAFETY
 {
 	struct ext4_node *n = ext4_node_of(fn);
 	struct ext4_fs *fs = ext4_fs_of_node(n);
-	uint64_t at, end;
+	uint64_t end;
 	int err;
 
 	if (fn->type != FS_REG)
 		return -EINVAL;
-	if (!len || !add_ok(off, len, &end))
+	if (!h->len || !add_ok(h->off, h->len, &end))
 		end = UINT64_MAX;
-	if (how == FS_DONTNEED && !fs->fs.read_only) {
-		if (flags & FS_NOWAIT)
+	if (h->how == FS_DONTNEED && !fs->fs.read_only) {
+		if (h->flags & FS_NOWAIT)
 			return -EAGAIN;
-		if ((err = ext4_write_back(n, off, end == UINT64_MAX ? 0 : end)) < 0)
+		if ((err = ext4_write_back(n, h->off, end == UINT64_MAX ? 0 : end)) < 0)
 			return err;
 	}
-	if ((err = lock_mapped(n, flags, false)) < 0)
+	if ((err = lock_mapped(n, h->flags, false)) < 0)
 		return err;
-	end = min_u64(end, ext4_size(&n->inode));
-	for (at = round_down_u64(off, fs->block_size); how != FS_MAPS && at < end;) {
-		uint32_t lblk = (uint32_t)(at >> fs->block_bits);
-		struct ext4_ext run;
-		uint64_t from, bytes;
-
-		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
-		from = run.pblk << fs->block_bits;
-		bytes = min_u64((uint64_t)run.len << fs->block_bits, end - at);
-		if (run.pblk && how != FS_WILLNEED)
-			cache_demote(fs->dev, from, bytes);
-		else if (run.pblk && !(run.flags & EXT_UNWRITTEN))
-			cache_prefetch(fs->dev, from, bytes);
-		at += (uint64_t)run.len << fs->block_bits;
-	}
+	h->taken = h->off;
+	err = advise_runs(n, h, min_u64(end, ext4_size(&n->inode)));
 	rwlock_drop(&n->rw);
-	return 0;
+	return err;
+}
+
+void ext4_op_unwant(struct fs *fs, uint64_t tag, uint64_t mask)
+{
+	cache_unwant(ext4_fs_of(fs)->dev, tag, mask);
 }

@@ -332,7 +332,8 @@ int ext4_op_read(struct fs_node *n, uint64_t off, uint32_t len, unsigned flags, 
 int ext4_op_write(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags);
 int ext4_op_commit(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_seek(struct fs_node *n, uint64_t off, enum fs_seek what, uint64_t *out);
-int ext4_op_advise(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags);
+int ext4_op_advise(struct fs_node *n, struct fs_hint *h);
+void ext4_op_unwant(struct fs *fs, uint64_t tag, uint64_t mask);
 int ext4_op_alloc(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_punch(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_readlink(struct fs_node *n, unsigned flags, char *buf, uint32_t cap);

@@ -403,6 +403,7 @@ static const struct fs_ops ops = {
 	.commit = ext4_op_commit,
 	.seek = ext4_op_seek,
 	.advise = ext4_op_advise,
+	.unwant = ext4_op_unwant,
 	.alloc = reserve,
 	.punch = ext4_op_punch,
 	.changed = ext4_op_changed,

@@ -29,6 +29,7 @@
 #include "vhd/base/cleanup.h"
 #include "vhd/base/wait.h"
 #include "vhd/io/hio_int.h"
+#include "vhd/io/hio_model.h"
 
 #define BOUNCE_MAX (1u << 20) /* larger unaligned transfers go in pieces */
 
@@ -411,6 +412,8 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 	unsigned i = 0;
 	int err = 0;
 
+	if (hio_is_modelled())
+		hio_model_run(h, req, n);
 	while (i < n) {
 		unsigned nx = 0, used = 0;
 

@@ -36,6 +36,8 @@ struct fs;
 struct fs_node;
 
 enum fs_flags { FS_NOWAIT = 1 << 0 };
+/* Besides, of reads: who reads; see CACHE_WHO(). */
+#define FS_WHO(who) CACHE_WHO(who)
 
 enum fs_type { FS_REG = 1, FS_DIR, FS_LNK, FS_BLK, FS_CHR, FS_FIFO, FS_SOCK };
 
@@ -122,9 +124,18 @@ enum fs_seek { FS_SEEK_DATA, FS_SEEK_HOLE };
 
 enum fs_advice {
 	FS_WILLNEED, /* start reading the range, or as much of it as is sensible */
-	FS_MAPS,     /* only what says where it is */
+	FS_MAPS,     /* only what says where it is; the range when there is nothing else to do */
 	FS_NOREUSE,  /* its memory may go first; what is dirty of it stays */
 	FS_DONTNEED, /* its memory may go first; what is dirty of it is written back before */
+};
+
+struct fs_hint {
+	uint64_t off, len; /* bytes; len 0: to the end. Beyond the end, and holes, are no error */
+	enum fs_advice how;
+	unsigned flags;        /* FS_NOWAIT */
+	uint16_t who, account; /* see cache_demote(), struct cache_want */
+	uint64_t tag;          /* of what is read ahead, for cache_unwant() */
+	uint64_t taken;        /* out, of FS_WILLNEED and FS_MAPS: what lies before this offset will be in memory */
 };
 
 struct fs_ops {
@@ -171,8 +182,10 @@ struct fs_ops {
 	int (*alloc)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as before; extends the file */
 	int (*punch)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as zeros; size stays */
 
-	/* len 0: to the end. Beyond the end, and holes, are no error. NULL: no advice is taken. */
-	int (*advise)(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags);
+	/* 0; -ENOBUFS: nothing of what was wanted can be read ahead now; -EAGAIN. NULL: no advice is taken. */
+	int (*advise)(struct fs_node *n, struct fs_hint *h);
+	/* What was wanted with a tag is not needed any more; see cache_unwant(). Never blocks. With advise. */
+	void (*unwant)(struct fs *fs, uint64_t tag, uint64_t mask);
 
 	/* Bytes of the file's data that are in memory now. Optional. */
 	int (*resident)(struct fs_node *n, uint64_t *bytes);
@@ -212,10 +225,30 @@ struct fs {
 	struct fs_node *root; /* one reference held by the fs itself */
 };
 
+/* Reads that belong together. */
+struct fs_run {
+	uint64_t low, high; /* bytes: what they cover */
+	uint64_t ahead;     /* up to here, or downwards to here, was read ahead */
+	uint64_t last;      /* where the last read began */
+	int64_t step;       /* from one read to the next, when they leave gaps */
+	uint32_t bytes;     /* read; 0: none, the rest says nothing */
+	uint32_t window;    /* bytes to be ahead */
+	uint32_t seen;      /* the read of the file that was the last of these */
+	uint8_t up, down;   /* reads in a row that went on at that end */
+	uint8_t same;       /* steps that were equal */
+	int8_t dir;         /* +1, -1; 0: not known yet */
+};
+
 /* How the file is read. Kept with the node for those who decide on reading ahead (advise/); drivers only clear it. */
+#define FS_RUNS 4u
 struct fs_stream {
-	atomic_uint_least64_t next, run, ahead; /* bytes */
-	atomic_uint mode;                       /* hints that hold */
+	atomic_uint mode; /* hints that hold */
+	atomic_flag busy; /* somebody works on what follows */
+	uint8_t distrust; /* how often what was read ahead was of no use, lately */
+	uint32_t reads;
+	uint64_t last;                /* where the last read began */
+	uint64_t ahead, used, wasted; /* bytes: asked for; read later; given up */
+	struct fs_run run[FS_RUNS];
 };
 
 struct fs_node {

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_cache_ahead.c - what hints do to the block cache: reading ahead on accounts, giving up, and who is protected from whom
+ *
+ * The image is a fake (fake_vhd.h), so that what is read ahead can be held at the gate.
+ */
+#include "fake_vhd.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include "vhd/cache/cache.h"
+
+#define UNIT CACHE_UNIT
+#define FRAME ((uint64_t)CACHE_FRAME)
+#define FRAMES (CACHE_MIN_LIMIT / CACHE_FRAME)
+#define QUARTER (CACHE_MIN_LIMIT / 4)
+
+static struct vhd *v;
+static struct cache *c;
+static struct cache_dev *d;
+
+static void setup(void)
+{
+	v = fake_new(32u << 20);
+	ck_assert_int_eq(cache_new(&c, CACHE_MIN_LIMIT), 0);
+	ck_assert_int_eq(cache_attach(c, v, 0, v->size, &d), 0);
+}
+
+static void teardown(void)
+{
+	struct cache_stats st;
+
+	fake_gate(v, FAKE_READ, false);
+	ck_assert_int_eq(cache_detach(d), 0);
+	/* Whatever happened: every unit read ahead was used or was not. */
+	cache_stats(c, &st);
+	ck_assert_uint_eq(st.ahead_waiting, 0);
+	ck_assert_uint_eq(st.ahead, st.ahead_used + st.ahead_wasted);
+	cache_free(c);
+	fake_free(v);
+}
+
+static struct cache_stats stats(void)
+{
+	struct cache_stats st;
+
+	cache_stats(c, &st);
+	return st;
+}
+
+static void nap(long ms)
+{
+	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static uint64_t want(uint64_t off, uint64_t len, uint16_t account, uint64_t tag, bool idle)
+{
+	return cache_prefetch(d, off, len, &(struct cache_want){.account = account, .tag = tag, .idle = idle});
+}
+
+static bool there(uint64_t off, uint64_t len)
+{
+	return cache_resident(d, off, len) == len;
+}
+
+static void await(uint64_t off, uint64_t len)
+{
+	for (int i = 0; i < 2000 && !there(off, len); i++)
+		nap(2);
+	ck_assert(there(off, len));
+}
+
+static void use(uint64_t off, uint32_t len, unsigned who)
+{
+	struct cache_seg seg[FRAMES];
+	int n = cache_pin(d, off, len, CACHE_WHO(who), seg, FRAMES);
+
+	ck_assert_int_gt(n, 0);
+	ck_assert_mem_eq(seg[0].base, v->disk + off, 8);
+	cache_unpin(seg, (unsigned)n);
+}
+
+static void *open_gate(void *arg)
+{
+	nap(30);
+	fake_gate(arg, FAKE_READ, false);
+	return NULL;
+}
+
+/* ---- accounts --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(an_account_has_a_quarter_of_the_cache_and_not_more)
+{
+	fake_gate(v, FAKE_READ, true);
+	ck_assert_uint_eq(want(0, QUARTER, 1, 0, false), QUARTER);
+	ck_assert_uint_eq(want(QUARTER, FRAME, 1, 0, false), 0);
+	ck_assert_uint_eq(stats().ahead_dropped, 1);
+	/* Another's is its own; the device's half holds for both together. */
+	ck_assert_uint_eq(want(QUARTER, 2 * QUARTER, 2, 0, false), QUARTER);
+	ck_assert_uint_eq(want(8 * QUARTER, FRAME, 3, 0, false), 0);
+	ck_assert_uint_eq(stats().ahead_waiting, 2 * QUARTER);
+	fake_gate(v, FAKE_READ, false);
+	await(0, 2 * QUARTER);
+	/* Still unused, still charged. */
+	ck_assert_uint_eq(want(8 * QUARTER, FRAME, 1, 0, false), 0);
+	use(0, UNIT, 9);
+	ck_assert_uint_eq(want(8 * QUARTER, FRAME, 1, 0, false), UNIT);
+	for (uint64_t at = 0; at < QUARTER; at += FRAME)
+		use(at, FRAME, 9);
+	ck_assert_uint_eq(stats().ahead_used, QUARTER);
+	ck_assert_uint_eq(want(9 * QUARTER, FRAME, 1, 0, false), FRAME);
+}
+END_TEST
+
+START_TEST(what_was_dropped_from_memory_unused_is_wasted)
+{
+	ck_assert_uint_eq(want(0, 4 * FRAME, 1, 0, false), 4 * FRAME);
+	await(0, 4 * FRAME);
+	use(0, UNIT, 1);
+	cache_discard(d, 0, 4 * FRAME);
+	ck_assert_uint_eq(stats().ahead_used, UNIT);
+	ck_assert_uint_eq(stats().ahead_wasted, 4 * FRAME - UNIT);
+	ck_assert_uint_eq(stats().ahead_waiting, 0);
+}
+END_TEST
+
+/* Read ahead, forgotten, read ahead again: the second time counts like the first. */
+START_TEST(what_comes_again_is_counted_again)
+{
+	want(0, FRAME, 1, 0, false);
+	await(0, FRAME);
+	use(0, FRAME, 1);
+	cache_discard(d, 0, FRAME);
+	want(0, FRAME, 1, 0, false);
+	await(0, FRAME);
+	use(0, FRAME, 1);
+	ck_assert_uint_eq(stats().ahead_used, 2 * FRAME);
+}
+END_TEST
+
+START_TEST(a_transfer_that_failed_was_not_read_ahead)
+{
+	v->error[FAKE_READ] = -EIO;
+	want(0, 2 * FRAME, 1, 0, false);
+	for (int i = 0; i < 1000 && stats().ahead_waiting; i++)
+		nap(2);
+	ck_assert_uint_eq(stats().ahead_waiting, 0);
+	ck_assert_uint_eq(stats().ahead, 0);
+	v->error[FAKE_READ] = 0;
+	use(0, FRAME, 1);
+}
+END_TEST
+
+START_TEST(what_nobody_needs_any_more_is_not_read)
+{
+	fake_gate(v, FAKE_READ, true);
+	for (unsigned i = 0; i < 8; i++) /* one for each thread, and more */
+		want(i * 20 * FRAME, 2 * FRAME, 0, i < 6 ? 16 : 17, false);
+	nap(20);
+	want(300 * FRAME, FRAME, 0, 5, false);
+	cache_unwant(d, 5, UINT64_MAX);
+	cache_unwant(d, 17, ~UINT64_C(1)); /* 16 and 17 */
+	fake_gate(v, FAKE_READ, false);
+	for (int i = 0; i < 1000 && stats().ahead + stats().ahead_canceled < 17 * FRAME; i++)
+		nap(2);
+	ck_assert_uint_ge(stats().ahead_canceled, 3 * FRAME);
+	ck_assert(!there(300 * FRAME, FRAME));
+}
+END_TEST
+
+START_TEST(who_comes_too_early_is_counted_as_waiting)
+{
+	pthread_t t;
+
+	fake_gate(v, FAKE_READ, true);
+	want(0, FRAME, 1, 0, false);
+	fake_await(v, FAKE_READ, 1);
+	ck_assert_int_eq(pthread_create(&t, NULL, open_gate, v), 0);
+	use(0, FRAME, 1);
+	pthread_join(t, NULL);
+	ck_assert_uint_eq(stats().ahead_late, FRAME);
+	ck_assert_uint_eq(stats().ahead_used, FRAME);
+}
+END_TEST
+
+START_TEST(what_can_wait_is_read_when_nobody_waits_for_the_image)
+{
+	ck_assert_uint_eq(want(0, 2 * FRAME, 1, 0, true), 2 * FRAME);
+	await(0, 2 * FRAME);
+	/* Not while memory is full. */
+	for (uint64_t at = 0; at < CACHE_MIN_LIMIT; at += FRAME)
+		use(at, FRAME, 1);
+	want(400 * FRAME, FRAME, 1, 0, true);
+	nap(60);
+	ck_assert(!there(400 * FRAME, FRAME));
+}
+END_TEST
+
+/* Many small ranges at once: a disk that does many things at a time sees them together. */
+START_TEST(short_requests_are_read_together)
+{
+	fake_gate(v, FAKE_READ, true);
+	for (unsigned i = 0; i < 200; i++)
+		want((200 - i) * 2 * (uint64_t)UNIT, UNIT, 0, i, false);
+	nap(20);
+	fake_gate(v, FAKE_READ, false);
+	await(2 * UNIT, UNIT);
+	for (unsigned i = 0; i < 200; i++)
+		await((200 - i) * 2 * (uint64_t)UNIT, UNIT);
+	ck_assert_uint_le(atomic_load(&v->calls[FAKE_READ]), 40);
+	ck_assert_uint_ge(atomic_load(&v->ios[FAKE_READ]), 200);
+}
+END_TEST
+
+/* ---- giving up -------------------------------------------------------------------------------------------------------- */
+
+/* A hot set of 60 % of the cache, and a scan of ten times the cache that gives up what it has read. */
+static unsigned hot_left(bool giving_up)
+{
+	unsigned left = 0, hot = FRAMES * 6 / 10;
+
+	for (unsigned round = 0; round < 4; round++)
+		for (unsigned i = 0; i < hot; i++)
+			use(i * FRAME, FRAME, 1);
+	for (uint64_t at = 100; at < 500; at++) {
+		use(at * FRAME, FRAME, 2);
+		if (giving_up)
+			cache_demote(d, at * FRAME, FRAME, 2, 1);
+	}
+	for (unsigned i = 0; i < hot; i++)
+		left += there(i * FRAME, FRAME);
+	return left;
+}
+
+START_TEST(a_scan_that_gives_up_what_it_read_takes_nothing_from_others)
+{
+	ck_assert_uint_eq(hot_left(true), FRAMES * 6 / 10);
+	ck_assert_uint_gt(stats().evicted_given_up, 300);
+}
+END_TEST
+
+START_TEST(nobody_gives_up_what_others_have_read)
+{
+	use(0, FRAME, 1);
+	use(FRAME, FRAME, 1);
+	use(FRAME, FRAME, 2);
+	use(2 * FRAME, FRAME, 2);
+	ck_assert_uint_eq(want(3 * FRAME, 2 * FRAME, 7, 0, false), 2 * FRAME);
+	await(3 * FRAME, 2 * FRAME);
+	cache_demote(d, 0, 5 * FRAME, 2, 8);
+	ck_assert_uint_eq(stats().given_up, FRAME);
+	/* It was for this account. */
+	cache_demote(d, 4 * FRAME, FRAME, 2, 7);
+	ck_assert_uint_eq(stats().given_up, 2 * FRAME);
+	/* Somebody who may do so. */
+	cache_demote(d, UNIT, 5 * FRAME, 0, 0);
+	ck_assert_uint_eq(stats().given_up, 4 * FRAME);
+}
+END_TEST
+
+START_TEST(what_was_given_up_and_is_used_again_stays)
+{
+	use(0, FRAME, 1);
+	cache_demote(d, 0, FRAME, 1, 0);
+	use(0, FRAME, 2);
+	for (uint64_t at = 10; at < 10 + FRAMES - 4; at++)
+		use(at * FRAME, FRAME, 3);
+	ck_assert(there(0, FRAME));
+}
+END_TEST
+
+/* A scan through the whole cache while something waits for its reader. */
+START_TEST(what_was_read_ahead_stays_until_it_is_used)
+{
+	ck_assert_uint_eq(want(0, QUARTER, 1, 0, false), QUARTER);
+	await(0, QUARTER);
+	for (uint64_t at = 100; at < 100 + 2 * FRAMES; at++)
+		use(at * FRAME, FRAME, 3);
+	ck_assert(there(0, QUARTER));
+}
+END_TEST
+
+static Suite *suite(void)
+{
+	const TTest *const tests[] = {
+		an_account_has_a_quarter_of_the_cache_and_not_more,
+		what_was_dropped_from_memory_unused_is_wasted,
+		what_comes_again_is_counted_again,
+		a_transfer_that_failed_was_not_read_ahead,
+		what_nobody_needs_any_more_is_not_read,
+		who_comes_too_early_is_counted_as_waiting,
+		what_can_wait_is_read_when_nobody_waits_for_the_image,
+		short_requests_are_read_together,
+		a_scan_that_gives_up_what_it_read_takes_nothing_from_others,
+		nobody_gives_up_what_others_have_read,
+		what_was_given_up_and_is_used_again_stays,
+		what_was_read_ahead_stays_until_it_is_used,
+	};
+	Suite *s = suite_create("cache ahead");
+	TCase *t = tcase_create("ahead");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
+		tcase_add_test(t, tests[i]);
+	suite_add_tcase(s, t);
+	return s;
+}
+
+int main(void)
+{
+	SRunner *r = srunner_create(suite());
+	int failed;
+
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
