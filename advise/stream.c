@@ -213,10 +213,11 @@ static void backward(struct fs_run *r, uint32_t most, struct adv_step *step)
 {
 	uint64_t low, top = min_u64(r->ahead, r->low);
 
-	if (r->window && r->low - top >= r->window / 2)
+	/* A whole window more as soon as the last one is begun: it is read upwards, so each costs a disk with a head two ways. */
+	if (r->window && r->low - top >= r->window)
 		return;
 	r->window = (uint32_t)min_u64(most, max_u64(2 * (uint64_t)r->window, DOWN_FIRST));
-	low = minus(r->low, r->window);
+	low = minus(top, r->window);
 	if (low >= top)
 		return;
 	step->ahead_off = low;

@@ -99,12 +99,14 @@ static int strided(struct run *r)
 	int err = say(r, &r->f, 0, HINT(SEQUENTIAL));
 
 	for (uint64_t off = 0; !err && off < r->big; off += step) {
-		uint64_t ahead[8];
+		uint64_t ahead[12];
 		unsigned n = 0;
 
-		/* Eight at a time, eight ahead. */
-		for (uint64_t k = off + (off ? 8 : 0) * step; r->v == V_RIGHT && off / step % 8 == 0 && n < 8 && k < r->big; k += step)
+		/* Four more, eight ahead. */
+		for (uint64_t k = off + (off ? 8 : 0) * step; off / step % 4 == 0 && n < (off ? 4 : 12) && k < r->big; k += step)
 			ahead[n++] = k;
+		if (r->v != V_RIGHT)
+			n = 0;
 		if (n)
 			err = bench_advise(&r->f, HINT(WILLNEED), ahead, n, 64 * K);
 		if (!err)

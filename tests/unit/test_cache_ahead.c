@@ -226,7 +226,7 @@ static unsigned hot_left(bool giving_up)
 	for (uint64_t at = 100; at < 500; at++) {
 		use(at * FRAME, FRAME, 2);
 		if (giving_up)
-			cache_demote(d, at * FRAME, FRAME, 2, 1);
+			cache_demote(d, at * FRAME, FRAME, &(struct cache_giver){.who = 2, .account = 1});
 	}
 	for (unsigned i = 0; i < hot; i++)
 		left += there(i * FRAME, FRAME);
@@ -248,13 +248,13 @@ START_TEST(nobody_gives_up_what_others_have_read)
 	use(2 * FRAME, FRAME, 2);
 	ck_assert_uint_eq(want(3 * FRAME, 2 * FRAME, 7, 0, false), 2 * FRAME);
 	await(3 * FRAME, 2 * FRAME);
-	cache_demote(d, 0, 5 * FRAME, 2, 8);
+	cache_demote(d, 0, 5 * FRAME, &(struct cache_giver){.who = 2, .account = 8});
 	ck_assert_uint_eq(stats().given_up, FRAME);
 	/* It was for this account. */
-	cache_demote(d, 4 * FRAME, FRAME, 2, 7);
+	cache_demote(d, 4 * FRAME, FRAME, &(struct cache_giver){.who = 2, .account = 7});
 	ck_assert_uint_eq(stats().given_up, 2 * FRAME);
 	/* Somebody who may do so. */
-	cache_demote(d, UNIT, 5 * FRAME, 0, 0);
+	cache_demote(d, UNIT, 5 * FRAME, &(struct cache_giver){.who = 0, .account = 0});
 	ck_assert_uint_eq(stats().given_up, 4 * FRAME);
 }
 END_TEST
@@ -262,7 +262,7 @@ END_TEST
 START_TEST(what_was_given_up_and_is_used_again_stays)
 {
 	use(0, FRAME, 1);
-	cache_demote(d, 0, FRAME, 1, 0);
+	cache_demote(d, 0, FRAME, &(struct cache_giver){.who = 1, .account = 0});
 	use(0, FRAME, 2);
 	for (uint64_t at = 10; at < 10 + FRAMES - 4; at++)
 		use(at * FRAME, FRAME, 3);

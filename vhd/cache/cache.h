@@ -125,12 +125,15 @@ uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len);
 
 /**
  * cache_demote() - what a range has in memory is the next to leave it
- * @who: 0: frames that lie wholly in the range; else frames that the range touches, if nobody but @who has read them, and no other
- *       account than @account waits for what was read ahead in them
  *
- * Best effort; never blocks.
+ * Of those that are its giver's to give up. Best effort; never blocks.
  */
-void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, uint16_t who, uint16_t account);
+struct cache_giver {
+	uint16_t who;     /* 0: frames that lie wholly in the range; else frames that it touches, if nobody but who has read them, … */
+	uint16_t account; /* … and no other account waits for what was read ahead in them */
+	bool gently;      /* not what was used again and again */
+};
+void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_giver *g);
 
 /* Write the dirty units of a range to the image and wait. Says nothing about stable storage: vhd_flush() does. */
 int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len);

@@ -73,7 +73,7 @@
 #define LINE 64
 
 enum frame_queue { Q_NONE, Q_ONCE, Q_SMALL, Q_MAIN, QUEUES };
-enum frame_class { CLS_DATA, CLS_META };
+enum frame_class { CLS_DATA, CLS_META, CLS_AHEAD /* came to MAIN because it was read ahead and not used yet */ };
 
 struct frame {
 	/* The first line is what a hit touches. */
@@ -156,7 +156,12 @@ struct prefetch {
 	struct prefetch_ring now GUARDED_BY(mu), later
 		GUARDED_BY(mu); /* later: wanted when nothing else is to be done */
 	bool stop GUARDED_BY(mu);
+	struct prefetch_at {
+		struct cache_dev *d; /* NULL: nothing */
+		uint64_t tag;
+	} at[PREFETCH_THREADS] GUARDED_BY(mu); /* what the threads are at */
 	unsigned nthreads;
+	atomic_uint numbers;
 	pthread_t thread[PREFETCH_THREADS];
 };
 

@@ -159,17 +159,23 @@ void policy_demote(struct cache *c, struct frame *f)
 	lock_drop(&p->mu);
 }
 
-/* May @who give it up for all? */
-static bool frame_is_only(struct frame *f, uint16_t who, uint16_t account)
+/* Is it theirs? */
+static bool may_give_up(struct frame *f, const struct cache_giver *g)
 {
 	uint16_t reader = atomic_load_explicit(&f->reader, memory_order_relaxed);
 	uint32_t ahead = atomic_load_explicit(&f->ahead, memory_order_relaxed);
 
-	return (!reader || reader == who) && (!(ahead & AHEAD_UNITS) || !(ahead >> 16) || ahead >> 16 == account) &&
+	if (queue_of(f) == Q_ONCE && !atomic_load_explicit(&f->freq, memory_order_relaxed))
+		return false; /* done */
+	if (g->gently && queue_of(f) == Q_MAIN && atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_AHEAD)
+		return false;
+	if (!g->who)
+		return true;
+	return (!reader || reader == g->who) && (!(ahead & AHEAD_UNITS) || !(ahead >> 16) || ahead >> 16 == g->account) &&
 	       atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_META;
 }
 
-void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, uint16_t who, uint16_t account)
+void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_giver *g)
 {
 	uint64_t end, no;
 
@@ -178,14 +184,13 @@ void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, uint16_t who,
 	end = min_u64(end, d->len);
 	if (off >= end)
 		return;
-	no = who ? off >> FRAME_SHIFT : (off + CACHE_FRAME - 1) >> FRAME_SHIFT;
-	for (; who ? no << FRAME_SHIFT < end : (no + 1) << FRAME_SHIFT <= end; no++) {
+	no = g->who ? off >> FRAME_SHIFT : (off + CACHE_FRAME - 1) >> FRAME_SHIFT;
+	for (; g->who ? no << FRAME_SHIFT < end : (no + 1) << FRAME_SHIFT <= end; no++) {
 		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no));
 
 		if (!f)
 			continue;
-		if ((!who || frame_is_only(f, who, account)) &&
-		    (queue_of(f) != Q_ONCE || atomic_load_explicit(&f->freq, memory_order_relaxed)))
+		if (may_give_up(f, g))
 			policy_demote(d->c, f);
 		frame_unpin(f);
 	}
@@ -242,6 +247,8 @@ static struct frame *policy_look(struct cache *c, struct policy *p) REQUIRES(p->
 	if (next != Q_NONE) {
 		bool meta = atomic_load_explicit(&f->cls, memory_order_relaxed) == CLS_META;
 
+		if (!meta)
+			atomic_store_explicit(&f->cls, q == Q_SMALL && !freq ? CLS_AHEAD : CLS_DATA, memory_order_relaxed);
 		/* One round less; metadata that comes to MAIN stays one more. */
 		freq = q == Q_MAIN ? (uint8_t)(freq - 1) : next == Q_MAIN && meta;
 		atomic_store_explicit(&f->freq, freq, memory_order_relaxed);

@@ -3,9 +3,10 @@
  * prefetch.c - reading ahead in the background
  *
  * Two rings of requests: what should be read now, and what may be read when nothing else is to be done. A few threads take from the
- * first, the oldest request first, 4 MiB at most before the next one's turn: a long request is read in order, and holds nobody up
- * for long. What is taken at once is read together: a piece of a long request, or up to 32 short ones, which a disk that works on
- * many at a time then has at the same time, and one with a head in the order of their places.
+ * first, the oldest request first, 4 MiB at most before the next one's turn: so nobody is held up for long. What has one tag is
+ * read by one thread at a time, in order: a disk with a head has a long way back to what another thread was about to ask for. What is
+ * taken at once is read together: a piece of a long request, or up to 32 short ones, which a disk that works on many at a time then
+ * has at the same time, and one with a head in the order of their places.
  *
  * Accounts: units that are asked for are charged until they are read, and then as long as they are in memory and unused. A full
  * ring or account drops the request, a lack of memory the rest of it: nobody waits for either, the reader just comes later.
@@ -15,7 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define PIECE_FRAMES 16u /* at most */
+#define PIECE_FRAMES 32u /* at most */
 #define TURN_BYTES (4u << 20)
 #define QUIET_MS 20u   /* nobody waited for the image that long: it has nothing else to do */
 #define LOOK_MS 5u     /* how often to look whether that is so */
@@ -228,9 +229,36 @@ void prefetch_purge(struct cache_dev *d)
 /* What a thread has taken. */
 struct taken {
 	struct cache_dev *d;
+	uint64_t tag;
 	unsigned n, frames;
 	struct ahead_piece piece[AHEAD_PIECES];
 };
+
+static bool at_work(const struct prefetch *p, const struct prefetch_req *q) REQUIRES(p->mu)
+{
+	for (unsigned i = 0; i < PREFETCH_THREADS; i++)
+		if (p->at[i].d == q->d && p->at[i].tag == q->want.tag)
+			return true;
+	return false;
+}
+
+/* The first request that no thread is at comes to the front; false: there is none. */
+static bool ring_advance(const struct prefetch *p, struct prefetch_ring *r) REQUIRES(p->mu)
+{
+	struct prefetch_req *first = &r->q[r->head], q;
+
+	for (unsigned i = 0; i < r->n; i++) {
+		struct prefetch_req *at = &r->q[(r->head + i) % PREFETCH_QUEUE];
+
+		if (at_work(p, at))
+			continue;
+		q = *at;
+		*at = *first;
+		*first = q;
+		return true;
+	}
+	return false;
+}
 
 /* The next piece of the first request. When it has had its turn, it goes to the end. */
 static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
@@ -239,8 +267,7 @@ static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
 	uint64_t most = min_u64(PIECE_FRAMES, max_u64(1, c->nframes / 8 - 1)) << FRAME_SHIFT;
 	struct ahead_piece p = {.off = first->off, .account = first->want.account};
 
-	/* Pieces end on the boundary of a piece. */
-	p.len = min_u64(first->len, most - p.off % most);
+	p.len = min_u64(first->len, most - p.off % CACHE_FRAME);
 	first->off += p.len;
 	first->len -= p.len;
 	first->turn -= min_u64(first->turn, p.len);
@@ -262,16 +289,18 @@ static unsigned frames_of(uint64_t off, uint64_t len)
 }
 
 /* A piece of a long request, or several short requests. */
-static void take(struct cache *c, struct prefetch_ring *r, struct taken *t)
+static void take(struct cache *c, const struct prefetch *p, struct prefetch_ring *r, struct taken *t) REQUIRES(p->mu)
 {
-	unsigned most = (unsigned)min_u64(PIECE_FRAMES + 1, max_u64(1, c->nframes / 8));
+	unsigned most = (unsigned)min_u64(PIECE_FRAMES, max_u64(1, c->nframes / 8));
 
 	t->d = r->q[r->head].d;
+	t->tag = r->q[r->head].want.tag;
 	t->n = t->frames = 0;
 	while (r->n && t->n < AHEAD_PIECES) {
 		const struct prefetch_req *q = &r->q[r->head];
 
-		if (t->n && (q->d != t->d || q->len > CACHE_FRAME || t->frames + frames_of(q->off, q->len) > most))
+		if (t->n && (q->d != t->d || q->len > CACHE_FRAME || at_work(p, q) ||
+			     t->frames + frames_of(q->off, q->len) > most))
 			break;
 		t->piece[t->n] = first_piece(c, r);
 		t->frames += frames_of(t->piece[t->n].off, t->piece[t->n].len);
@@ -323,7 +352,7 @@ static struct prefetch_ring *choose(struct cache *c, struct prefetch *p) REQUIRE
 {
 	bool quiet;
 
-	if (p->now.n)
+	if (ring_advance(p, &p->now))
 		return &p->now;
 	if (p->later.n && !is_young(&p->later.q[p->later.head], NULL))
 		ring_filter(&p->later, is_young, NULL);
@@ -332,13 +361,16 @@ static struct prefetch_ring *choose(struct cache *c, struct prefetch *p) REQUIRE
 	lock_drop(&p->mu);
 	quiet = is_quiet(c);
 	lock_take(&p->mu);
-	return p->now.n ? &p->now : quiet && p->later.n ? &p->later : NULL;
+	if (ring_advance(p, &p->now))
+		return &p->now;
+	return quiet && ring_advance(p, &p->later) ? &p->later : NULL;
 }
 
 static void *prefetch_main(void *arg)
 {
 	struct cache *c = arg;
 	struct prefetch *p = &c->prefetch;
+	unsigned me = atomic_fetch_add(&p->numbers, 1);
 
 	lock_take(&p->mu);
 	while (!p->stop) {
@@ -353,12 +385,14 @@ static void *prefetch_main(void *arg)
 			cond_wait(&p->work, &p->mu);
 			continue;
 		}
-		take(c, r, &t);
+		take(c, p, r, &t);
+		p->at[me] = (struct prefetch_at){t.d, t.tag};
 		if (p->now.n)
 			cond_signal(&p->work);
 		lock_drop(&p->mu);
 		fetch(c, &t);
 		lock_take(&p->mu);
+		p->at[me].d = NULL;
 		if (--t.d->fetching == 0)
 			cond_broadcast(&p->idle);
 	}

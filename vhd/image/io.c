@@ -224,6 +224,14 @@ static bool is_nothing(struct gather *g, struct cursor *c, uint64_t off, uint64_
 	return skip_zeros(c, *len);
 }
 
+/* Does somebody have to ask the disk where the bytes are? */
+static bool asks_for_bitmap(const struct vhd *v, uint64_t off)
+{
+	uint32_t block = (uint32_t)(off >> v->block_shift);
+
+	return v->type != VHD_FIXED && bat_get(v, block) != VHD_UNUSED && !block_is(v, block, BLOCK_FULL | BLOCK_PARTIAL);
+}
+
 static int gather_io(struct gather *g, struct vhd_io *io)
 {
 	struct cursor c = {.iov = io->iov};
@@ -245,6 +253,9 @@ static int gather_io(struct gather *g, struct vhd_io *io)
 			len -= nothing;
 			continue;
 		}
+		/* A bitmap lies between what came before and the block that it is for: a head that goes for it must not come back. */
+		if (g->nreq && hio_is_rotational(g->v->io) && asks_for_bitmap(g->v, off))
+			gather_send(g);
 		err = g->op == HIO_OP_WRITE ? place(g->v, off, len, &run) : vhd_map_src(g->v, off, len, &run, &src);
 
 		if (err < 0)

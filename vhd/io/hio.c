@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "vhd/base/checked.h"
@@ -100,6 +101,28 @@ static void go_direct(struct hio *h)
 	}
 }
 
+/* A partition has the queue of its disk, one level up. */
+static bool is_rotational(dev_t dev)
+{
+	static const char *const up[] = {"", "/.."};
+	char path[80], c = '0';
+
+	if (hio_is_modelled())
+		return hio_model_has_head();
+	for (size_t i = 0; i < ARRAY_LEN(up); i++) {
+		int fd;
+
+		snprintf(path, sizeof path, "/sys/dev/block/%u:%u%s/queue/rotational", major(dev), minor(dev), up[i]);
+		if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+			continue;
+		if (read(fd, &c, 1) != 1)
+			c = '0';
+		close(fd);
+		break;
+	}
+	return c == '1';
+}
+
 int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why)
 {
 	AUTO(hio_closep) struct hio *h = calloc(1, sizeof *h);
@@ -123,6 +146,7 @@ int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why
 		return why_set(why, -EINVAL, "%s: not a regular file or block device", path);
 	h->writable = flags & HIO_WRITE;
 	h->block_device = S_ISBLK(st.st_mode);
+	h->rotational = is_rotational(h->block_device ? st.st_rdev : st.st_dev);
 	h->hook = default_hook;
 	h->hook_arg = default_hook_arg;
 	h->align = 1;
@@ -150,6 +174,11 @@ void hio_close(struct hio *h)
 	lock_fini(&h->rmw);
 	free(h->path);
 	free(h);
+}
+
+bool hio_is_rotational(const struct hio *h)
+{
+	return h->rotational;
 }
 
 const char *hio_path(const struct hio *h)

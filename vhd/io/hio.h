@@ -77,6 +77,9 @@ int hio_identify(struct hio *h, struct hio_id *id);
  * held all the same. The file stays open as it was. */
 int hio_relock(struct hio *h, bool writable);
 
+/* Does the disk have a head that has to go where it reads? As the host says; false where it says nothing. */
+bool hio_is_rotational(const struct hio *h);
+
 /* Current length in bytes of a file or block device, or a negative errno. */
 int64_t hio_size(struct hio *h);
 

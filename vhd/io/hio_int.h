@@ -12,6 +12,7 @@ struct hio {
 	int fd;
 	bool writable;
 	bool block_device;
+	bool rotational;
 	uint32_t align;          /* bytes; of offset, length and memory; 1 without O_DIRECT */
 	struct lock rmw;         /* one write at a time of those that are not aligned or make the file longer */
 	_Atomic(uint64_t) reach; /* the file is at least this long; writes that end below do not change its length */

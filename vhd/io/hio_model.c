@@ -77,6 +77,11 @@ bool hio_is_modelled(void)
 	return disk.m;
 }
 
+bool hio_model_has_head(void)
+{
+	return disk.m && !disk.m->depth;
+}
+
 void hio_model_figures(struct hio_model_figures *f)
 {
 	*f = (struct hio_model_figures){.name = NULL};

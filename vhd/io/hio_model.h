@@ -31,5 +31,6 @@ void hio_model_figures(struct hio_model_figures *f);
 /* A batch of @n transfers of one file: waits as long as they take. hio.c calls it. */
 void hio_model_run(const struct hio *h, const struct hio_req *req, unsigned n);
 bool hio_is_modelled(void);
+bool hio_model_has_head(void);
 
 #endif
