@@ -1,0 +1,767 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_ext4_xattr.c - extended attributes, judged by debugfs (ea_get, ea_set) and e2fsck
+ *
+ * Every kind of file system has attributes in inodes and in blocks, in inodes alone or in blocks alone: small ones go into the
+ * inode when that has room behind its fields.
+ */
+#include "tests/unit/ext4_names.h"
+#include "vhd/ext4/xattr_int.h"
+
+#define ADVICE "user.io_advise"
+
+static const char *const ea_kinds[] = {
+	"-t ext4 -b 4096 -I 256",
+	"-t ext4 -b 1024 -I 256 -O ^metadata_csum",
+	"-t ext4 -b 2048 -I 128",
+	"-t ext4 -b 1024 -I 128 -O ^metadata_csum",
+	"-t ext4 -b 4096 -I 1024 -O ^ext_attr",
+	"-t ext4 -b 1024 -I 256 -O ^has_journal,64bit",
+	"-t ext3 -b 1024 -I 128",
+	"-t ext2 -b 4096 -I 256",
+	"-t ext2 -b 1024 -I 128 -O ^ext_attr",
+};
+
+static struct img img;
+
+/* ---- short forms -------------------------------------------------------------------------------------------------------------- */
+
+static int set(struct fs_node *n, const char *name, const void *value, uint32_t len)
+{
+	return n->fs->ops->setxattr(n, name, value, len);
+}
+
+static int set_s(struct fs_node *n, const char *name, const char *value)
+{
+	return set(n, name, value, (uint32_t)strlen(value));
+}
+
+static int get(struct fs_node *n, const char *name, void *buf, uint32_t cap)
+{
+	return n->fs->ops->getxattr(n, name, buf, cap, 0);
+}
+
+static void must_have(struct fs_node *n, const char *name, const char *value)
+{
+	char buf[8192];
+	int len = get(n, name, buf, sizeof buf);
+
+	if (len != (int)strlen(value) || memcmp(buf, value, strlen(value)) != 0)
+		ck_abort_msg("%s is %d: %.*s, not %s", name, len, len > 0 ? len : 0, buf, value);
+}
+
+static void fill(uint8_t *buf, uint32_t len, uint32_t seed)
+{
+	for (uint32_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)(seed * 31 + i * 7 + (i >> 8));
+}
+
+static struct fs_node *file(const char *name)
+{
+	struct fs_node *n;
+
+	must_eq(make_s(img.fs->root, name, FS_REG, &n), 0);
+	return n;
+}
+
+static struct fs_node *found(const char *name)
+{
+	struct fs_node *n;
+
+	must_eq(look(img.fs->root, name, &n), 0);
+	return n;
+}
+
+static void remount(void)
+{
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_mount(&img);
+}
+
+/* debugfs says nothing with its exit status: what it writes, or does not, is compared. The image is not mounted by the driver. */
+static void judge_value(const char *path, const char *name, const void *value, size_t len)
+{
+	char out[160];
+	uint8_t buf[70000];
+	size_t got = 0;
+	FILE *f;
+
+	snprintf(out, sizeof out, "%s/value", img.dir);
+	unlink(out);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; debugfs -R 'ea_get -f %s %s %s' %s", out, path, name, img.path), 0);
+	f = fopen(out, "r");
+	if (f) {
+		got = fread(buf, 1, sizeof buf, f);
+		fclose(f);
+		unlink(out);
+	}
+	if (!value) {
+		must(!f || got == 0);
+	} else if (!f || got != len || memcmp(buf, value, len) != 0) {
+		ck_abort_msg("debugfs: %s of %s: %zu bytes, not the %zu that were set", name, path, got, len);
+	}
+}
+
+static void judge_set(const char *path, const char *name, const void *value, size_t len)
+{
+	char in[160];
+	FILE *f;
+
+	snprintf(in, sizeof in, "%s/value", img.dir);
+	f = fopen(in, "w");
+	must(f && fwrite(value, 1, len, f) == len && fclose(f) == 0);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; debugfs -w -R 'ea_set -f %s %s %s' %s", in, path, name, img.path),
+		0);
+	unlink(in);
+}
+
+/* ---- what is set is there --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(what_is_set_is_read_here_and_by_debugfs)
+{
+	static const char small[] = "sequential,noreuse";
+	struct fs_node *n, *d;
+	uint8_t big[700], buf[800];
+	uint64_t before, space;
+
+	fill(big, sizeof big, 1);
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	n = file("f");
+	must_eq(make_s(img.fs->root, "d", FS_DIR, &d), 0);
+	space = attr(n).space;
+	before = attr(n).change;
+	must_eq(get(n, ADVICE, buf, sizeof buf), -ENODATA);
+	must_eq(set_s(n, ADVICE, small), 0);
+	must(attr(n).change > before);
+	must_eq(set_s(d, ADVICE, "random"), 0);
+	must_have(n, ADVICE, small);
+	fs_node_put(n);
+	fs_node_put(d);
+	remount();
+	n = found("f");
+	must_have(n, ADVICE, small);
+	must_eq(set(n, "user.big", big, sizeof big), 0);
+	must_eq(set(n, "user.empty", "", 0), 0);
+	must_eq(get(n, "user.empty", buf, sizeof buf), 0);
+	must_eq(get(n, "user.big", buf, sizeof buf), sizeof big);
+	must(memcmp(buf, big, sizeof big) == 0);
+	fs_node_put(n);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	judge_value("/f", ADVICE, small, strlen(small));
+	judge_value("/f", "user.big", big, sizeof big);
+	judge_value("/d", ADVICE, "random", 6);
+	img_mount(&img);
+	n = found("f");
+	must_eq(set(n, "user.big", NULL, 0), 0);
+	must_eq(set(n, ADVICE, NULL, 0), 0);
+	must_eq(set(n, ADVICE, NULL, 0), -ENODATA);
+	must_eq(set(n, "user.empty", NULL, 0), 0);
+	must_eq(attr(n).space, space);
+	fs_node_put(n);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	judge_value("/f", ADVICE, NULL, 0);
+	judge_value("/f", "user.big", NULL, 0);
+	judge_value("/d", ADVICE, "random", 6);
+	img_free(&img);
+}
+END_TEST
+
+START_TEST(what_debugfs_set_is_read_and_stays_beside_ours)
+{
+	struct fs_node *n;
+	uint8_t big[500], buf[800];
+
+	if (strstr(ea_kinds[_i], "^ext_attr")) /* debugfs sets none then */
+		return;
+	fill(big, sizeof big, 2);
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	fs_node_put(file("f"));
+	img_unmount(&img);
+	judge_set("/f", "user.small", "one", 3);
+	judge_set("/f", "security.big", big, sizeof big);
+	judge_set("/f", "trusted.a", "two", 3);
+	must_eq(img_fsck(&img), 0);
+	img_mount(&img);
+	n = found("f");
+	must_have(n, "user.small", "one");
+	must_have(n, "trusted.a", "two");
+	must_eq(get(n, "security.big", buf, sizeof buf), sizeof big);
+	must(memcmp(buf, big, sizeof big) == 0);
+	must_eq(set_s(n, ADVICE, "backwards"), 0);
+	must_eq(set_s(n, "user.small", "longer than it was"), 0);
+	must_eq(set(n, "trusted.a", NULL, 0), 0);
+	fs_node_put(n);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	judge_value("/f", "user.small", "longer than it was", 18);
+	judge_value("/f", "security.big", big, sizeof big);
+	judge_value("/f", ADVICE, "backwards", 9);
+	judge_value("/f", "trusted.a", NULL, 0);
+	img_free(&img);
+}
+END_TEST
+
+/* From the inode into the block as it grows, and back. */
+START_TEST(one_that_grows_and_shrinks_is_in_one_place_only)
+{
+	uint32_t sizes[] = {5, 40, 90, 300, 900, 300, 60, 4, 0, 800, 1};
+	uint8_t value[900], buf[1000];
+	struct fs_node *n;
+
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	fs_node_put(file("f"));
+	for (uint32_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		n = found("f");
+		fill(value, sizes[i], i);
+		must_eq(set(n, ADVICE, value, sizes[i]), 0);
+		must_eq(get(n, ADVICE, buf, sizeof buf), sizes[i]);
+		must(memcmp(buf, value, sizes[i]) == 0);
+		fs_node_put(n);
+		remount();
+		n = found("f");
+		must_eq(get(n, ADVICE, buf, sizeof buf), sizes[i]);
+		must(memcmp(buf, value, sizes[i]) == 0);
+		fs_node_put(n);
+	}
+	n = found("f");
+	must_eq(set(n, ADVICE, NULL, 0), 0);
+	must_eq(get(n, ADVICE, buf, sizeof buf), -ENODATA);
+	fs_node_put(n);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+/* Many names and sizes against a model, with nodes that leave memory and come back. */
+START_TEST(random_changes_end_as_the_model_says_and_clean)
+{
+	enum { FILES = 6, ATTRS = 8, ROUNDS = 3, STEPS = 150 };
+	static uint32_t len[FILES][ATTRS], seed[FILES][ATTRS]; /* len 0: not set */
+	uint8_t value[400], buf[400];
+	char name[40], path[20];
+	struct fs_node *n;
+
+	memset(len, 0, sizeof len);
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	for (unsigned f = 0; f < FILES; f++) {
+		snprintf(path, sizeof path, "f%u", f);
+		fs_node_put(file(path));
+	}
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned step = 0; step < STEPS; step++) {
+			unsigned f = rnd(FILES), a = rnd(ATTRS);
+			uint32_t size = 1 + rnd(rnd(4) ? 30 : 399);
+			int err;
+
+			snprintf(path, sizeof path, "f%u", f);
+			snprintf(name, sizeof name, "%s%.*s%u", a % 3 ? "user." : "trusted.", (int)a * 3,
+				 "abcdefghijklmnopqrstuvwxyz", a);
+			n = found(path);
+			if (rnd(3) == 0) {
+				must_eq(set(n, name, NULL, 0), len[f][a] ? 0 : -ENODATA);
+				len[f][a] = 0;
+			} else {
+				fill(value, size, round * 1000 + step);
+				err = set(n, name, value, size);
+				must(err == 0 || err == -ENOSPC);
+				if (!err) {
+					len[f][a] = size;
+					seed[f][a] = round * 1000 + step;
+				}
+			}
+			for (a = 0; a < ATTRS; a++) {
+				snprintf(name, sizeof name, "%s%.*s%u", a % 3 ? "user." : "trusted.", (int)a * 3,
+					 "abcdefghijklmnopqrstuvwxyz", a);
+				must_eq(get(n, name, buf, sizeof buf), len[f][a] ? (int)len[f][a] : -ENODATA);
+				fill(value, len[f][a], seed[f][a]);
+				must(memcmp(buf, value, len[f][a]) == 0);
+			}
+			fs_node_put(n);
+		}
+		remount();
+	}
+	img_unmount(&img);
+	for (unsigned f = 0; f < FILES; f++)
+		for (unsigned a = 0; a < ATTRS; a += 3) {
+			snprintf(path, sizeof path, "/f%u", f);
+			snprintf(name, sizeof name, "%s%.*s%u", a % 3 ? "user." : "trusted.", (int)a * 3,
+				 "abcdefghijklmnopqrstuvwxyz", a);
+			fill(value, len[f][a], seed[f][a]);
+			judge_value(path, name, len[f][a] ? value : NULL, len[f][a]);
+		}
+	img_free(&img);
+}
+END_TEST
+
+/* ---- blocks and inodes that are others', or were ---------------------------------------------------------------------------------- */
+
+/* f1 and f2 use one block, as the kernel makes them: e2fsck counts and sums. */
+static void make_shared(const char *kind, uint32_t files)
+{
+	uint8_t big[600];
+
+	fill(big, sizeof big, 3);
+	img_make(&img, 8, kind);
+	img_mount(&img);
+	for (uint32_t i = 1; i <= files; i++) {
+		char name[8];
+
+		snprintf(name, sizeof name, "f%u", i);
+		fs_node_put(file(name));
+	}
+	img_unmount(&img);
+	judge_set("/f1", "user.big", big, sizeof big);
+	for (uint32_t i = 2; i <= files; i++)
+		must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; b=$(debugfs -R 'stat /f1' %s | sed -n 's/.*File ACL: "
+			      "\\([0-9]*\\).*/\\1/p'); "
+			      "[ $b -gt 0 ] && debugfs -w -R \"sif /f%u file_acl $b\" %s",
+			      img.path, i, img.path),
+			0);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fy %s || [ $? = 1 ]", img.path), 0);
+	must_eq(img_fsck(&img), 0);
+}
+
+START_TEST(a_block_that_others_use_is_left_to_them)
+{
+	struct fs_node *n1, *n2, *n3;
+	uint8_t big[600], more[60];
+
+	if (strstr(ea_kinds[_i], "^ext_attr"))
+		return;
+	fill(big, sizeof big, 3);
+	fill(more, sizeof more, 4);
+	make_shared(ea_kinds[_i], 3);
+	img_mount(&img);
+	n1 = found("f1");
+	n2 = found("f2");
+	n3 = found("f3");
+	must_eq(set(n1, "user.more", more, sizeof more), 0);
+	must_eq(set(n1, "user.more2", more, sizeof more), 0);
+	must_eq(set(n1, "user.more3", more, sizeof more), 0);
+	must_eq(get(n2, "user.more3", more, sizeof more), -ENODATA);
+	must_eq(set(n2, "user.big", NULL, 0), 0);
+	must_eq(get(n2, "user.big", NULL, 0), -ENODATA);
+	must_eq(get(n3, "user.big", NULL, 0), sizeof big);
+	fs_node_put(n1);
+	fs_node_put(n2);
+	fs_node_put(n3);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	judge_value("/f1", "user.big", big, sizeof big);
+	judge_value("/f1", "user.more3", more, sizeof more);
+	judge_value("/f2", "user.big", NULL, 0);
+	judge_value("/f3", "user.big", big, sizeof big);
+	img_free(&img);
+}
+END_TEST
+
+START_TEST(a_removed_file_leaves_its_block_to_others_or_frees_it)
+{
+	struct fs_statfs before, after;
+	struct fs_node *n;
+
+	if (strstr(ea_kinds[_i], "^ext_attr"))
+		return;
+	make_shared(ea_kinds[_i], 2);
+	img_mount(&img);
+	must_eq(img.fs->ops->statfs(img.fs, &before), 0);
+	must_eq(rm(img.fs->root, "f1"), 0);
+	remount();
+	n = found("f2");
+	must_eq(get(n, "user.big", NULL, 0), 600);
+	fs_node_put(n);
+	must_eq(rm(img.fs->root, "f2"), 0);
+	remount();
+	must_eq(img.fs->ops->statfs(img.fs, &after), 0);
+	must_eq(after.bytes_free, before.bytes_free + after.block_size);
+	img_free(&img);
+}
+END_TEST
+
+/* The number of a removed inode is used again; what lay behind its fields is not the new file's. */
+START_TEST(a_new_file_has_nothing_of_an_old_one)
+{
+	struct fs_node *n;
+	char name[16];
+	uint64_t ino;
+	bool again = false;
+
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	n = file("f");
+	ino = n->ino;
+	must_eq(set_s(n, ADVICE, "random"), 0);
+	fs_node_put(n);
+	remount();
+	must_eq(rm(img.fs->root, "f"), 0);
+	remount();
+	for (unsigned i = 0; i < 30; i++) {
+		snprintf(name, sizeof name, "n%u", i);
+		n = file(name);
+		again |= n->ino == ino;
+		must_eq(get(n, ADVICE, NULL, 0), -ENODATA);
+		fs_node_put(n);
+	}
+	must(again);
+	remount();
+	for (unsigned i = 0; i < 30; i++) {
+		snprintf(name, sizeof name, "n%u", i);
+		n = found(name);
+		must_eq(get(n, ADVICE, NULL, 0), -ENODATA);
+		fs_node_put(n);
+	}
+	img_free(&img);
+}
+END_TEST
+
+/* ---- what cannot be ----------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(mistakes_are_told_apart_and_change_nothing)
+{
+	struct fs_node *n, *l;
+	char buf[20], longest[5 + 255 + 2];
+	static uint8_t huge[70000];
+	uint64_t before;
+
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	n = file("f");
+	must_eq(set_s(n, ADVICE, "sequential"), 0);
+	before = attr(n).change;
+	must_eq(get(n, ADVICE, buf, 9), -ERANGE);
+	must_eq(get(n, ADVICE, buf, 10), 10);
+	must_eq(get(n, ADVICE, NULL, 0), 10);
+	must_eq(get(n, "user.io_advis", buf, sizeof buf), -ENODATA);
+	must_eq(get(n, "trusted.io_advise", buf, sizeof buf), -ENODATA);
+	must_eq(get(n, "user.", buf, sizeof buf), -EINVAL);
+	must_eq(get(n, "io_advise", buf, sizeof buf), -ENOTSUP);
+	must_eq(set_s(n, "system.posix_acl_access", "x"), -ENOTSUP);
+	memset(longest, 'n', sizeof longest - 1);
+	memcpy(longest, "user.", 5);
+	longest[sizeof longest - 1] = '\0';
+	must_eq(set_s(n, longest, "x"), -ERANGE);
+	must_eq(set(n, ADVICE, huge, sizeof huge), -ENOSPC);
+	must_eq(set(n, "user.huge", huge, UINT32_MAX), -ENOSPC);
+	must_eq(set(n, "user.none", NULL, 0), -ENODATA);
+	must_have(n, ADVICE, "sequential");
+	must_eq(attr(n).change, before);
+	longest[sizeof longest - 2] = '\0';
+	must_eq(set_s(n, longest, "x"), 0);
+	must_have(n, longest, "x");
+	fs_node_put(n);
+	must_eq(make_s(img.fs->root, "l", FS_LNK, &l), 0);
+	must_eq(set_s(l, ADVICE, "random"), -EPERM);
+	must_eq(set_s(l, "trusted.x", "1"), 0);
+	fs_node_put(l);
+	remount();
+	l = found("l");
+	must_have(l, "trusted.x", "1");
+	fs_node_put(l);
+	img_free(&img);
+}
+END_TEST
+
+START_TEST(what_is_in_memory_is_answered_at_once)
+{
+	struct fs_node *n;
+	char buf[1000];
+	int got;
+
+	img_make(&img, 8, ea_kinds[_i]);
+	img_mount(&img);
+	n = file("f");
+	must_eq(n->fs->ops->getxattr(n, ADVICE, buf, sizeof buf, FS_NOWAIT), -ENODATA);
+	must_eq(set_s(n, ADVICE, "sequential"), 0);
+	must_eq(n->fs->ops->getxattr(n, ADVICE, buf, sizeof buf, FS_NOWAIT), 10);
+	fs_node_put(n);
+	img_unmount(&img);
+	img_mount(&img);
+	n = found("f");
+	got = n->fs->ops->getxattr(n, ADVICE, buf, sizeof buf, FS_NOWAIT);
+	must(got == 10 || got == -EAGAIN); /* in a block that was not read yet */
+	must_eq(get(n, ADVICE, buf, sizeof buf), 10);
+	must_eq(n->fs->ops->getxattr(n, ADVICE, buf, sizeof buf, FS_NOWAIT), 10);
+	fs_node_put(n);
+	img_free(&img);
+}
+END_TEST
+
+START_TEST(a_full_disk_is_told_and_nothing_is_half_done)
+{
+	enum { FILES = 950 };
+	uint8_t big[800];
+	struct fs_node *n;
+	char name[16];
+	unsigned ok = 0, full = 0;
+
+	img_make(&img, 1, "-t ext2 -b 1024 -N 1016 -I 128");
+	img_mount(&img);
+	fill(big, sizeof big, 5);
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof name, "f%u", i);
+		fs_node_put(file(name));
+	}
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof name, "f%u", i);
+		n = found(name);
+		if (set(n, "user.big", big, sizeof big) == 0) {
+			must_eq(get(n, "user.big", NULL, 0), sizeof big);
+			ok++;
+		} else {
+			must_eq(get(n, "user.big", NULL, 0), -ENODATA);
+			full++;
+		}
+		fs_node_put(n);
+	}
+	if (ok <= 100 || !full)
+		ck_abort_msg("%u were set, %u not", ok, full);
+	remount();
+	for (unsigned i = 0; i < ok; i += 2) {
+		snprintf(name, sizeof name, "f%u", i);
+		must_eq(rm(img.fs->root, name), 0);
+	}
+	n = found("f1");
+	must_eq(get(n, "user.big", NULL, 0), sizeof big);
+	fs_node_put(n);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+/* ---- damage ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* Any bytes in an area: what is found lies inside it, and a new area is whole. */
+START_TEST(an_area_of_any_bytes_is_refused_or_read_inside)
+{
+	enum { SIZE = 256, TIMES = 200000 / SLOW };
+	const struct xattr_name names[] = {{1, 1, "a"}, {1, 9, "io_advise"}, {4, 3, "abc"}};
+	uint8_t value[40];
+
+	fill(value, sizeof value, 6);
+	for (unsigned i = 0; i < TIMES; i++) {
+		struct xattr_area a = {.base = calloc(1, SIZE), .first = i % 2 ? 32 : 0, .size = SIZE, .hashed = i % 2};
+		struct xattr_area b = {.base = calloc(1, SIZE), .first = 32, .size = SIZE, .hashed = true}, none = {0};
+		uint32_t off, len;
+
+		for (unsigned k = 0; k < 1 + i % 3; k++) {
+			struct xattr_change c = {names[k], value, rnd(sizeof value)};
+			struct xattr_area from = k ? b : none, to = {calloc(1, SIZE), a.first, SIZE, a.hashed};
+
+			from.first = a.first;
+			must_eq(ext4_xattr_build(&from, &c, &to), k + 1);
+			free(b.base);
+			b.base = to.base;
+		}
+		memcpy(a.base, b.base, SIZE);
+		memset(b.base, 0, SIZE);
+		for (unsigned k = rnd(6); k > 0; k--)
+			a.base[rnd(rnd(2) ? 100 : SIZE)] = (uint8_t)rnd(rnd(2) ? 256 : 4);
+		for (unsigned k = 0; k < ARRAY_LEN(names); k++) {
+			struct xattr_change c = {names[k], rnd(2) ? value : NULL, rnd(sizeof value)};
+			int got = ext4_xattr_find(&a, &names[k], &off, &len);
+
+			must(got == 0 || got == 1 || got == -EUCLEAN || got == -ENOTSUP);
+			must(got != 1 || (off <= SIZE && len <= SIZE - off));
+			memset(b.base, 0, SIZE);
+			got = ext4_xattr_build(&a, &c, &b);
+			must(got >= 0 || got == -EUCLEAN || got == -ENOTSUP || got == -ENOSPC);
+			if (got >= 0) {
+				ext4_xattr_block_hash(&b);
+				must_eq(ext4_xattr_find(&b, &names[k], &off, &len), c.value ? 1 : 0);
+				must(!c.value || (len == c.len && memcmp(b.base + off, value, len) == 0));
+			}
+		}
+		free(a.base);
+		free(b.base);
+	}
+}
+END_TEST
+
+START_TEST(hashes_are_those_of_libext2fs)
+{
+	enum { SIZE = 1024 };
+	const struct xattr_name names[] = {{1, 2, "zz"}, {1, 9, "io_advise"}, {4, 3, "abc"}, {1, 2, "aa"}, {6, 1, "s"}};
+	uint32_t buf[2][SIZE / 4], at;
+	struct xattr_area a[2] = {{(uint8_t *)buf[0], 32, SIZE, true}, {(uint8_t *)buf[1], 32, SIZE, true}};
+	struct ext2_ext_attr_entry *e;
+	struct ext2_ext_attr_header *h;
+	uint8_t value[100];
+
+	for (unsigned i = 0; i < 500; i++) {
+		struct xattr_area none = {.first = 32};
+
+		for (unsigned k = 0; k < ARRAY_LEN(names); k++) {
+			struct xattr_change c = {names[k], value, rnd(sizeof value)};
+
+			fill(value, c.len, i);
+			memset(buf[k & 1], 0, SIZE);
+			must_eq(ext4_xattr_build(k ? &a[~k & 1] : &none, &c, &a[k & 1]), k + 1);
+		}
+		h = (struct ext2_ext_attr_header *)buf[0];
+		for (at = 32; (e = (struct ext2_ext_attr_entry *)(a[0].base + at), !EXT2_EXT_IS_LAST_ENTRY(e));
+		     at += (uint32_t)EXT2_EXT_ATTR_LEN(e->e_name_len))
+			must_eq(e->e_hash, ext2fs_ext_attr_hash_entry(e, a[0].base + e->e_value_offs));
+		ext2fs_ext_attr_block_rehash(h, e);
+		must_eq(h->h_hash, ext4_xattr_block_hash(&a[0]));
+	}
+}
+END_TEST
+
+static void use_damaged(void)
+{
+	static const char *const names[] = {ADVICE, "user.big", "trusted.t", "user.new"};
+	char buf[1024];
+	struct fs_node *n;
+
+	img_mount(&img);
+	if (look(img.fs->root, "f", &n) == 0) {
+		for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+			get(n, names[i], buf, sizeof buf);
+		for (unsigned i = rnd(4); i < ARRAY_LEN(names); i++)
+			set(n, names[i], rnd(3) ? buf : NULL, rnd(rnd(3) ? 40 : 900));
+		for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+			get(n, names[i], buf, sizeof buf);
+		if (rnd(2))
+			rm(img.fs->root, "f");
+		fs_node_put(n);
+	}
+	img.fs->ops->unmount(img.fs);
+	img.fs = NULL;
+	must_eq(cache_detach(img.dev), 0);
+	cache_free(img.cache);
+	must_eq(vhd_close(img.vhd), 0);
+}
+
+static unsigned long number_from(const char *cmd)
+{
+	unsigned long v = 0;
+	FILE *p = popen(cmd, "r");
+
+	must(p && fscanf(p, "%lu", &v) == 1);
+	pclose(p);
+	return v;
+}
+
+/* Without checksums, so that what is behind them is reached. */
+START_TEST(damaged_inodes_and_blocks_do_no_harm)
+{
+	enum { TIMES = 240 / SLOW, PATCH = 1024 };
+	uint8_t big[600], whole[2][PATCH], patched[PATCH];
+	uint64_t at[2];
+	char cmd[400];
+	struct fs_node *n;
+	int fd;
+
+	fill(big, sizeof big, 7);
+	img_make(&img, 1, _i ? "-t ext2 -b 1024 -I 256" : "-t ext4 -b 1024 -I 256 -O ^metadata_csum,^has_journal");
+	img_mount(&img);
+	n = file("f");
+	must_eq(set_s(n, ADVICE, "sequential"), 0);
+	must_eq(set_s(n, "trusted.t", "x"), 0);
+	must_eq(set(n, "user.big", big, sizeof big), 0);
+	fs_node_put(n);
+	img_unmount(&img);
+	snprintf(cmd, sizeof cmd,
+		 "PATH=$PATH:/sbin:/usr/sbin; debugfs -R 'imap /f' %s 2>/dev/null | sed -n 's/.*block \\([0-9]*\\), "
+		 "offset.*/\\1/p'",
+		 img.path);
+	at[0] = (uint64_t)number_from(cmd) * 1024; /* inodes beside it are hit as well */
+	snprintf(cmd, sizeof cmd,
+		 "PATH=$PATH:/sbin:/usr/sbin; debugfs -R 'stat /f' %s 2>/dev/null | sed -n 's/.*File ACL: "
+		 "\\([0-9]*\\).*/\\1/p'",
+		 img.path);
+	at[1] = (uint64_t)number_from(cmd) * 1024;
+	must(at[0] && at[1]);
+	must_eq(shell("cp %s %s/good", img.path, img.dir), 0);
+	fd = open(img.path, O_RDWR | O_CLOEXEC);
+	for (unsigned i = 0; i < 2; i++)
+		must_eq(pread(fd, whole[i], PATCH, (off_t)at[i]), PATCH);
+	close(fd);
+	for (unsigned i = 0; i < TIMES; i++) {
+		unsigned which = i % 2;
+
+		must_eq(shell("cp %s/good %s", img.dir, img.path), 0);
+		memcpy(patched, whole[which], PATCH);
+		for (unsigned k = 1 + rnd(8); k > 0; k--) {
+			uint32_t where = rnd(rnd(2) ? 120 : PATCH);
+
+			if (which == 0) /* behind the fields of any of the four inodes */
+				where = rnd(4) * 256 + 128 + rnd(rnd(2) ? 70 : 128);
+			patched[where] = (uint8_t)(rnd(2) ? rnd(256) : 1u << rnd(8));
+		}
+		fd = open(img.path, O_RDWR | O_CLOEXEC);
+		must_eq(pwrite(fd, patched, PATCH, (off_t)at[which]), PATCH);
+		close(fd);
+		use_damaged();
+	}
+	must_eq(shell("rm %s/good", img.dir), 0);
+	img_free(&img);
+}
+END_TEST
+
+START_TEST(a_block_with_a_wrong_checksum_is_not_believed)
+{
+	struct fs_node *n;
+	uint8_t big[600];
+
+	fill(big, sizeof big, 8);
+	img_make(&img, 8, "-t ext4 -b 1024 -I 128 -O metadata_csum");
+	img_mount(&img);
+	n = file("f");
+	must_eq(set(n, "user.big", big, sizeof big), 0);
+	fs_node_put(n);
+	img_unmount(&img);
+	/* The last byte of the block, which is the value's. */
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; b=$(debugfs -R 'stat /f' %s | sed -n 's/.*File ACL: "
+		      "\\([0-9]*\\).*/\\1/p'); "
+		      "printf '\\377' | dd of=%s bs=1 seek=$((b * 1024 + 1023)) conv=notrunc",
+		      img.path, img.path),
+		0);
+	img_mount(&img);
+	n = found("f");
+	must_eq(get(n, "user.big", NULL, 0), -EUCLEAN);
+	must_eq(set_s(n, ADVICE, "random"), -EUCLEAN);
+	fs_node_put(n);
+	img_unmount(&img);
+	img_free(&img);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4_xattr");
+	TCase *t = tcase_create("attributes");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, what_is_set_is_read_here_and_by_debugfs, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, what_debugfs_set_is_read_and_stays_beside_ours, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, one_that_grows_and_shrinks_is_in_one_place_only, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, random_changes_end_as_the_model_says_and_clean, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, a_block_that_others_use_is_left_to_them, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, a_removed_file_leaves_its_block_to_others_or_frees_it, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, a_new_file_has_nothing_of_an_old_one, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, mistakes_are_told_apart_and_change_nothing, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, what_is_in_memory_is_answered_at_once, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_test(t, a_full_disk_is_told_and_nothing_is_half_done);
+	tcase_add_test(t, an_area_of_any_bytes_is_refused_or_read_inside);
+	tcase_add_test(t, hashes_are_those_of_libext2fs);
+	tcase_add_loop_test(t, damaged_inodes_and_blocks_do_no_harm, 0, 2);
+	tcase_add_test(t, a_block_with_a_wrong_checksum_is_not_believed);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
