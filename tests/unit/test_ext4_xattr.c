@@ -422,6 +422,51 @@ START_TEST(a_new_file_has_nothing_of_an_old_one)
 }
 END_TEST
 
+/* Inodes that older kernels made have fewer fields: attributes begin where newer ones have other things. */
+START_TEST(an_inode_with_few_fields_has_attributes_behind_them)
+{
+	static const unsigned extra[] = {28, 24, 16, 4};
+	char value[100];
+	struct fs_node *n;
+	uint64_t ino;
+
+	img_make(&img, 8, _i % 2 ? "-t ext4 -b 1024 -I 256 -O ^metadata_csum" : "-t ext4 -b 1024 -I 256");
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; debugfs -w -R 'ssv want_extra_isize %u' %s && "
+		      "debugfs -w -R 'ssv min_extra_isize %u' %s",
+		      extra[_i / 2], img.path, extra[_i / 2], img.path),
+		0);
+	img_mount(&img);
+	n = file("f");
+	ino = n->ino;
+	memset(value, 'v', sizeof value);
+	/* As much as there is room for, so that the first and the last bytes count. */
+	must_eq(set(n, ADVICE, value, 128 - extra[_i / 2] - 4 - 28 - 4), 0);
+	must_eq(attr(n).space, 0);
+	must_eq(set_s(n, "user.more", "in a block"), 0);
+	must(attr(n).space > 0);
+	fs_node_put(n);
+	remount();
+	n = found("f");
+	must_eq(n->ino, ino);
+	must_eq(set_s(n, "trusted.x", "y"), 0);
+	must_eq(img.fs->ops->setattr(n, &(struct fs_setattr){.what = FS_SET_MODE, .mode = 0600}, NULL), 0);
+	must_eq(set(n, ADVICE, value, 10), 0);
+	fs_node_put(n);
+	remount();
+	n = found("f");
+	must_eq(img.fs->ops->setattr(n, &(struct fs_setattr){.what = FS_SET_MODE, .mode = 0640}, NULL), 0);
+	must_eq(set(n, "user.more", NULL, 0), 0);
+	must_eq(get(n, ADVICE, NULL, 0), 10);
+	fs_node_put(n);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	judge_value("/f", ADVICE, value, 10);
+	judge_value("/f", "trusted.x", "y", 1);
+	judge_value("/f", "user.more", NULL, 0);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- what cannot be ----------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(mistakes_are_told_apart_and_change_nothing)
@@ -751,6 +796,7 @@ int main(void)
 	tcase_add_loop_test(t, a_block_that_others_use_is_left_to_them, 0, ARRAY_LEN(ea_kinds));
 	tcase_add_loop_test(t, a_removed_file_leaves_its_block_to_others_or_frees_it, 0, ARRAY_LEN(ea_kinds));
 	tcase_add_loop_test(t, a_new_file_has_nothing_of_an_old_one, 0, ARRAY_LEN(ea_kinds));
+	tcase_add_loop_test(t, an_inode_with_few_fields_has_attributes_behind_them, 0, 8);
 	tcase_add_loop_test(t, mistakes_are_told_apart_and_change_nothing, 0, ARRAY_LEN(ea_kinds));
 	tcase_add_loop_test(t, what_is_in_memory_is_answered_at_once, 0, ARRAY_LEN(ea_kinds));
 	tcase_add_test(t, a_full_disk_is_told_and_nothing_is_half_done);
