@@ -2,8 +2,8 @@
 /*
  * ext4_int.h - what the files of the ext4 driver share; nobody outside vhd/ext4/ includes it
  *
- * libext2fs does what is cold or intricate (extent trees, checksums, xattr blocks) and is not thread-safe; names,
- * extent maps, allocation and data I/O are ours.
+ * libext2fs does what is cold or intricate (extent trees, checksums, inodes) and is not thread-safe; names, extended
+ * attributes, extent maps, allocation and data I/O are ours.
  *
  * Locks, outermost first:
  *
@@ -15,7 +15,7 @@
  *     fs->table_mu  the table of nodes in memory
  *     fs->alloc_mu  the allocator's bitmap (alloc.c)
  *
- * A thread that must not wait (FS_NOWAIT) only tries node->rw and never takes fs->mu.
+ * A thread that must not wait (FS_NOWAIT) only tries node->rw and fs->mu, and never waits for them.
  *
  * Every operation that changes metadata is bracketed by ext4_op_begin()/ext4_op_end(): what the brackets enclose is in one
  * transaction of the journal (journal.h). Two kinds of changes to an inode are told apart: those of operations, which are
