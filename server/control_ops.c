@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "server/explain.h"
+#include "server/persist.h"
 #include "vhd/base/cleanup.h"
 
 /* {"do": "snapshot", "image": "/real/path.vhd", "name": "monday"} -> {"snapshot": "/real/path@monday.vhd"} */
@@ -43,8 +44,20 @@ static int op_explain(const struct control_server *s, json_t *ask, json_t **out,
 	return explain(s->figures.nfs, path, out, why);
 }
 
+/* {"do": "persist", "path": "/disk/file", "advice": "sequential,noreuse"}; see persist.h */
+static int op_persist(const struct control_server *s, json_t *ask, json_t **out, struct why *why)
+{
+	const char *path, *advice;
+
+	(void)out;
+	if (json_unpack(ask, "{s:s, s:s}", "path", &path, "advice", &advice))
+		return why_set(why, -EINVAL, "persist: expected \"path\" and \"advice\"");
+	return persist(s->figures.nfs->exports, path, advice, why);
+}
+
 static const struct control_op ops[] = {
 	{"explain", op_explain},
+	{"persist", op_persist},
 	{"snapshot", op_snapshot},
 	{"stat", op_stat},
 };

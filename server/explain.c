@@ -7,54 +7,8 @@
 #include <string.h>
 
 #include "advise/stream.h"
+#include "server/served.h"
 #include "vhd/base/cleanup.h"
-
-/* ---- the file ------------------------------------------------------------------------------------------------------------------ */
-
-/* The export that a path lies in: the longest. */
-struct at {
-	const char *path;
-	struct export *exp;
-	size_t len; /* of the export's path */
-};
-
-static bool longest(void *arg, const struct export *e)
-{
-	struct at *a = arg;
-	size_t n = strlen(e->path);
-
-	if (e->pseudo || n <= a->len || strncmp(a->path, e->path, n) != 0 || (a->path[n] && a->path[n] != '/'))
-		return true;
-	export_put(a->exp);
-	a->exp = export_get((struct export *)(uintptr_t)e);
-	a->len = n;
-	return true;
-}
-
-/* Through every component; links are not followed. */
-static int walk(struct export *e, const char *rest, struct fs_node **out)
-{
-	struct fs_node *n = fs_node_get(e->fs->root);
-
-	while (*rest) {
-		struct fs_node *next;
-		size_t len;
-		int err;
-
-		rest += strspn(rest, "/");
-		len = strcspn(rest, "/");
-		if (!len)
-			break;
-		err = n->type == FS_DIR ? e->fs->ops->lookup(n, rest, (uint32_t)len, 0, &next) : -ENOTDIR;
-		fs_node_put(n);
-		if (err)
-			return err;
-		n = next;
-		rest += len;
-	}
-	*out = n;
-	return 0;
-}
 
 /* ---- what is said of it ---------------------------------------------------------------------------------------------------------- */
 
@@ -146,19 +100,13 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 
 int explain(struct nfs_server *nfs, const char *path, json_t **out, struct why *why)
 {
-	struct at a = {.path = path};
-	struct fs_node *n;
-	int err;
+	struct served f;
+	int err = served_find(nfs->exports, path, &f, why);
 
-	exports_each(nfs->exports, longest, &a);
-	if (!a.exp)
-		return why_set(why, -ENOENT, "%.300s: not below anything that is exported", path);
-	err = walk(a.exp, path + a.len, &n);
-	if (!err) {
-		err = n->type == FS_REG ? tell(nfs, path, a.exp, n, out) : -EISDIR;
-		fs_node_put(n);
-	}
-	export_put(a.exp);
+	if (err)
+		return err;
+	err = f.node->type == FS_REG ? tell(nfs, path, f.exp, f.node, out) : -EISDIR;
+	served_put(&f);
 	if (err == -EISDIR)
 		return why_set(why, err, "%.300s: not a regular file", path);
 	return err ? why_set(why, err, "%.300s: %s", path, strerror(-err)) : 0;

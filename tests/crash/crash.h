@@ -49,7 +49,7 @@ unsigned crash_faults(const struct workload *w, unsigned faults, unsigned jobs, 
 /* With @faults the first operation that fails ends it. */
 void model_run(const struct workload *w, struct crash_fs *c, bool faults);
 void model_none(void); /* nothing was done */
-/* "folder name type links owner size" of everything, in no order. */
+/* "folder name type links owner size length-of-attribute" of everything, in no order. */
 void model_list(struct fs *fs, FILE *to);
 /* The file system as it is after a cut: c->problem says what is wrong. */
 void model_check(struct crash_fs *c, unsigned cut);

@@ -6,6 +6,7 @@
  * whatever its name. The state of all names after each operation is kept as one number; file contents are sectors that hold the
  * node's number and that of the operation which wrote them.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 
 enum { DIRS = 6, NAMES = 700, NODES = 6000, OPS_MAX = 20000, SECTOR = 512, BLOCK = 4096 };
 
-enum what { CREATE, UNLINK, RENAME, LINK, MKDIR, SYMLINK, WRITE, TRUNCATE, PUNCH, RESERVE, SCATTER, DROP, WHATS };
+enum what { CREATE, UNLINK, RENAME, LINK, MKDIR, SYMLINK, WRITE, TRUNCATE, PUNCH, RESERVE, SCATTER, DROP, ATTR, WHATS };
 
 const struct workload workloads[] = {
 	{"names",
@@ -92,6 +93,13 @@ const struct workload workloads[] = {
 	 800,
 	 10,
 	 {[CREATE] = 25, [UNLINK] = 10, [RENAME] = 5, [WRITE] = 40, [TRUNCATE] = 5, [PUNCH] = 4, [DROP] = 4}},
+	{"attributes",
+	 "-t ext4 -b 1024 -J size=1",
+	 24,
+	 false,
+	 1200,
+	 12,
+	 {[CREATE] = 20, [UNLINK] = 15, [LINK] = 3, [WRITE] = 8, [DROP] = 5, [ATTR] = 70}},
 	{.name = NULL},
 };
 
@@ -112,6 +120,7 @@ static struct node {
 	unsigned links;
 	struct fs_node *n; /* while it is in use */
 	uint64_t size;
+	unsigned attr; /* the operation that set its attribute; 0: it has none */
 	struct change_of *ch;
 	unsigned nch;
 	unsigned promised; /* its data up to this operation, by a commit of it alone, at `promised_at` */
@@ -139,9 +148,9 @@ static uint64_t mix(uint64_t a, uint64_t b)
 	return a ^ a >> 29;
 }
 
-static uint64_t name_state(unsigned d, unsigned name, unsigned node, enum fs_type type, unsigned links)
+static uint64_t name_state(unsigned d, unsigned name, unsigned node, enum fs_type type, unsigned links, unsigned attr)
 {
-	return mix(mix(mix(mix(mix(1, d), name), node), type), links);
+	return mix(mix(mix(mix(mix(mix(1, d), name), node), type), links), attr);
 }
 
 static uint64_t dir_state(unsigned d, unsigned links)
@@ -162,7 +171,7 @@ static uint64_t all_names(void)
 			if (!k)
 				continue;
 			links += nodes[k].type == FS_DIR;
-			sum += name_state(d, i, (unsigned)k, nodes[k].type, nodes[k].links);
+			sum += name_state(d, i, (unsigned)k, nodes[k].type, nodes[k].links, nodes[k].attr);
 		}
 		sum += dir_state(d, links);
 	}
@@ -180,6 +189,20 @@ static void target_of(unsigned node, char *buf)
 	memcpy(buf, "\xc0\x3b\x39\x98", 4);
 	for (unsigned i = 4; i < 120; i++)
 		buf[i] = (char)('a' + (node + i) % 26);
+}
+
+#define ATTR_NAME "user.crash"
+enum { ATTR_MAX = 800 };
+
+/* The value that operation @op gives: some fit into an inode, some need a block, some do that together with others. */
+static uint32_t value_of(unsigned node, unsigned op, uint8_t *buf)
+{
+	uint32_t len = op % 3 ? 8 + op % 50 : 100 + op * 7 % (ATTR_MAX - 100);
+
+	memcpy(buf, &op, 4);
+	for (uint32_t i = 4; i < len; i++)
+		buf[i] = (uint8_t)(node + op + i);
+	return len;
 }
 
 /* ---- doing ----------------------------------------------------------------------------------------------------------------------- */
@@ -388,6 +411,20 @@ static void do_reserve(void)
 	done(fops->alloc(k->n, k->size - 20 * BLOCK, 20 * BLOCK), "allocate");
 }
 
+static void do_attr(void)
+{
+	struct node *k = pick_file();
+	bool away = k && k->attr && crash_rnd(3) == 0;
+	uint8_t value[ATTR_MAX];
+	uint32_t len;
+
+	if (!k)
+		return;
+	len = value_of(number(k), nops, value);
+	done(fops->setxattr(k->n, ATTR_NAME, away ? NULL : value, len), "set an attribute");
+	k->attr = away ? 0 : nops;
+}
+
 static void do_drop(void)
 {
 	for (unsigned i = 1; i <= nnodes; i++)
@@ -416,8 +453,29 @@ static void do_sync(struct fs *fs)
 	k->commits[k->ncommits++] = (struct commit_of){nops, crash_now()};
 }
 
+static void do_file(void)
+{
+	do_create(FS_REG);
+}
+
+static void do_mkdir(void)
+{
+	do_create(FS_DIR);
+}
+
+static void do_symlink(void)
+{
+	do_create(FS_LNK);
+}
+
 static void do_one(const struct workload *w, struct fs *fs)
 {
+	static void (*const todo[WHATS])(void) = {
+		[CREATE] = do_file, [UNLINK] = do_unlink,   [RENAME] = do_rename,   [LINK] = do_link,
+		[MKDIR] = do_mkdir, [SYMLINK] = do_symlink, [WRITE] = do_write,     [TRUNCATE] = do_truncate,
+		[PUNCH] = do_punch, [RESERVE] = do_reserve, [SCATTER] = do_scatter, [DROP] = do_drop,
+		[ATTR] = do_attr,
+	};
 	unsigned sum = 0, at, i = 0;
 
 	if (crash_rnd(w->sync) == 0) {
@@ -428,43 +486,7 @@ static void do_one(const struct workload *w, struct fs *fs)
 		sum += w->weight[k];
 	for (at = crash_rnd(sum); at >= w->weight[i]; i++)
 		at -= w->weight[i];
-	switch ((enum what)i) {
-	case CREATE:
-		do_create(FS_REG);
-		break;
-	case MKDIR:
-		do_create(FS_DIR);
-		break;
-	case SYMLINK:
-		do_create(FS_LNK);
-		break;
-	case UNLINK:
-		do_unlink();
-		break;
-	case RENAME:
-		do_rename();
-		break;
-	case LINK:
-		do_link();
-		break;
-	case WRITE:
-		do_write();
-		break;
-	case TRUNCATE:
-		do_truncate();
-		break;
-	case PUNCH:
-		do_punch();
-		break;
-	case RESERVE:
-		do_reserve();
-		break;
-	case SCATTER:
-		do_scatter();
-		break;
-	default:
-		do_drop();
-	}
+	todo[i]();
 }
 
 /* ---- what is left -------------------------------------------------------------------------------------------------------------- */
@@ -574,6 +596,22 @@ static void check_file(struct walk *w, const struct node *k, const struct fs_att
 	check_content(w, k, promised, a->size, n);
 }
 
+/* The operation that gave the attribute; 0: there is none. */
+static unsigned check_attr(struct walk *w, struct fs_node *n, unsigned node)
+{
+	uint8_t buf[ATTR_MAX], want[ATTR_MAX];
+	int got = fops->getxattr(n, ATTR_NAME, buf, sizeof buf, 0);
+	unsigned op = 0;
+
+	if (got == -ENODATA)
+		return 0;
+	if (got >= 4)
+		memcpy(&op, buf, 4);
+	if (got < 4 || (int)value_of(node, op, want) != got || memcmp(buf, want, (size_t)got))
+		BROKEN(w, "node %u: its attribute (%d) is of no operation", node, got);
+	return op;
+}
+
 static void check_entry(struct walk *w, struct fs_node *dir, unsigned name)
 {
 	struct fs_node *n;
@@ -590,7 +628,7 @@ static void check_entry(struct walk *w, struct fs_node *dir, unsigned name)
 	if (a.uid == 0 || a.uid > nnodes) {
 		BROKEN(w, "folder %u, name %u belongs to %u", w->d, name, a.uid);
 	} else {
-		w->state += name_state(w->d, name, a.uid, a.type, a.nlink);
+		w->state += name_state(w->d, name, a.uid, a.type, a.nlink, check_attr(w, n, a.uid));
 		w->links += a.type == FS_DIR;
 		if (a.type == FS_REG)
 			check_file(w, &nodes[a.uid], &a, n);
@@ -667,12 +705,14 @@ void model_list(struct fs *fs, FILE *to)
 		for (unsigned i = 0; i < l.n; i++) {
 			struct fs_node *n;
 			struct fs_attr a;
+			int attr;
 
 			if (fs->ops->lookup(l.dir, l.found[i].name, l.found[i].len, 0, &n))
 				continue;
 			fs->ops->getattr(n, 0, &a);
-			fprintf(to, "d%u %.*s %c %u %u %llu\n", l.no, (int)l.found[i].len, l.found[i].name,
-				type[a.type], a.nlink, a.uid, (unsigned long long)a.size);
+			attr = fs->ops->getxattr(n, ATTR_NAME, NULL, 0, 0);
+			fprintf(to, "d%u %.*s %c %u %u %llu %d\n", l.no, (int)l.found[i].len, l.found[i].name,
+				type[a.type], a.nlink, a.uid, (unsigned long long)a.size, attr < 0 ? -1 : attr);
 			fs_node_put(n);
 		}
 		fs_node_put(l.dir);

@@ -2,8 +2,8 @@
 /*
  * ext4_int.h - what the files of the ext4 driver share; nobody outside vhd/ext4/ includes it
  *
- * libext2fs does what is cold or intricate (extent trees, checksums, xattr blocks) and is not thread-safe; names,
- * extent maps, allocation and data I/O are ours.
+ * libext2fs does what is cold or intricate (extent trees, checksums, inodes) and is not thread-safe; names, extended
+ * attributes, extent maps, allocation and data I/O are ours.
  *
  * Locks, outermost first:
  *
@@ -15,7 +15,7 @@
  *     fs->table_mu  the table of nodes in memory
  *     fs->alloc_mu  the allocator's bitmap (alloc.c)
  *
- * A thread that must not wait (FS_NOWAIT) only tries node->rw and never takes fs->mu.
+ * A thread that must not wait (FS_NOWAIT) only tries node->rw and fs->mu, and never waits for them.
  *
  * Every operation that changes metadata is bracketed by ext4_op_begin()/ext4_op_end(): what the brackets enclose is in one
  * transaction of the journal (journal.h). Two kinds of changes to an inode are told apart: those of operations, which are
@@ -56,6 +56,7 @@ struct ext4_fs {
 
 	/* What of the bitmaps, descriptors and superblock must be written. Guarded by mu. */
 	uint8_t *group_dirty; /* GROUP_* per block group */
+	uint8_t *raw_inode;   /* room for one, whole */
 	bool super_dirty;
 	uint32_t ngroups_dirty;        /* of them */
 	uint64_t changes, op_changes;  /* of metadata, so far, and when the running operation began */
@@ -122,6 +123,9 @@ struct ext4_node {
 	bool unlinked GUARDED_BY(rw);
 	bool kept;                /* found without a name by the mount, which holds a reference. Guarded by fs->mu */
 	bool dead GUARDED_BY(rw); /* the inode was freed */
+	/* Extended attributes in the inode, from the end of its fields to its own; NULL: none. xattr.c */
+	uint8_t *body GUARDED_BY(rw);
+	bool body_dirty GUARDED_BY(rw); /* the next store is of the whole inode */
 	/* The preallocation window: blocks taken from the allocator for the logical blocks that probably come next. */
 	uint64_t pa_pblk GUARDED_BY(rw);
 	uint32_t pa_lblk GUARDED_BY(rw), pa_len GUARDED_BY(rw), pa_size GUARDED_BY(rw);
@@ -347,6 +351,17 @@ int ext4_op_when_stable(struct fs *fs, uint64_t change, struct fs_waiter *w);
 int ext4_op_statfs(struct fs *fs, struct fs_statfs *st);
 int ext4_op_unmount(struct fs *fs);
 uint64_t ext4_max_size(const struct ext4_node *n);
+
+/* ---- extended attributes: xattr.c ------------------------------------------------------------------------------------- */
+
+int ext4_op_getxattr(struct fs_node *n, const char *name, void *buf, uint32_t cap, unsigned flags);
+int ext4_op_setxattr(struct fs_node *n, const char *name, const void *value, uint32_t len);
+/* Where attributes begin in the inode as it is on disk; 0: it has no room for them. */
+uint32_t ext4_body_start(const struct ext4_fs *fs, const struct ext2_inode_large *i);
+/* What @raw, the whole inode, holds of them. -ENOMEM. */
+int ext4_body_load(struct ext4_node *n, const uint8_t *raw) REQUIRES(n->rw);
+/* The inode is to be freed: its block of attributes is, too, unless others use it. Under fs->mu. */
+int ext4_xattr_release(struct ext4_node *n) REQUIRES(n->rw);
 
 /* ---- blocks of a directory (and of any metadata file): extent.c, data.c -------------------------------------------- */
 

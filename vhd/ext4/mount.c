@@ -107,6 +107,7 @@ static void fs_free(struct ext4_fs *fs)
 	lock_fini(&fs->mu);
 	lock_fini(&fs->alloc_mu);
 	free(fs->group_dirty);
+	free(fs->raw_inode);
 	free(fs);
 }
 
@@ -181,7 +182,8 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 
 	ext4_tx_hooks(fs);
 	fs->group_dirty = calloc(fs->e2->group_desc_count, 1);
-	if (!fs->group_dirty)
+	fs->raw_inode = calloc(1, (size_t)EXT2_INODE_SIZE(fs->e2->super));
+	if (!fs->group_dirty || !fs->raw_inode)
 		return -ENOMEM;
 	if ((err = ext4_zones_init(fs)) < 0 || (err = ext4_alloc_init(fs)) < 0 || (err = ext4_names_init(fs)) < 0)
 		return err;
@@ -383,6 +385,13 @@ static int reserve(struct fs_node *n, uint64_t off, uint64_t len)
 	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_alloc(n, off, len) : err;
 }
 
+static int setxattr(struct fs_node *n, const char *name, const void *value, uint32_t len)
+{
+	int err = ext4_op_setxattr(n, name, value, len);
+
+	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_setxattr(n, name, value, len) : err;
+}
+
 static const struct fs_ops ops = {
 	.name = "ext4",
 	.get = ext4_op_get,
@@ -406,6 +415,8 @@ static const struct fs_ops ops = {
 	.unwant = ext4_op_unwant,
 	.alloc = reserve,
 	.punch = ext4_op_punch,
+	.getxattr = ext4_op_getxattr,
+	.setxattr = setxattr,
 	.changed = ext4_op_changed,
 	.order = ext4_op_order,
 	.when_stable = ext4_op_when_stable,

@@ -113,6 +113,7 @@ static void node_free(struct ext4_node *n)
 	list_del(&n->orphan_link);
 	ext4_dir_forget(n);
 	ext4_map_free(n->map);
+	free(n->body);
 	rwlock_fini(&n->rw);
 	free(n);
 }
@@ -167,16 +168,17 @@ static struct ext4_node *node_alloc(struct ext4_fs *fs, uint64_t ino)
 /* Read an inode that is not in memory; @orphan: it may be one without a link. Under fs->mu. */
 static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_node **out) NO_THREAD_SAFETY
 {
+	int size = EXT2_INODE_SIZE(fs->e2->super), err = 0;
 	struct ext4_node *n;
 	errcode_t e;
-	int err = 0;
 
 	if (ino > fs->e2->super->s_inodes_count || (ino != EXT2_ROOT_INO && ino < EXT2_FIRST_INO(fs->e2->super)))
 		return -ESTALE;
 	n = node_alloc(fs, ino);
 	if (!n)
 		return -ENOMEM;
-	e = ext2fs_read_inode_full(fs->e2, (ext2_ino_t)ino, (struct ext2_inode *)&n->inode, sizeof n->inode);
+	e = ext2fs_read_inode_full(fs->e2, (ext2_ino_t)ino, (struct ext2_inode *)fs->raw_inode, size);
+	memcpy(&n->inode, fs->raw_inode, (size_t)size < sizeof n->inode ? (size_t)size : sizeof n->inode);
 	if (e)
 		err = ext4_errno(e);
 	else if ((!n->inode.i_links_count && !orphan) || !n->inode.i_mode ||
@@ -193,6 +195,8 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_
 	n->change = n->inode.osd1.linux1.l_i_version;
 	if (LARGE(fs, &n->inode, i_version_hi))
 		n->change |= (uint64_t)n->inode.i_version_hi << 32;
+	if (!err)
+		err = ext4_body_load(n, fs->raw_inode);
 	if (!err && n->n.type == FS_DIR)
 		err = ext4_map_load(n);
 	if (err) {
@@ -396,11 +400,26 @@ static void dirty_remove(struct ext4_fs *fs, struct ext4_node *n)
 	lock_drop(&fs->table_mu);
 }
 
+/* To the inode table: with @whole also what is behind the fields, else that stays as it is there. */
+static errcode_t write_inode(struct ext4_fs *fs, struct ext4_node *n, const struct ext2_inode_large *d,
+			     bool whole) NO_THREAD_SAFETY
+{
+	size_t size = (size_t)EXT2_INODE_SIZE(fs->e2->super), known = size < sizeof *d ? size : sizeof *d;
+	uint32_t body = ext4_body_start(fs, d);
+
+	memcpy(fs->raw_inode, d, known);
+	if (whole)
+		memset(fs->raw_inode + known, 0, size - known);
+	if (whole && n->body && body)
+		memcpy(fs->raw_inode + body, n->body, size - body);
+	return ext2fs_write_inode_full(fs->e2, (ext2_ino_t)n->n.ino, (struct ext2_inode *)fs->raw_inode,
+				       (int)(whole ? size : known));
+}
+
 int ext4_node_store_inode(struct ext4_node *n) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	struct ext2_inode_large d = n->inode;
-	int size = EXT2_INODE_SIZE(fs->e2->super) < (int)sizeof d ? EXT2_INODE_SIZE(fs->e2->super) : (int)sizeof d;
 	errcode_t e;
 
 	ext4_logged_remove(fs, n);
@@ -415,9 +434,10 @@ int ext4_node_store_inode(struct ext4_node *n) NO_THREAD_SAFETY
 	d.osd1.linux1.l_i_version = n->inode.osd1.linux1.l_i_version = (uint32_t)n->change;
 	if (LARGE(fs, &n->inode, i_version_hi))
 		d.i_version_hi = n->inode.i_version_hi = (uint32_t)(n->change >> 32);
-	e = ext2fs_write_inode_full(fs->e2, (ext2_ino_t)n->n.ino, (struct ext2_inode *)&d, size);
+	e = write_inode(fs, n, &d, n->body_dirty);
 	if (e)
 		return ext4_errno(e);
+	n->body_dirty = false;
 	n->tid = ext4_journal_running(fs);
 	n->dirty = n->map_dirty;
 	if (!n->dirty)
@@ -810,6 +830,7 @@ int ext4_node_new(struct ext4_fs *fs, struct ext4_node *dir, const struct fs_cre
 	if (!n)
 		return -ENOMEM;
 	n->n.type = c->type;
+	n->body_dirty = true; /* what an earlier inode of this number left behind its fields is none of this one's */
 	ext2fs_inode_alloc_stats2(fs->e2, ino, +1, c->type == FS_DIR);
 	if (c->type != FS_DIR && ino > dir->n.ino) {
 		fs->ino_dir = (uint32_t)dir->n.ino;
@@ -877,8 +898,8 @@ int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
 		n->stored_size = 0;
 		err = ext4_map_punch(n, 0, UINT64_C(1) << 32);
 	}
-	if (!err && ext2fs_file_acl_block(fs->e2, i))
-		err = ext4_errno(ext2fs_free_ext_attr(fs->e2, ino, &n->inode));
+	if (!err)
+		err = ext4_xattr_release(n);
 	if (err)
 		log_warn("ext4: inode %u: its blocks could not be freed: %s", ino, strerror(-err));
 	/* It stays on the list of orphans; the next start tries again. */

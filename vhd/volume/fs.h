@@ -190,6 +190,14 @@ struct fs_ops {
 	/* Bytes of the file's data that are in memory now. Optional. */
 	int (*resident)(struct fs_node *n, uint64_t *bytes);
 
+	/* An extended attribute, its name with the prefix ("user.io_advise"; also "trusted." and "security."): the value's length.
+	 * -ENODATA there is none, -ERANGE it is longer than @cap (0 asks for the length alone), -EAGAIN, -EUCLEAN, -ENOTSUP another
+	 * prefix, or a value that is kept in a way that is not read. Optional, as the next. */
+	int (*getxattr)(struct fs_node *n, const char *name, void *buf, uint32_t cap, unsigned flags);
+	/* @value NULL removes it (-ENODATA). -ENOSPC also where the file's attributes together are too long, -EROFS, -EPERM on an
+	 * immutable file and for "user." on what is neither a file nor a directory. */
+	int (*setxattr)(struct fs_node *n, const char *name, const void *value, uint32_t len);
+
 	/* What this thread has changed since it last asked: a number that stands for it until it is on stable storage, or 0 when
 	 * there is nothing to wait for. Optional, with the next. */
 	uint64_t (*changed)(struct fs *fs);
