@@ -20,6 +20,7 @@
 #define BEHIND (4u << 20)       /* bytes between the reader and what is given up */
 #define DROP_UNIT (1u << 20)    /* and in pieces of that */
 #define NO_TRUST 7u
+#define DOWN_MAX (16u << 20)
 #define DOWN_FIRST (1u << 20) /* bytes of the first window downwards: the part that is needed first comes last */
 
 uint32_t adv_window_max(uint64_t cache_bytes)
@@ -216,13 +217,15 @@ static void backward(struct fs_run *r, uint32_t most, struct adv_step *step)
 	/* A whole window more as soon as the last one is begun: it is read upwards, so each costs a disk with a head two ways. */
 	if (r->window && r->low - top >= r->window)
 		return;
-	r->window = (uint32_t)min_u64(most, max_u64(2 * (uint64_t)r->window, DOWN_FIRST));
+	r->window = (uint32_t)min_u64(min_u64(2 * (uint64_t)most, DOWN_MAX),
+				      max_u64(2 * (uint64_t)r->window, DOWN_FIRST));
 	low = minus(top, r->window);
 	if (low >= top)
 		return;
 	step->ahead_off = low;
 	step->ahead_len = top - low;
 	step->ahead_n = 1;
+	step->ahead_down = true;
 	r->ahead = low;
 }
 

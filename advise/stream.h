@@ -52,6 +52,7 @@ struct adv_step {
 	uint64_t ahead_off, ahead_len; /* read this too, … */
 	int64_t ahead_step;            /* … and again so many bytes further on, … */
 	unsigned ahead_n;              /* … so many times in all */
+	bool ahead_down;               /* the end of it first */
 	uint64_t drop_off, drop_len;   /* this is not needed any more */
 	unsigned unwanted;             /* runs (bits) that have ended: what waits to be read for them is not needed */
 };

@@ -75,8 +75,7 @@ int bench_write(struct bench_file *f, const void *buf, uint64_t off, uint32_t le
 	COMPOUND4res res;
 	int err;
 
-	*a = (WRITE4args){
-		.stateid = f->sid, .offset = off, .stable = UNSTABLE4, .data = {len, (char *)(uintptr_t)buf}};
+	*a = (WRITE4args){.stateid = f->sid, .offset = off, .stable = UNSTABLE4, .data = {len, (char *)(uintptr_t)buf}};
 	err = nfsc_call(f->n, op, 2, &res);
 	nfsc_free(&res);
 	return err;

@@ -103,7 +103,8 @@ static int strided(struct run *r)
 		unsigned n = 0;
 
 		/* Four more, eight ahead. */
-		for (uint64_t k = off + (off ? 8 : 0) * step; off / step % 4 == 0 && n < (off ? 4 : 12) && k < r->big; k += step)
+		for (uint64_t k = off + (off ? 8 : 0) * step; off / step % 4 == 0 && n < (off ? 4 : 12) && k < r->big;
+		     k += step)
 			ahead[n++] = k;
 		if (r->v != V_RIGHT)
 			n = 0;
@@ -150,7 +151,8 @@ static int chase(struct run *r)
 
 		elsewhere = (at + r->big / 2) % r->big;
 		if (r->v == V_RIGHT || r->v == V_WRONG)
-			err = bench_advise(&r->f, HINT(WILLNEED_OPPORTUNISTIC), r->v == V_RIGHT ? &at : &elsewhere, 1, 256 * K);
+			err = bench_advise(&r->f, HINT(WILLNEED_OPPORTUNISTIC), r->v == V_RIGHT ? &at : &elsewhere, 1,
+					   256 * K);
 		nap_ms(80);
 		start = now_s();
 		for (unsigned k = 0; !err && k < 4; k++)
@@ -278,12 +280,14 @@ static const struct workload {
 	{"backward", "64 KiB reads from end to start", "SEQUENTIAL_BACKWARDS", "SEQUENTIAL", backward, false},
 	{"strided", "64 KiB out of each 512", "WILLNEED, 8 ahead", "SEQUENTIAL", strided, false},
 	{"list", "4 KiB at places known before", "WILLNEED, 64 ahead", "SEQUENTIAL", list, false},
-	{"chase", "256 KiB at a place that can be guessed, 80 ms before", "WILLNEED_OPPORTUNISTIC", "the same, elsewhere", chase,
+	{"chase", "256 KiB at a place that can be guessed, 80 ms before", "WILLNEED_OPPORTUNISTIC",
+	 "the same, elsewhere", chase, false},
+	{"hot-set", "a scan of ten times the cache, and 60 % of it in use", "NOREUSE for the scan",
+	 "NOREUSE for the others", hot_set, false},
+	{"opposite", "a scan and random reads of one file", "SEQUENTIAL and RANDOM", "the other way round", opposite,
 	 false},
-	{"hot-set", "a scan of ten times the cache, and 60 % of it in use", "NOREUSE for the scan", "NOREUSE for the others", hot_set,
-	 false},
-	{"opposite", "a scan and random reads of one file", "SEQUENTIAL and RANDOM", "the other way round", opposite, false},
-	{"append", "a log that is never read, and 60 % of the cache in use", "WRITE, DONTNEED", "WRITE, WILLNEED", append, true},
+	{"append", "a log that is never read, and 60 % of the cache in use", "WRITE, DONTNEED", "WRITE, WILLNEED",
+	 append, true},
 };
 
 /* ---- running ------------------------------------------------------------------------------------------------------------------------ */
@@ -296,6 +300,9 @@ static void figures(struct measured *m, json_t *o)
 	m->ahead = (uint64_t)json_integer_value(json_object_get(c, "ahead"));
 	m->used = (uint64_t)json_integer_value(json_object_get(c, "ahead_used"));
 	m->wasted = m->ahead - m->used;
+	m->late = (uint64_t)json_integer_value(json_object_get(c, "ahead_late"));
+	m->transfers = (uint64_t)json_integer_value(json_object_get(d, "transfers"));
+	m->busy_us = (uint64_t)json_integer_value(json_object_get(d, "busy_us"));
 	m->seeks = (uint64_t)json_integer_value(json_object_get(d, "seeks"));
 }
 
@@ -321,7 +328,8 @@ static int one(struct run *r, const struct workload *w, const char *disk, uint64
 	}
 	bench_close(&r->f);
 	bench_server_stop(r->s);
-	return err ? why_set(r->why, err, "%s: %s", w->name, r->why->line[0] ? strdupa(r->why->line) : nfsc_error(err)) : 0;
+	return err ? why_set(r->why, err, "%s: %s", w->name, r->why->line[0] ? strdupa(r->why->line) : nfsc_error(err))
+		   : 0;
 }
 
 struct options {
@@ -336,7 +344,8 @@ static int run_all(const struct options *o, struct why *why)
 	struct result result[ARRAY_LEN(workloads)] = {{.name = NULL}};
 	struct report report = {.disk = o->disk, .cache = o->cache, .big = o->size, .r = result};
 	struct bench_server s;
-	struct run r = {.s = &s, .big = o->size, .hot = round_down_u64(o->cache * 6 / 10, M), .reads = o->reads, .why = why};
+	struct run r = {
+		.s = &s, .big = o->size, .hot = round_down_u64(o->cache * 6 / 10, M), .reads = o->reads, .why = why};
 	int err = bench_server_prepare(&s, r.big, r.hot, why);
 
 	for (size_t i = 0; !err && i < ARRAY_LEN(workloads); i++) {
@@ -366,10 +375,13 @@ static int run_all(const struct options *o, struct why *why)
 
 static int usage(FILE *f)
 {
-	fputs("usage: vhdnfs bench hints [--disk hdd|cloud|nvme|real] [--quick] [--json] [--html FILE] [--only WORKLOAD]\n"
+	fputs("usage: vhdnfs bench hints [--disk hdd|cloud|nvme|real] [--quick] [--json] [--html FILE] [--only "
+	      "WORKLOAD]\n"
 	      "                          [--size BYTES] [--cache-size BYTES] [--reads N]\n\n"
-	      "What advice brings: workloads on an image and a server of their own, without reading ahead, with what the server\n"
-	      "finds out by itself, with the right advice and with wrong advice. Needs twice SIZE (512M, with --quick 128M) in\n"
+	      "What advice brings: workloads on an image and a server of their own, without reading ahead, with what "
+	      "the server\n"
+	      "finds out by itself, with the right advice and with wrong advice. Needs twice SIZE (512M, with --quick "
+	      "128M) in\n"
 	      "$TMPDIR (/var/tmp); disks other than \"real\" (hdd is the default) are modelled, see vhdnfsd(8).\n\n"
 	      "Workloads: ",
 	      f);

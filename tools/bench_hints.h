@@ -16,10 +16,11 @@ enum variant { V_NONE, V_DETECT, V_RIGHT, V_WRONG, VARIANTS };
 struct measured {
 	bool done;
 	double seconds;
-	uint64_t bytes;  /* that the client read or wrote */
-	double first_s;  /* until the first 10 MiB were there; 0: not measured */
-	double kept;     /* share of what should stay in memory that did, 0 … 1; < 0: not measured */
-	uint64_t disk_bytes, seeks, ahead, used, wasted;
+	uint64_t bytes; /* that the client read or wrote */
+	double first_s; /* until the first 10 MiB were there; 0: not measured */
+	double kept;    /* share of what should stay in memory that did, 0 … 1; < 0: not measured */
+	uint64_t disk_bytes, ahead, used, wasted, late;
+	uint64_t seeks, transfers, busy_us; /* of a modelled disk */
 };
 
 /* ---- a server of our own: bench_server.c ------------------------------------------------------------------------------ */
@@ -35,7 +36,8 @@ struct bench_server {
 /* A scratch folder with an image of a file "big" and a file "hot" of so many bytes. -EIO, -ENOENT, … with a line. */
 int bench_server_prepare(struct bench_server *s, uint64_t big, uint64_t hot, struct why *why);
 /* @disk: a model's name, or "real". */
-int bench_server_start(struct bench_server *s, const char *disk, const char *readahead, uint64_t cache, struct why *why);
+int bench_server_start(struct bench_server *s, const char *disk, const char *readahead, uint64_t cache,
+		       struct why *why);
 void bench_server_stop(struct bench_server *s);
 void bench_server_remove(struct bench_server *s);
 /* What `vhdnfs stat` shows; the caller's. */

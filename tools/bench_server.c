@@ -114,7 +114,8 @@ int bench_server_prepare(struct bench_server *s, uint64_t big, uint64_t hot, str
 		return why_set(why, -errno, "%s: %s", files, strerror(errno));
 	/* Room for what is appended. */
 	snprintf(size, sizeof size, "%lluM", (unsigned long long)((2 * big + hot) >> 20) + 64);
-	pid = spawn((const char *[]){s->vhdnfs, "image", "create", "--size", size, "--from", files, s->image, NULL}, s->log);
+	pid = spawn((const char *[]){s->vhdnfs, "image", "create", "--size", size, "--from", files, s->image, NULL},
+		    s->log);
 	if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
 		return failed(s->log, why);
 	return 0;
@@ -143,20 +144,10 @@ int bench_server_start(struct bench_server *s, const char *disk, const char *rea
 {
 	bool real = strcmp(disk, "real") == 0;
 	char size[32];
-	const char *argv[] = {s->vhdnfsd,
-			      "--listen",
-			      "127.0.0.1:0",
-			      "--control",
-			      s->control,
-			      "--no-root-squash",
-			      "--readahead",
-			      readahead,
-			      "--cache-size",
-			      size,
-			      s->image,
-			      real ? NULL : "--disk-model",
-			      disk,
-			      NULL};
+	const char *argv[] = {
+		s->vhdnfsd,    "--listen", "127.0.0.1:0",  "--control", s->control, "--no-root-squash",
+		"--readahead", readahead,  "--cache-size", size,        s->image,   real ? NULL : "--disk-model",
+		disk,          NULL};
 
 	snprintf(size, sizeof size, "%llu", (unsigned long long)cache);
 	s->pid = spawn(argv, s->log);

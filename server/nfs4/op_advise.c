@@ -50,6 +50,7 @@ static void read_ahead(struct fs_node *n, const struct adv_step *step)
 			.len = step->ahead_len,
 			.how = FS_WILLNEED,
 			.flags = FS_NOWAIT,
+			.down = step->ahead_down,
 			.tag = tag_of(n, step->run),
 		};
 

@@ -104,6 +104,7 @@ struct cache_want {
 	uint64_t tag; /* for cache_unwant() */
 	uint16_t
 		account; /* 1 … CACHE_ACCOUNTS - 1: what it may have in memory unused is limited; 0: only the cache's own limits hold */
+	bool down; /* the end of the range first: the reader goes downwards */
 	bool idle; /* only while nobody waits for the image and memory is free */
 };
 #define CACHE_ACCOUNTS 1024u
@@ -129,7 +130,8 @@ uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len);
  * Of those that are its giver's to give up. Best effort; never blocks.
  */
 struct cache_giver {
-	uint16_t who;     /* 0: frames that lie wholly in the range; else frames that it touches, if nobody but who has read them, … */
+	uint16_t
+		who; /* 0: frames that lie wholly in the range; else frames that it touches, if nobody but who has read them, … */
 	uint16_t account; /* … and no other account waits for what was read ahead in them */
 	bool gently;      /* not what was used again and again */
 };

@@ -465,7 +465,7 @@ static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
 /* ---- batch.c ---------------------------------------------------------------------------------------------------- */
 
 #define BATCH_IOS 64
-#define BATCH_RUNS 128
+#define BATCH_RUNS 320
 
 /* Runs of units that go to or come from the image together; neighbours on the device share a transfer. */
 struct batch {
@@ -509,7 +509,7 @@ struct ahead_piece {
 	uint16_t account;
 };
 #define AHEAD_PIECES 32u
-#define AHEAD_FRAMES 48u
+#define AHEAD_FRAMES 264u
 /* Reads what is missing of @n pieces, ascending, together, waiting neither for memory nor for what others are reading. */
 void pin_ahead(struct cache_dev *d, const struct ahead_piece *p, unsigned n);
 /* Read @units of one pinned frame, which the caller has claimed. */

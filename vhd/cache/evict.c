@@ -171,7 +171,8 @@ static bool may_give_up(struct frame *f, const struct cache_giver *g)
 		return false;
 	if (!g->who)
 		return true;
-	return (!reader || reader == g->who) && (!(ahead & AHEAD_UNITS) || !(ahead >> 16) || ahead >> 16 == g->account) &&
+	return (!reader || reader == g->who) &&
+	       (!(ahead & AHEAD_UNITS) || !(ahead >> 16) || ahead >> 16 == g->account) &&
 	       atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_META;
 }
 
@@ -248,7 +249,8 @@ static struct frame *policy_look(struct cache *c, struct policy *p) REQUIRES(p->
 		bool meta = atomic_load_explicit(&f->cls, memory_order_relaxed) == CLS_META;
 
 		if (!meta)
-			atomic_store_explicit(&f->cls, q == Q_SMALL && !freq ? CLS_AHEAD : CLS_DATA, memory_order_relaxed);
+			atomic_store_explicit(&f->cls, q == Q_SMALL && !freq ? CLS_AHEAD : CLS_DATA,
+					      memory_order_relaxed);
 		/* One round less; metadata that comes to MAIN stays one more. */
 		freq = q == Q_MAIN ? (uint8_t)(freq - 1) : next == Q_MAIN && meta;
 		atomic_store_explicit(&f->freq, freq, memory_order_relaxed);

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 
 #define PIECE_FRAMES 32u /* at most */
+#define DOWN_FRAMES 260u /* the same downwards, where each piece costs a disk with a head the way back over two */
 #define TURN_BYTES (4u << 20)
 #define QUIET_MS 20u   /* nobody waited for the image that long: it has nothing else to do */
 #define LOOK_MS 5u     /* how often to look whether that is so */
@@ -125,8 +126,8 @@ static bool ring_add(struct prefetch_ring *r, const struct prefetch_req *q)
 {
 	struct prefetch_req *last = r->n ? &r->q[(r->head + r->n - 1) % PREFETCH_QUEUE] : NULL;
 
-	if (last && last->d == q->d && last->want.tag == q->want.tag && last->off + last->len == q->off &&
-	    last->off % CACHE_UNIT == 0 && q->off % CACHE_UNIT == 0) {
+	if (last && last->d == q->d && last->want.tag == q->want.tag && !q->want.down &&
+	    last->off + last->len == q->off && last->off % CACHE_UNIT == 0 && q->off % CACHE_UNIT == 0) {
 		last->len += q->len;
 		return true;
 	}
@@ -264,14 +265,22 @@ static bool ring_advance(const struct prefetch *p, struct prefetch_ring *r) REQU
 static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
 {
 	struct prefetch_req *first = &r->q[r->head], q;
-	uint64_t most = min_u64(PIECE_FRAMES, max_u64(1, c->nframes / 8 - 1)) << FRAME_SHIFT;
+	uint64_t most = min_u64(first->want.down ? DOWN_FRAMES : PIECE_FRAMES, max_u64(1, c->nframes / 5 - 1))
+			<< FRAME_SHIFT;
 	struct ahead_piece p = {.off = first->off, .account = first->want.account};
 
-	p.len = min_u64(first->len, most - p.off % CACHE_FRAME);
-	first->off += p.len;
+	if (first->want.down) {
+		uint64_t end = p.off + first->len, low = round_down_u64(end - 1, CACHE_FRAME);
+
+		p.off = max_u64(p.off, low - min_u64(low, most - CACHE_FRAME));
+		p.len = end - p.off;
+	} else {
+		p.len = min_u64(first->len, most - p.off % CACHE_FRAME);
+		first->off += p.len;
+	}
 	first->len -= p.len;
 	first->turn -= min_u64(first->turn, p.len);
-	if (first->len && first->turn)
+	if (first->len && (first->turn || r->n == 1))
 		return p;
 	q = *first;
 	r->head = (r->head + 1) % PREFETCH_QUEUE;

@@ -117,8 +117,7 @@ static bool unseen(const struct vhd *v, uint32_t block)
  * in the same batch; not from a disk with a head, which would go to each, and come back for the data behind it. */
 static int load(struct vhd *v, uint32_t block)
 {
-	bool walking = !hio_is_rotational(v->io) &&
-		       (block == 0 || block_is(v, block - 1, BLOCK_FULL | BLOCK_PARTIAL));
+	bool walking = !hio_is_rotational(v->io) && (block == 0 || block_is(v, block - 1, BLOCK_FULL | BLOCK_PARTIAL));
 	uint32_t want = walking ? READ_AHEAD : 1, n = 0, blocks[READ_AHEAD];
 	struct hio_req req[READ_AHEAD];
 	struct iovec iov[READ_AHEAD];

@@ -229,7 +229,8 @@ static bool asks_for_bitmap(const struct vhd *v, uint64_t off)
 {
 	uint32_t block = (uint32_t)(off >> v->block_shift);
 
-	return v->type != VHD_FIXED && bat_get(v, block) != VHD_UNUSED && !block_is(v, block, BLOCK_FULL | BLOCK_PARTIAL);
+	return v->type != VHD_FIXED && bat_get(v, block) != VHD_UNUSED &&
+	       !block_is(v, block, BLOCK_FULL | BLOCK_PARTIAL);
 }
 
 static int gather_io(struct gather *g, struct vhd_io *io)

@@ -438,11 +438,12 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 {
 	struct hio_xfer x[BATCH];
 	struct iovec iov[BATCH_IOV];
+	uint64_t until = 0;
 	unsigned i = 0;
 	int err = 0;
 
 	if (hio_is_modelled())
-		hio_model_run(h, req, n);
+		until = hio_model_begin(h, req, n);
 	while (i < n) {
 		unsigned nx = 0, used = 0;
 
@@ -472,6 +473,7 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 		if (nx)
 			run_aligned(h, x, nx);
 	}
+	hio_model_end(until);
 	for (i = 0; i < n && !err; i++)
 		err = req[i].result;
 	return err;

@@ -3,7 +3,7 @@
  * hio_model.c - see hio_model.h
  *
  * Time is the model's own: a transfer that waited begins when the one before it ended, however late the thread woke up. So what the
- * threads sleep too long does not add up.
+ * threads sleep too long does not add up. The real transfer is done meanwhile.
  */
 #include "vhd/io/hio_model.h"
 
@@ -35,7 +35,7 @@ static const struct model {
 struct waiting {
 	struct list link;
 	const struct hio *h;
-	uint64_t off, len;
+	uint64_t off;
 	uint64_t since; /* ns */
 };
 
@@ -47,8 +47,9 @@ static struct disk {
 	bool busy GUARDED_BY(mu);
 	const struct hio *at GUARDED_BY(mu); /* where the head is */
 	uint64_t pos GUARDED_BY(mu);
-	uint64_t free_at[DEPTH_MAX] GUARDED_BY(mu); /* ns, for each transfer that can be under way; of a head the first */
-	uint64_t wire_free_at GUARDED_BY(mu);       /* ns: the bytes of those before are through */
+	uint64_t free_at[DEPTH_MAX] GUARDED_BY(
+		mu);                          /* ns, for each transfer that can be under way; of a head the first */
+	uint64_t wire_free_at GUARDED_BY(mu); /* ns: the bytes of those before are through */
 	struct hio_model_figures figures GUARDED_BY(mu);
 } disk;
 
@@ -141,13 +142,13 @@ static void count(const struct hio_req *r, uint64_t len) REQUIRES(disk.mu)
 /* ---- a head -------------------------------------------------------------------------------------------------------------------- */
 
 /* How long until the head is there. */
-static uint64_t travel_ns(const struct model *m, const struct waiting *w) REQUIRES(disk.mu)
+static uint64_t travel_ns(const struct model *m, const struct hio *h, uint64_t off) REQUIRES(disk.mu)
 {
 	uint64_t way;
 
-	if (w->h != disk.at || w->off < disk.pos)
+	if (h != disk.at || off < disk.pos)
 		return m->latency_ns;
-	way = w->off - disk.pos;
+	way = off - disk.pos;
 	return way > m->bytes_per_s ? m->latency_ns : min_u64(m->latency_ns, wire_ns(m, way));
 }
 
@@ -169,10 +170,11 @@ static struct waiting *next_turn(void) REQUIRES(disk.mu)
 	return ahead ? ahead : lowest ? lowest : list_first(&disk.queue, struct waiting, link);
 }
 
-static void head_run(const struct model *m, const struct hio *h, const struct hio_req *r)
+/* A batch is one turn: when it comes, and the end of it. */
+static uint64_t head_begin(const struct model *m, const struct hio *h, const struct hio_req *req, unsigned n)
 {
-	struct waiting me = {.h = h, .off = r->off, .len = req_len(r), .since = now_ns()};
-	uint64_t way, begin, end;
+	struct waiting me = {.h = h, .off = req->off, .since = now_ns()};
+	uint64_t begin, end;
 
 	lock_take(&disk.mu);
 	list_push_back(&disk.queue, &me.link);
@@ -180,17 +182,24 @@ static void head_run(const struct model *m, const struct hio *h, const struct hi
 		cond_wait(&disk.turn, &disk.mu);
 	list_del(&me.link);
 	disk.busy = true;
-	way = travel_ns(m, &me);
-	begin = max_u64(me.since, disk.free_at[0]);
-	end = begin + way + wire_ns(m, me.len);
+	begin = end = max_u64(me.since, disk.free_at[0]);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t len = req_len(&req[i]), way = travel_ns(m, h, req[i].off);
+
+		end += way + wire_ns(m, len);
+		disk.at = h;
+		disk.pos = req[i].off + len;
+		disk.figures.seeks += way == m->latency_ns;
+		count(&req[i], len);
+	}
 	disk.free_at[0] = end;
-	disk.at = h;
-	disk.pos = me.off + me.len;
-	disk.figures.seeks += way == m->latency_ns;
 	disk.figures.busy_us += (end - begin) / 1000;
-	count(r, me.len);
 	lock_drop(&disk.mu);
-	sleep_until(end);
+	return end;
+}
+
+static void head_end(void)
+{
 	lock_take(&disk.mu);
 	disk.busy = false;
 	cond_broadcast(&disk.turn);
@@ -217,21 +226,28 @@ static uint64_t wide_end(const struct model *m, const struct hio_req *r, uint64_
 	return end;
 }
 
-void hio_model_run(const struct hio *h, const struct hio_req *req, unsigned n)
+uint64_t hio_model_begin(const struct hio *h, const struct hio_req *req, unsigned n)
 {
 	const struct model *m = disk.m;
 	uint64_t now, end = 0;
 
-	if (!m->depth) {
-		for (unsigned i = 0; i < n; i++)
-			head_run(m, h, &req[i]);
-		return;
-	}
+	if (!n)
+		return 0;
+	if (!m->depth)
+		return head_begin(m, h, req, n);
 	now = now_ns();
 	lock_take(&disk.mu);
 	for (unsigned i = 0; i < n; i++)
 		end = max_u64(end, wide_end(m, &req[i], now));
 	lock_drop(&disk.mu);
-	if (end)
-		sleep_until(end);
+	return end;
+}
+
+void hio_model_end(uint64_t until)
+{
+	if (!until)
+		return;
+	sleep_until(until);
+	if (!disk.m->depth)
+		head_end();
 }

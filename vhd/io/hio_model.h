@@ -28,8 +28,9 @@ struct hio_model_figures {
 };
 void hio_model_figures(struct hio_model_figures *f);
 
-/* A batch of @n transfers of one file: waits as long as they take. hio.c calls it. */
-void hio_model_run(const struct hio *h, const struct hio_req *req, unsigned n);
+/* Around a batch of @n transfers of one file, as hio.c does it: the second waits until they would have been done. */
+uint64_t hio_model_begin(const struct hio *h, const struct hio_req *req, unsigned n);
+void hio_model_end(uint64_t until);
 bool hio_is_modelled(void);
 bool hio_model_has_head(void);
 

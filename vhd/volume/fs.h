@@ -134,6 +134,7 @@ struct fs_hint {
 	enum fs_advice how;
 	unsigned flags;        /* FS_NOWAIT */
 	uint16_t who, account; /* see cache_demote(), struct cache_want */
+	bool down;             /* the end of the range first */
 	uint64_t tag;          /* of what is read ahead, for cache_unwant() */
 	uint64_t taken;        /* out, of FS_WILLNEED and FS_MAPS: what lies before this offset will be in memory */
 };
