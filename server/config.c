@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <yaml.h>
 
+#include "advise/stream.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/base/size.h"
@@ -33,6 +34,12 @@ struct file_export {
 	uint32_t allow_count;
 };
 
+struct file_rule {
+	char *match;
+	char **advise;
+	uint32_t advise_count;
+};
+
 struct file_config {
 	char **listen;
 	uint32_t listen_count;
@@ -46,6 +53,8 @@ struct file_config {
 	uint32_t *threads, *workers, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
 	enum readahead *readahead;
+	struct file_rule *rules;
+	uint32_t rules_count;
 	struct file_export *exports;
 	uint32_t exports_count;
 };
@@ -87,6 +96,16 @@ static const cyaml_schema_value_t export_entry = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct file_export, export_fields),
 };
 
+static const cyaml_schema_field_t rule_fields[] = {
+	CYAML_FIELD_STRING_PTR("match", CYAML_FLAG_POINTER, struct file_rule, match, 1, 255),
+	CYAML_FIELD_SEQUENCE("advise", CYAML_FLAG_POINTER, struct file_rule, advise, &string_entry, 1, 8),
+	CYAML_FIELD_END,
+};
+
+static const cyaml_schema_value_t rule_entry = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct file_rule, rule_fields),
+};
+
 static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_SEQUENCE("listen", OPT_PTR, struct file_config, listen, &string_entry, 0, CYAML_UNLIMITED),
 	CYAML_FIELD_SEQUENCE("allow", OPT_PTR, struct file_config, allow, &string_entry, 0, CYAML_UNLIMITED),
@@ -114,6 +133,7 @@ static const cyaml_schema_field_t top_fields[] = {
 			     CYAML_ARRAY_LEN(level_words)),
 	CYAML_FIELD_ENUM_PTR("readahead", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, readahead, readahead_words,
 			     CYAML_ARRAY_LEN(readahead_words)),
+	CYAML_FIELD_SEQUENCE("rules", OPT_PTR, struct file_config, rules, &rule_entry, 0, CYAML_UNLIMITED),
 	CYAML_FIELD_SEQUENCE("exports", OPT_PTR, struct file_config, exports, &export_entry, 0, CYAML_UNLIMITED),
 	CYAML_FIELD_END,
 };
@@ -324,6 +344,32 @@ static int take_export(struct config *c, const struct file_export *fe, struct wh
 	return 0;
 }
 
+static int take_rule(struct config *c, const struct file_rule *fr, struct why *why)
+{
+	struct adv_rule *rule;
+	uint32_t hints = 0;
+	int err;
+
+	for (uint32_t i = 0; i < fr->advise_count; i++) {
+		uint32_t one, with;
+
+		if ((err = adv_parse(fr->advise[i], strlen(fr->advise[i]), &one, why)) < 0)
+			return err;
+		with = (hints | one) & (ADV_SEQUENTIAL | ADV_BACKWARDS | ADV_RANDOM);
+		if (with & (with - 1))
+			return why_set(why, -EINVAL, "rule for \"%s\": one of sequential, backwards and random", fr->match);
+		hints |= one;
+	}
+	if (strchr(fr->match, '/'))
+		return why_set(why, -EINVAL, "rule for \"%s\": names have no '/'", fr->match);
+	if (grow(&c->rule, &c->nrule, sizeof *c->rule) < 0)
+		return -ENOMEM;
+	rule = &c->rule[c->nrule - 1];
+	rule->hints = hints;
+	rule->match = strdup(fr->match);
+	return rule->match ? 0 : -ENOMEM;
+}
+
 /* A value was refused: put file and line in front of what was said. */
 static int at_line(struct why *why, int err, const char *path, unsigned line)
 {
@@ -349,6 +395,9 @@ static int take_lists(struct config *c, const struct file_config *f, const char 
 	for (uint32_t i = 0; i < f->parent_dirs_count; i++)
 		if ((err = config_add_parent_dir(c, f->parent_dirs[i], why)) < 0)
 			return at_line(why, err, path, config_line(data, len, "parent-dirs", (int)i, NULL, -1));
+	for (uint32_t i = 0; i < f->rules_count; i++)
+		if ((err = take_rule(c, &f->rules[i], why)) < 0)
+			return at_line(why, err, path, config_line(data, len, "rules", (int)i, NULL, -1));
 	for (uint32_t i = 0; i < f->exports_count; i++)
 		if ((err = take_export(c, &f->exports[i], why)) < 0)
 			return at_line(why, err, path, config_line(data, len, "exports", (int)i, NULL, -1));
@@ -464,6 +513,9 @@ void config_fini(struct config *c)
 	for (unsigned i = 0; i < c->nparent_dir; i++)
 		free(c->parent_dir[i]);
 	free(c->parent_dir);
+	for (unsigned i = 0; i < c->nrule; i++)
+		free(c->rule[i].match);
+	free(c->rule);
 	free(c->allow);
 	free(c->image);
 	free(c->state_dir);

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "advise/words.h"
 #include "server/export.h"
 #include "vhd/base/why.h"
 
@@ -47,6 +48,8 @@ struct config {
 	bool read_only;
 	bool snapshots; /* of images are exported, read-only */
 	enum readahead readahead;
+	struct adv_rule *rule; /* the first that matches a file's name holds */
+	unsigned nrule;
 	enum squash squash;      /* for images that do not say */
 	unsigned loops, workers; /* 0: by the number of cores */
 	unsigned max_connections;

@@ -52,7 +52,7 @@ static int op_persist(const struct control_server *s, json_t *ask, json_t **out,
 	(void)out;
 	if (json_unpack(ask, "{s:s, s:s}", "path", &path, "advice", &advice))
 		return why_set(why, -EINVAL, "persist: expected \"path\" and \"advice\"");
-	return persist(s->figures.nfs->exports, path, advice, why);
+	return persist(s->figures.nfs, path, advice, why);
 }
 
 static const struct control_op ops[] = {

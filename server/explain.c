@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "advise/stream.h"
+#include "server/nfs4/standing.h"
 #include "server/served.h"
 #include "vhd/base/cleanup.h"
 
@@ -73,6 +74,7 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 	json_t *o = json_object(), *opens = json_array();
 	struct fs_attr attr;
 	uint64_t resident = 0;
+	uint32_t standing;
 	int err = e->fs->ops->getattr(n, 0, &attr);
 
 	if (!err && e->fs->ops->resident)
@@ -88,6 +90,8 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 	set(o, "size", attr.size);
 	set(o, "resident", resident);
 	json_object_set_new(o, "hints", hints_json(atomic_load(&n->stream.mode)));
+	if (standing_advice(nfs, n, 0, &standing) == 0)
+		json_object_set_new(o, "standing", hints_json(standing));
 	json_object_set_new(o, "runs", runs_json(&n->stream));
 	set(o, "ahead", n->stream.ahead);
 	set(o, "used", n->stream.used);

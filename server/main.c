@@ -448,6 +448,9 @@ static int start(struct daemon *d, struct why *why)
 
 	d->nfs.max_read = d->nfs.max_write = IO_MAX;
 	d->nfs.read_only = d->conf.read_only;
+	d->nfs.rules = d->conf.rule;
+	d->nfs.nrules = d->conf.nrule;
+	atomic_store(&d->nfs.standing_version, 1);
 	d->nfs.advice = (struct adv_conf){
 		.window_max = d->conf.readahead == READAHEAD_OFF ? 0 : adv_window_max(d->conf.cache_size),
 		.detect = d->conf.readahead == READAHEAD_AUTO,

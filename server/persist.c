@@ -6,61 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "advise/words.h"
+#include "server/nfs4/standing.h"
 #include "server/served.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/lock.h"
-
-/* ---- words ---------------------------------------------------------------------------------------------------------------------- */
-
-enum { NORMAL = 1 << 0, SEQUENTIAL = 1 << 1, BACKWARDS = 1 << 2, RANDOM = 1 << 3, NOREUSE = 1 << 4 };
-#define PATTERNS (SEQUENTIAL | BACKWARDS | RANDOM)
-
-static const struct {
-	const char *word;
-	unsigned bit;
-} words[] = {
-	{"normal", NORMAL}, {"sequential", SEQUENTIAL}, {"backwards", BACKWARDS},
-	{"random", RANDOM}, {"noreuse", NOREUSE},
-};
-
-static unsigned bit_of(const char *word, size_t len)
-{
-	for (size_t i = 0; i < ARRAY_LEN(words); i++)
-		if (strlen(words[i].word) == len && memcmp(words[i].word, word, len) == 0)
-			return words[i].bit;
-	return 0;
-}
-
-int persist_parse(const char *advice, char value[PERSIST_MAX], struct why *why)
-{
-	unsigned bits = 0, patterns;
-	const char *at = advice;
-
-	for (;; at++) {
-		size_t len = strcspn(at, ",");
-		unsigned bit = bit_of(at, len);
-
-		if (!bit)
-			return why_set(why, -EINVAL,
-				       "advice \"%.*s\": expected sequential, backwards, random, noreuse or normal",
-				       len > 40 ? 40 : (int)len, at);
-		bits |= bit;
-		at += len;
-		if (!*at)
-			break;
-	}
-	patterns = bits & PATTERNS;
-	if (bits & NORMAL && bits != NORMAL)
-		return why_set(why, -EINVAL, "advice \"%.60s\": normal stands alone", advice);
-	if (patterns & (patterns - 1))
-		return why_set(why, -EINVAL, "advice \"%.60s\": one of sequential, backwards and random", advice);
-	value[0] = '\0';
-	for (size_t i = 0; i < ARRAY_LEN(words); i++)
-		if (bits & words[i].bit & ~(unsigned)NORMAL)
-			snprintf(value + strlen(value), PERSIST_MAX - strlen(value), "%s%s", *value ? "," : "",
-				 words[i].word);
-	return 0;
-}
 
 /* ---- keeping them --------------------------------------------------------------------------------------------------------------- */
 
@@ -120,24 +70,28 @@ static int keep(const struct served *f, const char *value)
 		return -EROFS;
 	if (!fs->ops->setxattr)
 		return -ENOTSUP;
-	err = fs->ops->setxattr(f->node, PERSIST_ATTR, *value ? value : NULL, (uint32_t)strlen(value));
+	err = fs->ops->setxattr(f->node, STANDING_ATTR, *value ? value : NULL, (uint32_t)strlen(value));
 	if (err == -ENODATA) /* nothing was kept */
 		return 0;
 	return err ? err : settle(fs);
 }
 
-int persist(struct exports *x, const char *path, const char *advice, struct why *why)
+int persist(struct nfs_server *srv, const char *path, const char *advice, struct why *why)
 {
-	char value[PERSIST_MAX];
+	char value[ADV_WORDS_MAX];
 	struct served f;
+	uint32_t hints;
 	int err;
 
-	if ((err = persist_parse(advice, value, why)) < 0 || (err = served_find(x, path, &f, why)) < 0)
+	if ((err = adv_parse(advice, strlen(advice), &hints, why)) < 0 ||
+	    (err = served_find(srv->exports, path, &f, why)) < 0)
 		return err;
+	adv_print(hints, value);
 	if (f.node->type != FS_REG && f.node->type != FS_DIR)
 		err = why_set(why, -EINVAL, "%.300s: advice is kept with files and directories only", path);
 	else if ((err = keep(&f, value)) < 0)
 		why_set(why, err, "%.300s: the advice cannot be kept: %s", path, strerror(-err));
+	standing_changed(srv);
 	served_put(&f);
 	return err;
 }

@@ -56,6 +56,10 @@ static void show(json_t *o)
 	       size ? 100.0 * (double)resident / (double)size : 0.0);
 	printf("  hints      ");
 	show_hints(json_object_get(o, "hints"));
+	if (json_array_size(json_object_get(o, "standing"))) {
+		printf("\n  standing   ");
+		show_hints(json_object_get(o, "standing"));
+	}
 	putchar('\n');
 	show_runs(json_object_get(o, "runs"));
 	printf("  read ahead %s asked for, ", size_text(number(o, "ahead"), a));

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "advise/stream.h"
+#include "advise/words.h"
 #include "server/export.h"
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
@@ -32,6 +33,9 @@ struct nfs_server {
 	verifier4 write_verf;         /* of this start of the server */
 	bool read_only;               /* whole server */
 	struct adv_conf advice;
+	const struct adv_rule *rules; /* of the configuration */
+	unsigned nrules;
+	atomic_uint standing_version; /* standing.h; never 0 */
 };
 
 /* An object with a filehandle: both references are held. */

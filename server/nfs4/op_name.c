@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "server/nfs4/compound.h"
+#include "server/nfs4/standing.h"
 
 nfsstat4 op_putfh(struct compound *c)
 {
@@ -110,6 +111,7 @@ nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *n
 		dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, nowait(c), &n));
 	if (st != NFS4_OK)
 		return st;
+	standing_named(c->srv, dir->node, n, name);
 	*out = (struct obj){.exp = export_get(dir->exp), .node = n};
 	st = c_cross(c, out);
 	if (st != NFS4_OK)

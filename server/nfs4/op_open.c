@@ -15,6 +15,7 @@
 
 #include "advise/stream.h"
 #include "server/nfs4/compound.h"
+#include "server/nfs4/standing.h"
 #include "vhd/base/cleanup.h"
 
 enum {
@@ -35,6 +36,7 @@ struct open_op {
 	bool created;    /* by us, now or when this was sent first (exclusive): its mode does not bind its creator */
 	bool truncate;
 	OPEN4resok res;
+	uint32_t advice; /* that holds as soon as it is open */
 };
 
 /* ---- attribute masks ----------------------------------------------------------------------------------------------------------- */
@@ -263,6 +265,20 @@ static nfsstat4 find_or_create(struct open_op *op, const component4 *name)
 	return NFS4ERR_DELAY;
 }
 
+/* What holds for the file as soon as it is open; ST_WAIT. What was created just now cannot wait, and goes without. */
+static nfsstat4 find_advice(struct open_op *op)
+{
+	unsigned flags = nowait(op->c);
+	int err = standing_advice(op->c->srv, op->file.node, flags, &op->advice);
+
+	return err == -EAGAIN && !op->created ? errno_status(err) : NFS4_OK;
+}
+
+static uint32_t unless_said(uint32_t before, void *arg)
+{
+	return before ? before : *(uint32_t *)arg;
+}
+
 static nfsstat4 claim_name(struct open_op *op)
 {
 	const component4 *name = &op->a.claim.open_claim4_u.file;
@@ -274,7 +290,10 @@ static nfsstat4 claim_name(struct open_op *op)
 	if ((st = name_check(name)) != NFS4_OK || (st = decode_how(op)) != NFS4_OK ||
 	    (st = may(c, &c->cfh, MAY_EXEC)) != NFS4_OK)
 		return st;
-	return find_or_create(op, name);
+	st = find_or_create(op, name);
+	if (st == NFS4_OK)
+		standing_named(c->srv, c->cfh.node, op->file.node, name);
+	return st;
 }
 
 static nfsstat4 claim_fh(struct open_op *op)
@@ -428,8 +447,13 @@ static nfsstat4 open_run(struct open_op *op)
 		return st;
 	if (op->truncate && !c->may_block) /* the file existed: nothing was done yet */
 		return ST_WAIT;
-	if ((st = reserve(op)) != NFS4_OK)
+	if ((st = find_advice(op)) != NFS4_OK || (st = reserve(op)) != NFS4_OK)
 		return st;
+	if (op->advice) {
+		struct st_fhkey key = fh_key(&op->file);
+
+		st_advise(c->srv->state, c->st.client, &key, &op->res.stateid, unless_said, &op->advice);
+	}
 	op->res.rflags = OPEN4_RESULT_LOCKTYPE_POSIX;
 	if (op->file.node->fs->keeps_unlinked && st_keeps_records(c->srv->state))
 		op->res.rflags |= OPEN4_RESULT_PRESERVE_UNLINKED;

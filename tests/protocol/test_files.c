@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/protocol/calls.h"
 #include "tests/protocol/server.h"
 
 static struct nfsc *c;
@@ -12,21 +13,6 @@ static nfs_fh4 dir;
 static char dir_buf[NFS4_FHSIZE];
 static const char *const no_squash[] = {"--no-root-squash", NULL};
 static const char *const read_only[] = {"--no-root-squash", "--read-only", NULL};
-
-static void keep_fh(nfs_fh4 *to, char *buf, const nfs_fh4 *from)
-{
-	memcpy(buf, from->nfs_fh4_val, from->nfs_fh4_len);
-	*to = (nfs_fh4){.nfs_fh4_len = from->nfs_fh4_len, .nfs_fh4_val = buf};
-}
-
-static void look_up(struct nfsc *n, const char *path, nfs_fh4 *fh, char *buf)
-{
-	struct why why = {.line = ""};
-	nfs_fh4 got;
-
-	ck_assert_msg(nfsc_lookup(n, path, &got, &why) == 0, "%s", why.line);
-	keep_fh(fh, buf, &got);
-}
 
 static void start(const char *const *opts)
 {
@@ -46,84 +32,11 @@ static void teardown(void)
 	server_stop();
 }
 
-/* One operation on a filehandle; its status. The result stays in @res for nfsc_free(). */
-static nfsstat4 on(struct nfsc *n, const nfs_fh4 *fh, const nfs_argop4 *op, COMPOUND4res *res)
-{
-	nfs_argop4 all[2] = {nfsc_putfh(fh), *op};
-
-	return (nfsstat4)-nfsc_call(n, all, 2, res);
-}
-
-static nfsstat4 just(struct nfsc *n, const nfs_fh4 *fh, const nfs_argop4 *op)
-{
-	COMPOUND4res res;
-	nfsstat4 st = on(n, fh, op, &res);
-
-	nfsc_free(&res);
-	return st;
-}
-
-static component4 name_of(const char *s)
-{
-	return (component4){.utf8string_len = (u_int)strlen(s), .utf8string_val = (char *)(uintptr_t)s};
-}
-
-struct open_file {
-	stateid4 sid;
-	nfs_fh4 fh;
-	char buf[NFS4_FHSIZE];
-};
-
-static nfsstat4 open_it(struct nfsc *n, const char *name, const char *owner, uint32_t access, uint32_t deny,
-			const createhow4 *how, struct open_file *f)
-{
-	nfs_argop4 op[3] = {nfsc_putfh(&dir), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
-	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
-	COMPOUND4res res;
-	nfsstat4 st;
-
-	a->share_access = access;
-	a->share_deny = deny;
-	a->owner.owner.owner_val = (char *)(uintptr_t)owner;
-	a->owner.owner.owner_len = (u_int)strlen(owner);
-	a->openhow.opentype = how ? OPEN4_CREATE : OPEN4_NOCREATE;
-	if (how)
-		a->openhow.openflag4_u.how = *how;
-	a->claim.claim = CLAIM_NULL;
-	a->claim.open_claim4_u.file = name_of(name);
-	st = (nfsstat4)-nfsc_call(n, op, 3, &res);
-	if (st == NFS4_OK) {
-		f->sid = res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
-		keep_fh(&f->fh, f->buf, &res.resarray.resarray_val[3].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object);
-	}
-	nfsc_free(&res);
-	return st;
-}
-
-static nfsstat4 close_it(struct nfsc *n, struct open_file *f)
-{
-	nfs_argop4 op = {.argop = OP_CLOSE};
-
-	op.nfs_argop4_u.opclose.open_stateid = f->sid;
-	return just(n, &f->fh, &op);
-}
-
 static void make(const char *name, struct open_file *f)
 {
 	const createhow4 how = {.mode = UNCHECKED4};
 
-	ck_assert_int_eq(open_it(c, name, "me", OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, &how, f), NFS4_OK);
-}
-
-static nfsstat4 write_at(struct nfsc *n, struct open_file *f, uint64_t off, const void *p, uint32_t len)
-{
-	nfs_argop4 op = {.argop = OP_WRITE};
-	WRITE4args *a = &op.nfs_argop4_u.opwrite;
-
-	*a = (WRITE4args){.stateid = f->sid, .offset = off, .stable = UNSTABLE4};
-	a->data.data_val = (char *)(uintptr_t)p;
-	a->data.data_len = len;
-	return just(n, &f->fh, &op);
+	ck_assert_int_eq(open_in(c, &dir, name, "me", OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, &how, f), NFS4_OK);
 }
 
 /* ---- IO_ADVISE: the lines of the requirements ---------------------------------------------------------------------------------- */
@@ -242,12 +155,12 @@ START_TEST(an_exclusive_create_can_be_retried)
 	struct open_file f;
 
 	memcpy(how.createhow4_u.ch_createboth.cva_verf, "verifier", 8);
-	ck_assert_int_eq(open_it(c, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4_OK);
-	ck_assert_int_eq(open_it(c, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4_OK);
 	how.createhow4_u.ch_createboth.cva_verf[0] = 'V';
-	ck_assert_int_eq(open_it(c, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4ERR_EXIST);
+	ck_assert_int_eq(open_in(c, &dir, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4ERR_EXIST);
 	how = (createhow4){.mode = GUARDED4};
-	ck_assert_int_eq(open_it(c, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4ERR_EXIST);
+	ck_assert_int_eq(open_in(c, &dir, "x", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4ERR_EXIST);
 }
 END_TEST
 
@@ -256,12 +169,12 @@ START_TEST(share_reservations_hold_between_clients)
 	struct nfsc *other = server_client();
 	struct open_file f, g;
 
-	ck_assert_int_eq(open_it(c, "hello", "a", OPEN4_SHARE_ACCESS_READ, OPEN4_SHARE_DENY_WRITE, NULL, &f), NFS4_OK);
-	ck_assert_int_eq(open_it(other, "hello", "b", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &g), NFS4ERR_SHARE_DENIED);
-	ck_assert_int_eq(open_it(other, "hello", "b", OPEN4_SHARE_ACCESS_READ, 0, NULL, &g), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, "hello", "a", OPEN4_SHARE_ACCESS_READ, OPEN4_SHARE_DENY_WRITE, NULL, &f), NFS4_OK);
+	ck_assert_int_eq(open_in(other, &dir, "hello", "b", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &g), NFS4ERR_SHARE_DENIED);
+	ck_assert_int_eq(open_in(other, &dir, "hello", "b", OPEN4_SHARE_ACCESS_READ, 0, NULL, &g), NFS4_OK);
 	ck_assert_int_eq(close_it(other, &g), NFS4_OK);
 	ck_assert_int_eq(close_it(c, &f), NFS4_OK);
-	ck_assert_int_eq(open_it(other, "hello", "b", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &g), NFS4_OK);
+	ck_assert_int_eq(open_in(other, &dir, "hello", "b", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &g), NFS4_OK);
 	ck_assert_int_eq(close_it(other, &g), NFS4_OK);
 	nfsc_close(other);
 }
@@ -482,11 +395,11 @@ START_TEST(a_read_only_export_changes_nothing)
 	struct open_file f;
 	uint32_t echo;
 
-	ck_assert_int_eq(open_it(c, "new", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4ERR_ROFS);
-	ck_assert_int_eq(open_it(c, "hello", "me", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &f), NFS4ERR_ROFS);
+	ck_assert_int_eq(open_in(c, &dir, "new", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4ERR_ROFS);
+	ck_assert_int_eq(open_in(c, &dir, "hello", "me", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &f), NFS4ERR_ROFS);
 	rm.nfs_argop4_u.opremove.target = name_of("hello");
 	ck_assert_int_eq(just(c, &dir, &rm), NFS4ERR_ROFS);
-	ck_assert_int_eq(open_it(c, "hello", "me", OPEN4_SHARE_ACCESS_READ, 0, NULL, &f), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, "hello", "me", OPEN4_SHARE_ACCESS_READ, 0, NULL, &f), NFS4_OK);
 	ck_assert_int_eq(advise(&f.fh, &f.sid, 0, 0, 1u << IO_ADVISE4_WRITE, 0, &echo), NFS4_OK);
 	ck_assert_int_eq(close_it(c, &f), NFS4_OK);
 }

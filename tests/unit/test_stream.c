@@ -368,7 +368,7 @@ START_TEST(nothing_wraps)
 		if (i % 17 == 0)
 			adv_hint(&s, (uint32_t)(seed >> 33));
 		step = rd(off, len);
-		ck_assert_uint_le(step.ahead_len, 9 * M);
+		ck_assert_uint_le(step.ahead_len, 16 * M);
 		for (unsigned k = 0; k < step.ahead_n; k++)
 			ck_assert_uint_le(step.ahead_off + (uint64_t)step.ahead_step * k, UINT64_MAX - step.ahead_len);
 		ck_assert_uint_le(step.drop_off, UINT64_MAX - step.drop_len);

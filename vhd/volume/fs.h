@@ -260,6 +260,14 @@ struct fs_stream {
 	struct fs_run run[FS_RUNS];
 };
 
+/* Advice that holds for the file when it is opened: kept for those who give it (server/nfs4/standing.h), as above. */
+struct fs_standing {
+	atomic_uint_least64_t dir_ino; /* where it was found last; 0: not known */
+	atomic_uint dir_gen;
+	atomic_uint rule;           /* hints because of its name */
+	atomic_uint hints, version; /* hints because of attributes, and as of when */
+};
+
 struct fs_node {
 	struct fs *fs;
 	uint64_t ino;
@@ -267,6 +275,7 @@ struct fs_node {
 	enum fs_type type;
 	atomic_uint refs;
 	struct fs_stream stream;
+	struct fs_standing standing;
 };
 
 static inline struct fs_node *fs_node_get(struct fs_node *n)
