@@ -69,7 +69,8 @@ XDR_X := $(foreach x,$(XDR_X),$(wildcard xdr/$(x).x))
 XDR_SRC := $(wildcard xdr/*.c)
 SERVER_MAIN := server/main.c
 SERVER_SRC := $(filter-out $(SERVER_MAIN),$(wildcard server/*.c server/*/*.c))
-TOOL_SRC := $(wildcard tools/*.c)
+PRELOAD_SRC := $(wildcard tools/preload*.c)
+TOOL_SRC := $(filter-out $(PRELOAD_SRC),$(wildcard tools/*.c))
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 PROTO_SRC := $(wildcard tests/protocol/test_*.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
@@ -84,12 +85,16 @@ XDR_OBJ := $(call obj,$(XDR_SRC)) $(patsubst $(GEN)/%.c,$(O)/obj/gen/%.o,$(GEN_C
 XDR_TIRPC_OBJ := $(patsubst $(GEN)/%.c,$(O)/obj/gen-tirpc/%.o,$(GEN_C))
 SERVER_OBJ := $(call obj,$(SERVER_SRC))
 TOOL_OBJ := $(call obj,$(TOOL_SRC))
+# The preload library, and the parts of the tool that it shares, as position independent code that shows nothing.
+PRELOAD_OBJ := $(patsubst %.c,$(O)/obj/pic/%.o,$(PRELOAD_SRC) $(wildcard tools/nfs_client*.c) vhd/base/why.c) \
+	$(patsubst $(GEN)/xdr/%.c,$(O)/obj/pic/gen/xdr/%.o,$(GEN_C))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(O)/tests/unit/%,$(UNIT_SRC))
 PROTO_BIN := $(patsubst tests/protocol/%.c,$(O)/tests/protocol/%,$(PROTO_SRC))
 
 .DEFAULT_GOAL := all
 .PHONY: all
-all: $(if $(wildcard $(SERVER_MAIN)),$(O)/vhdnfsd) $(if $(TOOL_SRC),$(O)/vhdnfs)
+all: $(if $(wildcard $(SERVER_MAIN)),$(O)/vhdnfsd) $(if $(TOOL_SRC),$(O)/vhdnfs) \
+	$(if $(filter release,$(VARIANT)),$(O)/libvhdnfs-fadvise.so)
 
 # ---- generated code --------------------------------------------------------------------------------------------------
 
@@ -122,6 +127,19 @@ $(O)/obj/gen-tirpc/%.o: $(GEN)/%.c | $(GEN_H)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(TIRPC_CFLAGS) $(CFLAGS_ALL) $(GEN_WARN) -MMD -MP -c -o $@ $<
+
+PIC := -fPIC -fvisibility=hidden
+
+# tools/preload_xdr.c says why.
+$(O)/obj/pic/gen/%.o: $(GEN)/%.c | $(GEN_H)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(TIRPC_CFLAGS) $(CFLAGS_ALL) $(PIC) -Dxdr_array=pre_xdr_array $(GEN_WARN) -MMD -MP -c -o $@ $<
+
+$(O)/obj/pic/%.o: %.c | $(GEN_H)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(TIRPC_CFLAGS) $(CFLAGS_ALL) $(PIC) -MMD -MP -c -o $@ $<
 
 # ---- compiling -------------------------------------------------------------------------------------------------------
 
@@ -159,6 +177,10 @@ $(O)/vhdnfsd: $(call obj,$(SERVER_MAIN)) $(SERVER_LIBS)
 $(O)/vhdnfs: $(TOOL_OBJ) $(O)/libxdr-tirpc.a $(O)/libvhd.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ $(LIBS_TOOL) $(LIBS_VHD)
+
+$(O)/libvhdnfs-fadvise.so: $(PRELOAD_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) -shared -pthread -Wl,-z,relro,-z,now,-z,nodelete -Wl,-soname,$(@F) $(LDFLAGS) -o $@ $^ -ltirpc
 
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
