@@ -48,7 +48,9 @@ int __openat64_2(int dir, const char *path, int flags);
 	X(dup3)                                                                                                        \
 	X(fclose)                                                                                                      \
 	X(freopen)                                                                                                     \
-	X(freopen64)
+	X(freopen64)                                                                                                   \
+	X(_exit)                                                                                                       \
+	X(_Exit)
 
 #define AS_ENUM(name) F_##name,
 #define AS_NAME(name) #name,
@@ -377,4 +379,21 @@ EXPORT FILE *freopen64(const char *path, const char *mode, FILE *f)
 
 	closed(noted);
 	return r;
+}
+
+/* ---- ending ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Without destructors: forked children of many programs end so. */
+EXPORT void _exit(int status)
+{
+	pre_end();
+	CALL(_exit, status);
+	__builtin_unreachable();
+}
+
+EXPORT void _Exit(int status)
+{
+	pre_end();
+	CALL(_Exit, status);
+	__builtin_unreachable();
 }

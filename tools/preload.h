@@ -84,6 +84,9 @@ bool pre_forget_fd(int fd);
 void pre_forget_fds(unsigned first, unsigned last);
 void pre_send_closed(void);
 
+/* The process ends: what was said gets through, and sessions are ended, within a second. Runs by itself at exit(). */
+void pre_end(void);
+
 /* The thread's end of it. pre_pop() waits up to @ms; false: nothing came. pre_quit_ms(): what is left of the time that the program
  * gives at its end; negative: it is not ending. */
 bool pre_pop(struct pre_msg *m, unsigned ms);
@@ -114,6 +117,8 @@ struct pre_file {
 	char *path; /* on the server */
 	char fh[128];
 	uint32_t fh_len; /* 0: not looked up yet */
+	uint32_t holds;  /* PRE_SEQUENTIAL, PRE_RANDOM, PRE_NOREUSE */
+	bool again;      /* to be opened, and told what holds, when the server can be reached */
 	bool opened;     /* else hints go with the special stateid of all zeros */
 	uint32_t seqid;  /* the stateid of the open */
 	char other[12];
@@ -125,6 +130,8 @@ struct pre_server *pre_server_get(const struct pre_mount *m);
 /* Says a hint about @f. The file is looked up and opened if it is not; a session that was lost is made anew, once. Errors are dealt
  * with here: they end in silence. */
 void pre_say(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len);
+/* What @f->again asks for, if it can be done now. */
+void pre_say_again(struct pre_file *f);
 /* Closes @f at its server. */
 void pre_say_closed(struct pre_file *f);
 /* Sessions that nothing was said in for a third of their lease: a SEQUENCE. True if there was one. */

@@ -48,9 +48,11 @@ static void set_end(struct map *m, uintptr_t end)
 		atomic_fetch_sub(&used, 1);
 }
 
-/* What is left of a mapping that loses its middle is its beginning. */
-static void cut(uintptr_t start, uintptr_t end)
+/* What is left of a mapping that loses its middle is its beginning. True: of some mapping nothing is left. */
+static bool cut(uintptr_t start, uintptr_t end)
 {
+	int before = atomic_load(&used);
+
 	for (struct map *m = maps; m < maps + MAPS; m++) {
 		if (m->start == m->end || m->end <= start || end <= m->start)
 			continue;
@@ -63,17 +65,20 @@ static void cut(uintptr_t start, uintptr_t end)
 			set_end(m, m->start);
 		}
 	}
+	return atomic_load(&used) < before;
 }
 
 void pre_map_remove(void *addr, size_t len)
 {
 	uintptr_t start = (uintptr_t)addr;
+	bool gone;
 
 	if (!atomic_load_explicit(&used, memory_order_relaxed) || start + len < start || !take())
 		return;
-	if (pre_on())
-		cut(start, start + len);
+	gone = pre_on() && cut(start, start + len);
 	drop();
+	if (gone)
+		pre_send_closed();
 }
 
 void pre_map_add(void *addr, size_t len, int fd, uint64_t off)

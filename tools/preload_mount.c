@@ -63,7 +63,7 @@ static void scan_byte(struct scan *s, char c)
 static int is_nfs(uint32_t mount)
 {
 	struct scan s = {.id = mount};
-	int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	int fd = open("/proc/thread-self/mountinfo", O_RDONLY | O_CLOEXEC);
 	char buf[1024];
 	ssize_t n;
 
@@ -103,7 +103,7 @@ bool pre_path_of(int fd, char to[PATH_MAX])
 	char link[32];
 	ssize_t n;
 
-	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	snprintf(link, sizeof link, "/proc/thread-self/fd/%d", fd);
 	n = readlink(link, to, PATH_MAX - 1);
 	if (n <= 0 || to[0] != '/')
 		return false;
@@ -198,7 +198,7 @@ bool pre_mount_parse(char *line, uint32_t id, struct pre_mount *m)
 
 bool pre_mount_find(uint32_t id, struct pre_mount *m)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
+	FILE *f = fopen("/proc/thread-self/mountinfo", "re");
 	bool found = false;
 	char *line = NULL;
 	size_t cap = 0;

@@ -310,20 +310,47 @@ static int advise(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len
 	return err == -NFS4ERR_NOTSUPP || err == -NFS4ERR_OP_ILLEGAL ? not_ours(f->server, "no IO_ADVISE") : err;
 }
 
-/* 0; an error of a server that may be tried again at once, or not. */
-static int try_to_say(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len)
+static int make_ready(struct pre_file *f)
 {
 	int err = ready(f->server);
 
 	if (!err && !f->fh_len)
 		err = look_up(f);
-	if (!err && !f->opened) {
-		err = open_file(f);
-		/* Refused: then without. Who hears it is nobody's. */
-		if (err && f->server->nfs)
-			err = 0;
+	return err;
+}
+
+static int try_to_say(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len)
+{
+	int err = make_ready(f);
+
+	if (!err && !f->opened && (err = open_file(f)) && f->server->nfs) {
+		/* Refused: then without. It is nobody's word until the server has taken back what it gave before it was started. */
+		f->again = err == -NFS4ERR_GRACE;
+		err = 0;
 	}
 	return err ? err : advise(f, hints, off, len);
+}
+
+/* What holds until the file is closed, and would be lost with the session. */
+static void remember(struct pre_file *f, uint32_t hints)
+{
+	if (hints & (PRE_NORMAL | PRE_SEQUENTIAL | PRE_RANDOM))
+		f->holds &= hints & PRE_NORMAL ? 0 : PRE_NOREUSE;
+	f->holds |= hints & (PRE_SEQUENTIAL | PRE_RANDOM | PRE_NOREUSE);
+}
+
+void pre_say_again(struct pre_file *f)
+{
+	int err;
+
+	if (!f->again || !f->holds || make_ready(f))
+		return;
+	err = f->opened ? 0 : open_file(f);
+	if (err == -NFS4ERR_GRACE || !f->server->nfs)
+		return;
+	f->again = false;
+	if (!err)
+		advise(f, f->holds, 0, 0);
 }
 
 /* What a server says of a file, or an open, that it has no more. */
@@ -337,8 +364,10 @@ static bool is_stale(int err)
 void pre_say(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len)
 {
 	bool connected = f->server->nfs != NULL;
-	int err = try_to_say(f, hints, off, len);
+	int err;
 
+	remember(f, hints);
+	err = try_to_say(f, hints, off, len);
 	/* A server that was started anew, or a lease that ended while the program was stopped. */
 	if (err && ((connected && !f->server->nfs && !f->server->off) || is_stale(err))) {
 		f->opened = false;

@@ -198,7 +198,7 @@ void pre_send_hint(int fd, const char *path, const struct pre_id *id, uint32_t h
 void pre_send_closed(void)
 {
 	size_t pos;
-	struct pre_msg *m = claim(&pos);
+	struct pre_msg *m = atomic_load(&started) ? claim(&pos) : NULL;
 
 	if (!m)
 		return;
@@ -320,7 +320,7 @@ __attribute__((constructor)) static void begin(void)
 	errno = saved;
 }
 
-__attribute__((destructor)) static void end(void)
+__attribute__((destructor)) void pre_end(void)
 {
 	uint64_t at = pre_now_ms() + QUIT_MS;
 	struct timespec t = {.tv_sec = (time_t)(at / 1000), .tv_nsec = (long)(at % 1000) * 1000000};

@@ -88,20 +88,26 @@ void pre_forget_opens(const struct pre_server *s)
 	list_for_each (l, &files) {
 		struct pre_file *f = list_entry(l, struct pre_file, link);
 
-		if (f->server == s)
+		if (f->server == s && f->opened) {
 			f->opened = false;
+			f->again = true;
+		}
 	}
 }
 
 /* ---- which of them the program still has --------------------------------------------------------------------------------------------- */
 
-static void mark(const struct pre_id *id)
+static bool mark(const struct pre_id *id)
 {
 	list_for_each (l, &files) {
 		struct pre_file *f = list_entry(l, struct pre_file, link);
 
-		f->seen |= same(&f->id, id);
+		if (same(&f->id, id)) {
+			f->seen = true;
+			return true;
+		}
 	}
+	return false;
 }
 
 /* /proc/self is the process: the descriptors are the program's, not ours. False: it cannot be said now. */
@@ -124,7 +130,9 @@ static bool mark_open(void)
 		    st.stx_dev_major != 0)
 			continue;
 		id = (struct pre_id){.ino = st.stx_ino, .minor = st.stx_dev_minor};
-		mark(&id);
+		/* A copy, made with dup() or so: from now on it counts. */
+		if (mark(&id))
+			pre_note_fd(atoi(e->d_name));
 	}
 	closedir(d);
 	return found > 0;
@@ -246,6 +254,8 @@ void pre_work(void)
 		if (pre_quit_ms() >= 0)
 			break;
 		look |= pre_renew();
+		list_for_each (l, &files)
+			pre_say_again(list_entry(l, struct pre_file, link));
 		if (look)
 			close_unused();
 	}
