@@ -195,6 +195,9 @@ $(O)/tests/unit/%: $(O)/obj/tests/unit/%.o $(UNIT_LIB) $(SERVER_LIBS)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_SERVER) $(LIBS_VHD)
 
+# The one part of the preload library that knows neither the C library's functions nor RPC.
+$(O)/tests/unit/test_preload_mount: $(call obj,tools/preload_mount.c)
+
 # Programs that start the real server and speak NFS to it; they share the tool's client.
 PROTO_LIB_SRC := $(filter-out $(PROTO_SRC),$(wildcard tests/protocol/*.c)) $(wildcard tools/nfs_client*.c) tools/control.c
 $(O)/tests/protocol/%: $(O)/obj/tests/protocol/%.o $(call obj,$(PROTO_LIB_SRC)) $(O)/libxdr-tirpc.a $(O)/libvhd.a
@@ -334,16 +337,19 @@ fuzz: deps
 
 BINDIR ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
+LIBDIR ?= $(PREFIX)/lib
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 EXAMPLEDIR ?= $(PREFIX)/share/doc/vhdnfs
 
 .PHONY: install uninstall
-install: all
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
-		$(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLEDIR)
+install: all $(O)/libvhdnfs-fadvise.so
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
+		$(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLEDIR)
 	install -m 755 $(O)/vhdnfsd $(DESTDIR)$(SBINDIR)/vhdnfsd
 	install -m 755 $(O)/vhdnfs $(DESTDIR)$(BINDIR)/vhdnfs
+	install -m 644 $(O)/libvhdnfs-fadvise.so $(DESTDIR)$(LIBDIR)/libvhdnfs-fadvise.so
+	install -m 644 docs/libvhdnfs-fadvise.7 $(DESTDIR)$(MANDIR)/man7/
 	install -m 644 docs/vhdnfsd.8 $(DESTDIR)$(MANDIR)/man8/
 	install -m 644 docs/vhdnfs.1 docs/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 docs/vhdnfs.yaml.5 $(DESTDIR)$(MANDIR)/man5/
@@ -351,6 +357,7 @@ install: all
 	sed 's|@SBINDIR@|$(SBINDIR)|' docs/vhdnfsd.service.in >$(DESTDIR)$(UNITDIR)/vhdnfsd.service
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/vhdnfsd $(DESTDIR)$(BINDIR)/vhdnfs $(DESTDIR)$(MANDIR)/man8/vhdnfsd.8 \
+		$(DESTDIR)$(LIBDIR)/libvhdnfs-fadvise.so $(DESTDIR)$(MANDIR)/man7/libvhdnfs-fadvise.7 \
 		$(DESTDIR)$(MANDIR)/man1/vhdnfs.1 $(DESTDIR)$(MANDIR)/man1/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man5/vhdnfs.yaml.5 \
 		$(DESTDIR)$(UNITDIR)/vhdnfsd.service $(DESTDIR)$(EXAMPLEDIR)/vhdnfs.yaml.example
 
@@ -361,7 +368,7 @@ clean:
 	rm -rf $(B)
 
 help:
-	@echo 'make              build/vhdnfsd and build/vhdnfs'
+	@echo 'make              build/vhdnfsd, build/vhdnfs and build/libvhdnfs-fadvise.so'
 	@echo 'make demo         install what is missing, build, serve a small image (DEMO_ONCE=1: stop by itself)'
 	@echo 'make check        every test; check-unit, check-protocol, check-linux for one kind'
 	@echo 'make check-asan   unit and protocol tests under AddressSanitizer and UBSan; check-tsan: ThreadSanitizer'
