@@ -205,6 +205,13 @@ $(O)/tests/protocol/%: $(O)/obj/tests/protocol/%.o $(call obj,$(PROTO_LIB_SRC)) 
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_TOOL) $(LIBS_VHD)
 
+# The preload library's own thread, as it is in the library; the test stands in for programs and mounts.
+$(O)/tests/protocol/test_preload: $(call obj,tests/protocol/test_preload.c $(filter-out tools/nfs_client%,$(PROTO_LIB_SRC))) \
+		$(filter-out %/preload.o %/preload_mount.o %/why.o,$(PRELOAD_OBJ)) $(O)/libvhd.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_TOOL) $(LIBS_VHD)
+
 # What User Mode Linux needs on processors with large register files.
 $(B)/linux-client/uml_xsave.so: tests/linux-client/uml_xsave.c
 	$(call say,LD,$@)

@@ -149,6 +149,17 @@ bad:
 
 /* ---- calls ----------------------------------------------------------------------------------------------------------------- */
 
+/* Whoever reads the results goes by what was asked. */
+static bool answers(const COMPOUND4res *res, const nfs_argop4 *op, unsigned nops)
+{
+	if (res->resarray.resarray_len != nops)
+		return false;
+	for (unsigned i = 0; i < nops; i++)
+		if (res->resarray.resarray_val[i].resop != op[i].argop)
+			return false;
+	return true;
+}
+
 static int raw_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 {
 	static char tag[] = "";
@@ -165,6 +176,8 @@ static int raw_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res 
 		       tv);
 	if (st != RPC_SUCCESS)
 		return st == RPC_TIMEDOUT ? -ETIMEDOUT : st == RPC_AUTHERROR ? -EACCES : -ECONNRESET;
+	if (res->status == NFS4_OK && !answers(res, op, nops))
+		return -EPROTO;
 	return res->status == NFS4_OK ? 0 : -(int)res->status;
 }
 

@@ -61,6 +61,7 @@ struct pre_server *pre_server_get(const struct pre_mount *m)
 static bool is_lost(int err)
 {
 	static const int lost[] = {ECONNRESET,
+				   EPROTO,
 				   ETIMEDOUT,
 				   NFS4ERR_BADSESSION,
 				   NFS4ERR_BADSLOT,

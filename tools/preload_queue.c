@@ -223,8 +223,10 @@ bool pre_pop(struct pre_msg *m, unsigned ms)
 	uint64_t end = pre_now_ms() + ms;
 	struct timespec t = {.tv_sec = (time_t)(end / 1000), .tv_nsec = (long)(end % 1000) * 1000000};
 
-	if (take(m))
+	if (take(m)) {
+		sem_trywait(&some); /* what was counted for it */
 		return true;
+	}
 	if (!ms)
 		return false;
 	while (sem_clockwait(&some, CLOCK_MONOTONIC, &t) < 0 && errno == EINTR)
