@@ -10,7 +10,7 @@
  *
  * Rules of the left side: the original function is called, its result and errno are the program's; nothing waits, allocates or
  * takes a lock that somebody might hold for long, since close() and open() are called from signal handlers and from children of
- * vfork(). What cannot be done at once is not done.
+ * vfork(). What cannot be done at once is not done. (The exception is the very first hint, which starts the thread.)
  *
  * The thread has a table of file descriptors of its own (close_range() with CLOSE_RANGE_UNSHARE): its sockets take no number
  * that the program might expect, and a program that closes everything does not close them. It leaves none of the program's files
