@@ -69,7 +69,8 @@ XDR_X := $(foreach x,$(XDR_X),$(wildcard xdr/$(x).x))
 XDR_SRC := $(wildcard xdr/*.c)
 SERVER_MAIN := server/main.c
 SERVER_SRC := $(filter-out $(SERVER_MAIN),$(wildcard server/*.c server/*/*.c))
-TOOL_SRC := $(wildcard tools/*.c)
+PRELOAD_SRC := $(wildcard tools/preload*.c)
+TOOL_SRC := $(filter-out $(PRELOAD_SRC),$(wildcard tools/*.c))
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 PROTO_SRC := $(wildcard tests/protocol/test_*.c)
 CRASH_SRC := $(wildcard tests/crash/*.c)
@@ -84,12 +85,16 @@ XDR_OBJ := $(call obj,$(XDR_SRC)) $(patsubst $(GEN)/%.c,$(O)/obj/gen/%.o,$(GEN_C
 XDR_TIRPC_OBJ := $(patsubst $(GEN)/%.c,$(O)/obj/gen-tirpc/%.o,$(GEN_C))
 SERVER_OBJ := $(call obj,$(SERVER_SRC))
 TOOL_OBJ := $(call obj,$(TOOL_SRC))
+# The preload library, and the parts of the tool that it shares, as position independent code that shows nothing.
+PRELOAD_OBJ := $(patsubst %.c,$(O)/obj/pic/%.o,$(PRELOAD_SRC) $(wildcard tools/nfs_client*.c) vhd/base/why.c) \
+	$(patsubst $(GEN)/xdr/%.c,$(O)/obj/pic/gen/xdr/%.o,$(GEN_C))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(O)/tests/unit/%,$(UNIT_SRC))
 PROTO_BIN := $(patsubst tests/protocol/%.c,$(O)/tests/protocol/%,$(PROTO_SRC))
 
 .DEFAULT_GOAL := all
 .PHONY: all
-all: $(if $(wildcard $(SERVER_MAIN)),$(O)/vhdnfsd) $(if $(TOOL_SRC),$(O)/vhdnfs)
+all: $(if $(wildcard $(SERVER_MAIN)),$(O)/vhdnfsd) $(if $(TOOL_SRC),$(O)/vhdnfs) \
+	$(if $(filter release,$(VARIANT)),$(O)/libvhdnfs-fadvise.so)
 
 # ---- generated code --------------------------------------------------------------------------------------------------
 
@@ -122,6 +127,19 @@ $(O)/obj/gen-tirpc/%.o: $(GEN)/%.c | $(GEN_H)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(TIRPC_CFLAGS) $(CFLAGS_ALL) $(GEN_WARN) -MMD -MP -c -o $@ $<
+
+PIC := -fPIC -fvisibility=hidden
+
+# tools/preload_xdr.c says why.
+$(O)/obj/pic/gen/%.o: $(GEN)/%.c | $(GEN_H)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(TIRPC_CFLAGS) $(CFLAGS_ALL) $(PIC) -Dxdr_array=pre_xdr_array $(GEN_WARN) -MMD -MP -c -o $@ $<
+
+$(O)/obj/pic/%.o: %.c | $(GEN_H)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(TIRPC_CFLAGS) $(CFLAGS_ALL) $(PIC) -MMD -MP -c -o $@ $<
 
 # ---- compiling -------------------------------------------------------------------------------------------------------
 
@@ -160,6 +178,10 @@ $(O)/vhdnfs: $(TOOL_OBJ) $(O)/libxdr-tirpc.a $(O)/libvhd.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ $(LIBS_TOOL) $(LIBS_VHD)
 
+$(O)/libvhdnfs-fadvise.so: $(PRELOAD_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) -shared -pthread -Wl,-z,relro,-z,now,-z,nodelete -Wl,-soname,$(@F) $(LDFLAGS) -o $@ $^ -ltirpc
+
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
 # What the unit tests share (tests/unit/*.c that are no programs) is an archive of its own.
@@ -173,9 +195,19 @@ $(O)/tests/unit/%: $(O)/obj/tests/unit/%.o $(UNIT_LIB) $(SERVER_LIBS)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_SERVER) $(LIBS_VHD)
 
+# The one part of the preload library that knows neither the C library's functions nor RPC.
+$(O)/tests/unit/test_preload_mount: $(call obj,tools/preload_mount.c)
+
 # Programs that start the real server and speak NFS to it; they share the tool's client.
 PROTO_LIB_SRC := $(filter-out $(PROTO_SRC),$(wildcard tests/protocol/*.c)) $(wildcard tools/nfs_client*.c) tools/control.c
 $(O)/tests/protocol/%: $(O)/obj/tests/protocol/%.o $(call obj,$(PROTO_LIB_SRC)) $(O)/libxdr-tirpc.a $(O)/libvhd.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_TOOL) $(LIBS_VHD)
+
+# The preload library's own thread, as it is in the library; the test stands in for programs and mounts.
+$(O)/tests/protocol/test_preload: $(call obj,tests/protocol/test_preload.c $(filter-out tools/nfs_client%,$(PROTO_LIB_SRC))) \
+		$(filter-out %/preload.o %/preload_mount.o %/why.o,$(PRELOAD_OBJ)) $(O)/libvhd.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -rdynamic -o $@ $^ -lcheck -lm -lrt -lsubunit $(LIBS_TOOL) $(LIBS_VHD)
@@ -315,16 +347,19 @@ fuzz: deps
 
 BINDIR ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
+LIBDIR ?= $(PREFIX)/lib
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 EXAMPLEDIR ?= $(PREFIX)/share/doc/vhdnfs
 
 .PHONY: install uninstall
-install: all
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
-		$(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLEDIR)
+install: all $(O)/libvhdnfs-fadvise.so
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
+		$(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLEDIR)
 	install -m 755 $(O)/vhdnfsd $(DESTDIR)$(SBINDIR)/vhdnfsd
 	install -m 755 $(O)/vhdnfs $(DESTDIR)$(BINDIR)/vhdnfs
+	install -m 644 $(O)/libvhdnfs-fadvise.so $(DESTDIR)$(LIBDIR)/libvhdnfs-fadvise.so
+	install -m 644 docs/libvhdnfs-fadvise.7 $(DESTDIR)$(MANDIR)/man7/
 	install -m 644 docs/vhdnfsd.8 $(DESTDIR)$(MANDIR)/man8/
 	install -m 644 docs/vhdnfs.1 docs/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 docs/vhdnfs.yaml.5 $(DESTDIR)$(MANDIR)/man5/
@@ -332,6 +367,7 @@ install: all
 	sed 's|@SBINDIR@|$(SBINDIR)|' docs/vhdnfsd.service.in >$(DESTDIR)$(UNITDIR)/vhdnfsd.service
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/vhdnfsd $(DESTDIR)$(BINDIR)/vhdnfs $(DESTDIR)$(MANDIR)/man8/vhdnfsd.8 \
+		$(DESTDIR)$(LIBDIR)/libvhdnfs-fadvise.so $(DESTDIR)$(MANDIR)/man7/libvhdnfs-fadvise.7 \
 		$(DESTDIR)$(MANDIR)/man1/vhdnfs.1 $(DESTDIR)$(MANDIR)/man1/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man5/vhdnfs.yaml.5 \
 		$(DESTDIR)$(UNITDIR)/vhdnfsd.service $(DESTDIR)$(EXAMPLEDIR)/vhdnfs.yaml.example
 
@@ -342,7 +378,7 @@ clean:
 	rm -rf $(B)
 
 help:
-	@echo 'make              build/vhdnfsd and build/vhdnfs'
+	@echo 'make              build/vhdnfsd, build/vhdnfs and build/libvhdnfs-fadvise.so'
 	@echo 'make demo         install what is missing, build, serve a small image (DEMO_ONCE=1: stop by itself)'
 	@echo 'make check        every test; check-unit, check-protocol, check-linux for one kind'
 	@echo 'make check-asan   unit and protocol tests under AddressSanitizer and UBSan; check-tsan: ThreadSanitizer'

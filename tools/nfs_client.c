@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/nfs_client_wire.h"
 #include "vhd/base/cleanup.h"
 
 #define OPS_MAX 16u
@@ -28,6 +29,8 @@ struct nfsc {
 	char owner[128]; /* who we are, and in which life */
 	verifier4 verifier;
 	bool impatient;
+	unsigned brief; /* seconds; 0: no hurry */
+	char server_owner[64];
 	uint32_t exchange_seq; /* for CREATE_SESSION */
 	uint32_t seq[NFSC_SLOTS_MAX];
 	unsigned slots;
@@ -146,6 +149,17 @@ bad:
 
 /* ---- calls ----------------------------------------------------------------------------------------------------------------- */
 
+/* Whoever reads the results goes by what was asked. */
+static bool answers(const COMPOUND4res *res, const nfs_argop4 *op, unsigned nops)
+{
+	if (res->resarray.resarray_len != nops)
+		return false;
+	for (unsigned i = 0; i < nops; i++)
+		if (res->resarray.resarray_val[i].resop != op[i].argop)
+			return false;
+	return true;
+}
+
 static int raw_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 {
 	static char tag[] = "";
@@ -162,6 +176,8 @@ static int raw_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res 
 		       tv);
 	if (st != RPC_SUCCESS)
 		return st == RPC_TIMEDOUT ? -ETIMEDOUT : st == RPC_AUTHERROR ? -EACCES : -ECONNRESET;
+	if (res->status == NFS4_OK && !answers(res, op, nops))
+		return -EPROTO;
 	return res->status == NFS4_OK ? 0 : -(int)res->status;
 }
 
@@ -199,6 +215,34 @@ int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 
 /* ---- opening and closing --------------------------------------------------------------------------------------------------- */
 
+static CLIENT *client_on(const struct nfsc *n, int fd, struct netbuf *nb)
+{
+	CLIENT *c = n->brief ? nfs_wire_new(fd)
+			     : clnt_vc_create(fd, nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
+
+	if (!c)
+		return NULL;
+	c->cl_auth = authunix_create_default();
+	if (!c->cl_auth) {
+		clnt_destroy(c);
+		return NULL;
+	}
+	clnt_control(c, CLSET_FD_CLOSE, NULL);
+	return c;
+}
+
+static int connect_within(int fd, const struct addrinfo *a, unsigned seconds)
+{
+	const struct timeval tv = {.tv_sec = (time_t)seconds};
+
+	if (seconds && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0 ||
+			setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0))
+		return -errno;
+	if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
+		return 0;
+	return errno == EINPROGRESS ? -ETIMEDOUT : -errno;
+}
+
 static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
@@ -211,20 +255,11 @@ static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
 		struct netbuf nb = {.maxlen = a->ai_addrlen, .len = a->ai_addrlen, .buf = a->ai_addr};
 		int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-		if (fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
-			err = -errno;
-			if (fd >= 0)
-				close(fd);
-			continue;
-		}
-		n->clnt = clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
-		if (!n->clnt) {
-			close(fd);
+		err = fd < 0 ? -errno : connect_within(fd, a, n->brief);
+		if (!err && !(n->clnt = client_on(n, fd, &nb)))
 			err = -ENOMEM;
-			continue;
-		}
-		clnt_control(n->clnt, CLSET_FD_CLOSE, NULL);
-		n->clnt->cl_auth = authunix_create_default();
+		if (err && fd >= 0)
+			close(fd);
 	}
 	freeaddrinfo(list);
 	return n->clnt ? 0 : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));
@@ -265,6 +300,9 @@ static int exchange_id(struct nfsc *n)
 
 		n->clientid = ok->eir_clientid;
 		n->exchange_seq = ok->eir_sequenceid;
+		snprintf(n->server_owner, sizeof n->server_owner, "%.*s",
+			 (int)ok->eir_server_owner.so_major_id.so_major_id_len,
+			 ok->eir_server_owner.so_major_id.so_major_id_val);
 		n->have_client = true;
 	}
 	nfsc_free(&res);
@@ -332,6 +370,13 @@ static void hang_up(struct nfsc *n)
 	n->clnt = NULL;
 }
 
+void nfsc_abandon(struct nfsc *n)
+{
+	if (n)
+		hang_up(n);
+	free(n);
+}
+
 void nfsc_close(struct nfsc *n)
 {
 	COMPOUND4res res;
@@ -361,7 +406,7 @@ int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why)
 	return nfsc_open_slots(out, u, 1, why);
 }
 
-int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why)
+static int open_client(struct nfsc **out, const struct nfs_url *u, unsigned slots, unsigned brief, struct why *why)
 {
 	struct nfsc *n = calloc(1, sizeof *n);
 	int err;
@@ -369,17 +414,32 @@ int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, 
 	if (!n)
 		return -ENOMEM;
 	n->minor = 2;
+	n->brief = brief;
+	n->impatient = brief != 0;
 	n->slots = slots < NFSC_SLOTS_MAX ? slots : NFSC_SLOTS_MAX;
 	name_self(n);
 	err = dial(n, u, why);
 	if (!err && ((err = exchange_id(n)) || (err = create_session(n)) || (err = nfsc_reclaim_complete(n))))
 		why_set(why, err, "%s port %s: %s", u->host, u->port, nfsc_error(err));
 	if (err) {
-		nfsc_close(n);
+		if (brief)
+			nfsc_abandon(n);
+		else
+			nfsc_close(n);
 		return err;
 	}
 	*out = n;
 	return 0;
+}
+
+int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why)
+{
+	return open_client(out, u, slots, 0, why);
+}
+
+int nfsc_open_brief(struct nfsc **out, const struct nfs_url *u, unsigned seconds, struct why *why)
+{
+	return open_client(out, u, 1, seconds, why);
 }
 
 int nfsc_again(struct nfsc *n, const struct nfs_url *u, struct why *why)
@@ -405,6 +465,11 @@ uint32_t nfsc_max_io(const struct nfsc *n)
 	return n->max_io;
 }
 
+const char *nfsc_server_owner(const struct nfsc *n)
+{
+	return n->server_owner;
+}
+
 bool nfsc_has_42(const struct nfsc *n)
 {
 	return n->minor == 2;
@@ -417,6 +482,11 @@ static int use_auth(struct nfsc *n, AUTH *auth)
 	auth_destroy(n->clnt->cl_auth);
 	n->clnt->cl_auth = auth;
 	return 0;
+}
+
+int nfsc_set_own_cred(struct nfsc *n)
+{
+	return use_auth(n, authunix_create_default());
 }
 
 int nfsc_set_no_cred(struct nfsc *n)

@@ -37,10 +37,19 @@ int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, 
  * until it says RECLAIM_COMPLETE. */
 int nfsc_again(struct nfsc *n, const struct nfs_url *u, struct why *why);
 int nfsc_reclaim_complete(struct nfsc *n);
+/* One that must not take long: @seconds at most for the connection and for each reply, DELAY and GRACE are told, not waited for. It
+ * uses none of libtirpc's tables, which are keyed by numbers of file descriptors and survive fork() in whatever state they are. */
+int nfsc_open_brief(struct nfsc **out, const struct nfs_url *u, unsigned seconds, struct why *why);
+/* Nothing is said to the server any more: the connection is broken. NULL is accepted. */
+void nfsc_abandon(struct nfsc *n);
+/* The beginning of the major id of the server's owner (EXCHANGE_ID). */
+const char *nfsc_server_owner(const struct nfsc *n);
 /* DELAY and GRACE are told, not waited for. */
 void nfsc_set_impatient(struct nfsc *n, bool on);
 /* AUTH_SYS of the calls from now on; at most 16 groups besides. */
 int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, const uint32_t *groups);
+/* AUTH_SYS as the process is now. */
+int nfsc_set_own_cred(struct nfsc *n);
 /* AUTH_NONE from now on. */
 int nfsc_set_no_cred(struct nfsc *n);
 const char *nfsc_session(const struct nfsc *n); /* 16 bytes */

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "advise/stream.h"
 #include "server/nfs4/compound.h"
 #include "server/nfs4/standing.h"
 #include "vhd/base/cleanup.h"
@@ -366,7 +365,6 @@ static void pin_put(struct st_pin *pin)
 {
 	struct obj o = {.exp = pin->exp, .node = pin->node};
 
-	adv_forget(&o.node->stream);
 	obj_put(&o);
 }
 

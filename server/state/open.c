@@ -58,6 +58,9 @@ void st_file_unuse(struct st_file *f, struct list *files)
 {
 	if (--f->users)
 		return;
+	/* Nobody's hints, too, hold until the last one closes the file. */
+	if (f->pin.node && atomic_load_explicit(&f->pin.node->stream.mode, memory_order_relaxed))
+		atomic_store_explicit(&f->pin.node->stream.mode, 0, memory_order_relaxed);
 	list_del(&f->link);
 	list_push_back(files, &f->link);
 }

@@ -117,6 +117,11 @@ void server_stop(void)
 	run("rm -rf %s%s", dir, "");
 }
 
+uint16_t server_port(void)
+{
+	return port;
+}
+
 const char *server_dir(void)
 {
 	return dir;

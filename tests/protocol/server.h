@@ -17,6 +17,7 @@ void server_start(const char *const *extra);
 void server_stop(void);
 /* What server_restart() gives the server besides the image from now on. */
 void server_options(const char *const *extra);
+uint16_t server_port(void);
 /* The folder that holds the image, disk.vhd. */
 const char *server_dir(void);
 /* Stop and start on the same image, at the same port. */

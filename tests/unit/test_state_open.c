@@ -404,6 +404,22 @@ START_TEST(what_the_last_speaker_said_holds_until_it_closes)
 }
 END_TEST
 
+/* The same, for hints with a special stateid; and opening forgets nothing. */
+START_TEST(what_nobody_said_holds_until_the_last_one_closes)
+{
+	stateid4 one, two;
+
+	assert_st(open_node(&a, "one", &one), NFS4_OK);
+	atomic_store(&advised.stream.mode, 2);
+	assert_st(open_node(&b, "two", &two), NFS4_OK);
+	ck_assert_uint_eq(holds(), 2);
+	assert_st(tc_close(&a, 1, &one), NFS4_OK);
+	ck_assert_uint_eq(holds(), 2);
+	assert_st(tc_close(&b, 1, &two), NFS4_OK);
+	ck_assert_uint_eq(holds(), 0);
+}
+END_TEST
+
 START_TEST(what_a_revoked_open_said_is_forgotten)
 {
 	stateid4 one, two;
@@ -641,6 +657,7 @@ int main(void)
 	tcase_add_test(tc, reading_under_a_write_only_open_is_allowed_unless_another_denies_reading);
 	tcase_add_test(tc, free_stateid_of_an_open_is_refused);
 	tcase_add_test(tc, what_the_last_speaker_said_holds_until_it_closes);
+	tcase_add_test(tc, what_nobody_said_holds_until_the_last_one_closes);
 	tcase_add_test(tc, what_a_revoked_open_said_is_forgotten);
 	tcase_add_test(tc, conflicting_open_of_a_silent_client_gives_way);
 	tcase_add_test(tc, open_that_does_not_conflict_leaves_silent_clients_alone);
