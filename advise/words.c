@@ -15,7 +15,7 @@ static const struct {
 	const char *word;
 	uint32_t hint;
 } words[] = {
-	{"normal", ADV_NORMAL},	    {"sequential", ADV_SEQUENTIAL}, {"backwards", ADV_BACKWARDS},
+	{"normal", ADV_NORMAL}, {"sequential", ADV_SEQUENTIAL}, {"backwards", ADV_BACKWARDS},
 	{"random", ADV_RANDOM}, {"noreuse", ADV_NOREUSE},
 };
 
@@ -37,7 +37,8 @@ int adv_parse(const char *text, size_t len, uint32_t *hints, struct why *why)
 		uint32_t hint = hint_of(text + at, n);
 
 		if (!hint)
-			return why_set(why, -EINVAL, "advice \"%.*s\": expected sequential, backwards, random, noreuse or normal",
+			return why_set(why, -EINVAL,
+				       "advice \"%.*s\": expected sequential, backwards, random, noreuse or normal",
 				       n > 40 ? 40 : (int)n, text + at);
 		all |= hint;
 		at += n;
@@ -50,7 +51,8 @@ int adv_parse(const char *text, size_t len, uint32_t *hints, struct why *why)
 	if (all & ADV_NORMAL && all != ADV_NORMAL)
 		return why_set(why, -EINVAL, "advice \"%.*s\": normal stands alone", (int)len, text);
 	if (one & (one - 1))
-		return why_set(why, -EINVAL, "advice \"%.*s\": one of sequential, backwards and random", (int)len, text);
+		return why_set(why, -EINVAL, "advice \"%.*s\": one of sequential, backwards and random", (int)len,
+			       text);
 	*hints = all;
 	return 0;
 }

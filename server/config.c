@@ -357,7 +357,8 @@ static int take_rule(struct config *c, const struct file_rule *fr, struct why *w
 			return err;
 		with = (hints | one) & (ADV_SEQUENTIAL | ADV_BACKWARDS | ADV_RANDOM);
 		if (with & (with - 1))
-			return why_set(why, -EINVAL, "rule for \"%s\": one of sequential, backwards and random", fr->match);
+			return why_set(why, -EINVAL, "rule for \"%s\": one of sequential, backwards and random",
+				       fr->match);
 		hints |= one;
 	}
 	if (strchr(fr->match, '/'))

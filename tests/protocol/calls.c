@@ -42,8 +42,8 @@ component4 name_of(const char *s)
 	return (component4){.utf8string_len = (u_int)strlen(s), .utf8string_val = (char *)(uintptr_t)s};
 }
 
-nfsstat4 open_in(struct nfsc *n, const nfs_fh4 *dir, const char *name, const char *owner, uint32_t access, uint32_t deny,
-		 const createhow4 *how, struct open_file *f)
+nfsstat4 open_in(struct nfsc *n, const nfs_fh4 *dir, const char *name, const char *owner, uint32_t access,
+		 uint32_t deny, const createhow4 *how, struct open_file *f)
 {
 	nfs_argop4 op[3] = {nfsc_putfh(dir), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
 	OPEN4args *a = &op[1].nfs_argop4_u.opopen;

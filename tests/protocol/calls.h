@@ -20,8 +20,8 @@ component4 name_of(const char *s);
 nfsstat4 on(struct nfsc *n, const nfs_fh4 *fh, const nfs_argop4 *op, COMPOUND4res *res);
 nfsstat4 just(struct nfsc *n, const nfs_fh4 *fh, const nfs_argop4 *op);
 /* @how NULL: the file is there. */
-nfsstat4 open_in(struct nfsc *n, const nfs_fh4 *dir, const char *name, const char *owner, uint32_t access, uint32_t deny,
-		 const createhow4 *how, struct open_file *f);
+nfsstat4 open_in(struct nfsc *n, const nfs_fh4 *dir, const char *name, const char *owner, uint32_t access,
+		 uint32_t deny, const createhow4 *how, struct open_file *f);
 nfsstat4 close_it(struct nfsc *n, struct open_file *f);
 nfsstat4 write_at(struct nfsc *n, struct open_file *f, uint64_t off, const void *p, uint32_t len);
 /* Bytes, or -1. */

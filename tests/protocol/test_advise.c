@@ -44,8 +44,9 @@ static void start_with(const char *readahead)
 	snprintf(yaml, sizeof yaml, "/tmp/vhdnfs-advise-%d.yaml", (int)getpid());
 	f = fopen(yaml, "w");
 	ck_assert_ptr_nonnull(f);
-	fprintf(f, "control: %s\ncache-size: 16M\nsquash: none\nreadahead: %s\nrules:\n"
-		   "  - match: \"*.mp4\"\n    advise: [sequential, noreuse]\n  - match: \"*.db\"\n    advise: [random]\n",
+	fprintf(f,
+		"control: %s\ncache-size: 16M\nsquash: none\nreadahead: %s\nrules:\n"
+		"  - match: \"*.mp4\"\n    advise: [sequential, noreuse]\n  - match: \"*.db\"\n    advise: [random]\n",
 		control, readahead);
 	fclose(f);
 	memcpy(options, (const char *[]){"--config", yaml, "--control", control, NULL}, 5 * sizeof *options);
@@ -136,7 +137,8 @@ static void await_resident(const char *path, uint64_t bytes)
 
 static void reopen(struct nfsc *n, const char *name, const char *owner, struct open_file *f)
 {
-	ck_assert_int_eq(open_in(n, &dir, name, owner, OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, NULL, f), NFS4_OK);
+	ck_assert_int_eq(open_in(n, &dir, name, owner, OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, NULL, f),
+			 NFS4_OK);
 }
 
 /* A file of so many bytes on the disk, and nothing of it in memory. */
@@ -145,10 +147,13 @@ static void cold_file(const char *name, uint64_t size, struct open_file *f)
 	const createhow4 how = {.mode = UNCHECKED4};
 	static char buf[256 * K];
 
-	ck_assert_int_eq(open_in(c, &dir, name, "me", OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, &how, f), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, name, "me", OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, &how, f),
+			 NFS4_OK);
 	for (uint64_t off = 0; off < size; off += sizeof buf) {
 		memset(buf, (int)(off / sizeof buf) + 1, sizeof buf);
-		ck_assert_int_eq(write_at(c, f, off, buf, (uint32_t)(size - off < sizeof buf ? size - off : sizeof buf)), NFS4_OK);
+		ck_assert_int_eq(
+			write_at(c, f, off, buf, (uint32_t)(size - off < sizeof buf ? size - off : sizeof buf)),
+			NFS4_OK);
 	}
 	ck_assert_int_eq(close_it(c, f), NFS4_OK);
 	cold();
@@ -191,7 +196,8 @@ START_TEST(d1_r2_a_hint_beyond_the_end_holds_when_the_file_grows)
 	struct open_file f;
 
 	cold_file("f", 0, &f);
-	ck_assert_int_eq(advise(c, &f, 1 << 30, 4096, HINT(SEQUENTIAL) | HINT(WILLNEED)), HINT(SEQUENTIAL) | HINT(WILLNEED));
+	ck_assert_int_eq(advise(c, &f, 1 << 30, 4096, HINT(SEQUENTIAL) | HINT(WILLNEED)),
+			 HINT(SEQUENTIAL) | HINT(WILLNEED));
 	ck_assert_int_eq(write_at(c, &f, 0, "x", 1), NFS4_OK);
 	ck_assert_int_eq(write_at(c, &f, 4 << 20, "x", 1), NFS4_OK);
 	ck_assert_str_eq(holds("/disk/f"), "SEQUENTIAL");
@@ -267,8 +273,8 @@ START_TEST(d12_noreuse_in_the_compound_of_the_open)
 	a->owner.owner.owner_len = 6;
 	a->claim.claim = CLAIM_NULL;
 	a->claim.open_claim4_u.file = name_of("f");
-	op[2].nfs_argop4_u.opio_advise =
-		(IO_ADVISE4args){.iaa_stateid = {.seqid = 1}, .iaa_hints = {1, &word}}; /* the current stateid */
+	op[2].nfs_argop4_u.opio_advise = (IO_ADVISE4args){.iaa_stateid = {.seqid = 1},
+							  .iaa_hints = {1, &word}}; /* the current stateid */
 	ck_assert_int_eq(nfsc_call(c, op, 3, &res), 0);
 	nfsc_free(&res);
 	ck_assert_str_eq(holds("/disk/f"), "NOREUSE");
@@ -351,6 +357,27 @@ START_TEST(d26_opportunistic_reads_when_nothing_else_is_to_be_done)
 	cold_file("f", 2 * M, &f);
 	ck_assert_int_eq(advise(c, &f, 0, M, HINT(WILLNEED_OPPORTUNISTIC)), HINT(WILLNEED_OPPORTUNISTIC));
 	await_resident("/disk/f", M);
+}
+END_TEST
+
+/* Ranges far behind anything that a file can be. */
+START_TEST(d1_ranges_that_no_file_has_are_done_at_once)
+{
+	static const uint64_t offs[] = {1ull << 44, 1ull << 60, 9252232154838010000u, UINT64_MAX - M};
+	static const uint32_t counts[] = {1, 4096, M};
+	struct open_file f;
+
+	cold_file("f", M, &f);
+	for (size_t i = 0; i < sizeof offs / sizeof offs[0]; i++)
+		for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+			nfs_argop4 op = {.argop = OP_COMMIT};
+
+			ck_assert_int_eq(advise(c, &f, offs[i], counts[k], HINT(DONTNEED)), HINT(DONTNEED));
+			ck_assert_int_ge(advise(c, &f, offs[i], counts[k], HINT(WILLNEED)), 0);
+			ck_assert_int_ge(advise(c, &f, 0, offs[i], HINT(DONTNEED) | HINT(SEQUENTIAL)), 0);
+			op.nfs_argop4_u.opcommit = (COMMIT4args){.offset = offs[i], .count = counts[k]};
+			ck_assert_int_eq(just(c, &f.fh, &op), NFS4_OK);
+		}
 }
 END_TEST
 
@@ -543,10 +570,11 @@ static uint8_t model[MODEL], got[256 * K];
 /* RFC 7862's list for IO_ADVISE. */
 static bool may_be(nfsstat4 st)
 {
-	static const nfsstat4 all[] = {NFS4_OK,          NFS4ERR_ACCESS,  NFS4ERR_ADMIN_REVOKED, NFS4ERR_BADXDR,
-				       NFS4ERR_BAD_STATEID, NFS4ERR_DELAY,   NFS4ERR_EXPIRED,       NFS4ERR_FBIG,
-				       NFS4ERR_GRACE,       NFS4ERR_INVAL,   NFS4ERR_IO,            NFS4ERR_ISDIR,
-				       NFS4ERR_OLD_STATEID, NFS4ERR_STALE,   NFS4ERR_SYMLINK,       NFS4ERR_WRONG_TYPE};
+	static const nfsstat4 all[] = {
+		NFS4_OK,           NFS4ERR_ACCESS,  NFS4ERR_ADMIN_REVOKED, NFS4ERR_BADXDR, NFS4ERR_BAD_STATEID,
+		NFS4ERR_DELAY,     NFS4ERR_EXPIRED, NFS4ERR_FBIG,          NFS4ERR_GRACE,  NFS4ERR_INVAL,
+		NFS4ERR_IO,        NFS4ERR_ISDIR,   NFS4ERR_OLD_STATEID,   NFS4ERR_STALE,  NFS4ERR_SYMLINK,
+		NFS4ERR_WRONG_TYPE};
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
 		if (st == all[i])
@@ -584,13 +612,15 @@ static void one_step(struct open_file *f, uint64_t *size)
 	case 5: {
 		nfs_argop4 op = {.argop = OP_DEALLOCATE};
 
-		op.nfs_argop4_u.opdeallocate = (DEALLOCATE4args){.da_stateid = f->sid, .da_offset = off, .da_length = len};
+		op.nfs_argop4_u.opdeallocate = (DEALLOCATE4args){
+			.da_stateid = f->sid, .da_offset = off, .da_length = len};
 		ck_assert_int_eq(just(c, &f->fh, &op), NFS4_OK);
 		memset(model + off, 0, len);
 		break;
 	}
 	default:
-		said = advise(c, f, wild, rnd(3) ? len : rnd(UINT64_MAX), (uint32_t)rnd(UINT32_MAX) & (uint32_t)rnd(UINT32_MAX));
+		said = advise(c, f, wild, rnd(3) ? len : rnd(UINT64_MAX),
+			      (uint32_t)rnd(UINT32_MAX) & (uint32_t)rnd(UINT32_MAX));
 		ck_assert_msg(said >= 0 || may_be((nfsstat4)-said), "status %lld", (long long)-said);
 	}
 }
@@ -631,6 +661,7 @@ static Suite *suite(void)
 		d24_backwards_is_read_ahead_downwards,
 		d24_random_reads_nothing_ahead,
 		d25_willneed_is_done_once_and_not_remembered,
+		d1_ranges_that_no_file_has_are_done_at_once,
 		d26_opportunistic_reads_when_nothing_else_is_to_be_done,
 		d9_d27_beyond_the_budget_the_answer_leaves_willneed_out,
 		one_client_s_budget_is_not_another_s,

@@ -36,7 +36,8 @@ static void make(const char *name, struct open_file *f)
 {
 	const createhow4 how = {.mode = UNCHECKED4};
 
-	ck_assert_int_eq(open_in(c, &dir, name, "me", OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, &how, f), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, name, "me", OPEN4_SHARE_ACCESS_BOTH, OPEN4_SHARE_DENY_NONE, &how, f),
+			 NFS4_OK);
 }
 
 /* ---- IO_ADVISE: the lines of the requirements ---------------------------------------------------------------------------------- */
@@ -169,8 +170,10 @@ START_TEST(share_reservations_hold_between_clients)
 	struct nfsc *other = server_client();
 	struct open_file f, g;
 
-	ck_assert_int_eq(open_in(c, &dir, "hello", "a", OPEN4_SHARE_ACCESS_READ, OPEN4_SHARE_DENY_WRITE, NULL, &f), NFS4_OK);
-	ck_assert_int_eq(open_in(other, &dir, "hello", "b", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &g), NFS4ERR_SHARE_DENIED);
+	ck_assert_int_eq(open_in(c, &dir, "hello", "a", OPEN4_SHARE_ACCESS_READ, OPEN4_SHARE_DENY_WRITE, NULL, &f),
+			 NFS4_OK);
+	ck_assert_int_eq(open_in(other, &dir, "hello", "b", OPEN4_SHARE_ACCESS_WRITE, 0, NULL, &g),
+			 NFS4ERR_SHARE_DENIED);
 	ck_assert_int_eq(open_in(other, &dir, "hello", "b", OPEN4_SHARE_ACCESS_READ, 0, NULL, &g), NFS4_OK);
 	ck_assert_int_eq(close_it(other, &g), NFS4_OK);
 	ck_assert_int_eq(close_it(c, &f), NFS4_OK);

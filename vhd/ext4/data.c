@@ -430,8 +430,9 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 int ext4_write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
-	uint64_t at = off >> fs->block_bits, last = end ? (end - 1) >> fs->block_bits : UINT32_MAX - 1;
+	uint64_t at = off >> fs->block_bits, last = end ? (end - 1) >> fs->block_bits : UINT64_MAX;
 
+	last = min_u64(last, UINT32_MAX - 1); /* no file is longer, whoever asks for more */
 	while (at <= last) {
 		struct cache_range r[64];
 		unsigned k = 0;
