@@ -319,7 +319,7 @@ static int one(struct run *r, const struct workload *w, const char *disk, uint64
 	start = now_s();
 	if (!err)
 		err = w->run(r);
-	if (!r->m->seconds)
+	if (r->m->seconds <= 0)
 		r->m->seconds = now_s() - start;
 	if (!err && (err = bench_server_stats(r->s, &o, r->why)) == 0) {
 		figures(r->m, o);

@@ -116,7 +116,7 @@ static void bars(FILE *f, const struct result *x)
 
 	for (enum variant v = V_NONE; v < VARIANTS; v++)
 		most = rate(&x->v[v]) > most ? rate(&x->v[v]) : most;
-	fprintf(f, "<svg width=\"720\" height=\"%u\" role=\"img\">\n", VARIANTS * 24);
+	fprintf(f, "<svg width=\"720\" height=\"%u\" role=\"img\">\n", VARIANTS * 24u);
 	for (enum variant v = V_NONE; v < VARIANTS; v++) {
 		double width = most > 0 ? 420 * rate(&x->v[v]) / most : 0;
 		unsigned y = (unsigned)v * 24;

@@ -57,19 +57,19 @@ static int failed(const char *log, struct why *why)
 
 static int fill(const char *dir, const char *name, uint64_t size)
 {
-	AUTO(freep) uint64_t *buf = malloc(1 << 20);
+	static uint64_t buf[(1 << 20) / 8];
 	char path[600];
 	uint64_t word = size;
 	FILE *f;
 
 	snprintf(path, sizeof path, "%s/%s", dir, name);
-	f = buf ? fopen(path, "w") : NULL;
+	f = fopen(path, "w");
 	if (!f)
 		return -errno;
-	for (uint64_t at = 0; at < size; at += 1 << 20) {
-		for (unsigned i = 0; i < (1 << 20) / 8; i++)
+	for (uint64_t at = 0; at < size; at += sizeof buf) {
+		for (size_t i = 0; i < ARRAY_LEN(buf); i++)
 			buf[i] = word = word * 6364136223846793005u + 1442695040888963407u;
-		fwrite(buf, 1, 1 << 20, f);
+		fwrite(buf, 1, sizeof buf, f);
 	}
 	return fclose(f) ? -errno : 0;
 }
