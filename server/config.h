@@ -48,6 +48,7 @@ struct config {
 	bool read_only;
 	bool snapshots; /* of images are exported, read-only */
 	enum readahead readahead;
+	const char *trace;     /* NULL: none; not a copy */
 	struct adv_rule *rule; /* the first that matches a file's name holds */
 	unsigned nrule;
 	enum squash squash;      /* for images that do not say */

@@ -42,6 +42,7 @@ struct daemon {
 	struct rpc_server *rpc;
 	struct control *control; /* NULL: none */
 	struct metrics *metrics; /* the same */
+	FILE *trace;             /* the same */
 	bool keeping;            /* files without a name: clients may come back for them */
 	char addresses[1024];    /* "127.0.0.1:2049, [::1]:2049" */
 };
@@ -75,6 +76,7 @@ static const char usage[] =
 	"      --readahead WHEN     read ahead what files' readers need next: auto (default) as they read and as they\n"
 	"                           say, hints only as they say, off never\n"
 	"      --disk-model NAME    for measuring: images are as slow as on a disk of that kind: hdd, cloud, nvme\n"
+	"      --trace FILE         write down which parts of images are asked for, for tests/bench/cache-replay\n"
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
 	"      --lease SECONDS      lease time (default 90)\n"
@@ -105,6 +107,7 @@ enum {
 	OPT_METRICS,
 	OPT_READAHEAD,
 	OPT_DISK_MODEL,
+	OPT_TRACE,
 	OPT_THREADS,
 	OPT_WORKERS,
 	OPT_LEASE,
@@ -132,6 +135,7 @@ static const struct option options[] = {
 	{"metrics", required_argument, NULL, OPT_METRICS},
 	{"readahead", required_argument, NULL, OPT_READAHEAD},
 	{"disk-model", required_argument, NULL, OPT_DISK_MODEL},
+	{"trace", required_argument, NULL, OPT_TRACE},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
 	{"lease", required_argument, NULL, OPT_LEASE},
@@ -252,6 +256,9 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return readahead_of(arg, &c->readahead, why);
 	case OPT_DISK_MODEL:
 		return disk_model(arg, why);
+	case OPT_TRACE:
+		c->trace = arg;
+		return 0;
 	case OPT_THREADS:
 		return number("threads", arg, 256, &c->loops, why);
 	case OPT_WORKERS:
@@ -436,6 +443,17 @@ static void set_keeping(struct daemon *d, bool keep)
 	exports_each(d->nfs.exports, keep_unlinked, d);
 }
 
+static int start_trace(struct daemon *d, struct why *why)
+{
+	if (!d->conf.trace)
+		return 0;
+	d->trace = fopen(d->conf.trace, "we");
+	if (!d->trace)
+		return why_set(why, -errno, "%s: %s", d->conf.trace, strerror(errno));
+	cache_trace(d->cache, d->trace);
+	return 0;
+}
+
 static int start(struct daemon *d, struct why *why)
 {
 	struct st_opts so = {
@@ -459,7 +477,8 @@ static int start(struct daemon *d, struct why *why)
 		return why_set(why, -EIO, "getrandom: %s", strerror(errno));
 	if ((err = take_addresses(d, why)) < 0)
 		return err;
-	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = exports_new(&d->nfs.exports, why)) < 0 ||
+	if ((err = cache_new(&d->cache, d->conf.cache_size)) < 0 || (err = start_trace(d, why)) < 0 ||
+	    (err = exports_new(&d->nfs.exports, why)) < 0 ||
 	    (err = images_new(&d->images, d->cache, d->nfs.exports)) < 0)
 		return err;
 	d->keeping = true; /* until it is known who is on record */
@@ -562,6 +581,8 @@ static int stop(struct daemon *d)
 	images_free(d->images);
 	rpc_server_free(d->rpc);
 	cache_free(d->cache);
+	if (d->trace)
+		fclose(d->trace);
 	config_fini(&d->conf);
 	return err ? err : image_err;
 }

@@ -435,7 +435,14 @@ static int parse(struct options *o, int argc, char **argv)
 			return usage(opt == 'h' ? stdout : stderr) ? TOOL_USAGE : -1;
 		}
 	}
-	return argc == optind ? 0 : usage(stderr);
+	if (argc != optind)
+		return usage(stderr);
+	for (size_t i = 0; o->only && i < ARRAY_LEN(workloads); i++)
+		if (strcmp(o->only, workloads[i].name) == 0)
+			return 0;
+	if (o->only)
+		fprintf(stderr, "vhdnfs bench hints: --only %s: no such workload; see --help\n", o->only);
+	return o->only ? TOOL_USAGE : 0;
 }
 
 int cmd_bench_hints(int argc, char **argv)

@@ -227,6 +227,11 @@ uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len)
 	return n;
 }
 
+void cache_trace(struct cache *c, FILE *to)
+{
+	c->trace = to;
+}
+
 /* ---- counters --------------------------------------------------------------------------------------------------- */
 
 void cache_stats(struct cache *c, struct cache_stats *st)

@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/uio.h>
 
 #include "vhd/image/vhd.h"
@@ -178,6 +179,14 @@ int cache_trim(struct cache_dev *d, uint64_t off, uint64_t len);
 
 /* The first error that background writeback met since the last call (then 0 again): reported by COMMIT. */
 int cache_dev_error(struct cache_dev *d);
+
+/**
+ * cache_trace() - what is asked for, as a line "DEVICE FRAME" for each frame, in decimal, from now on
+ *
+ * For tests/bench/cache-replay. Repeats of a frame one after the other are one line. Slows every read down; the stream is the
+ * caller's, and must live as long as the cache. Before anybody uses the cache.
+ */
+void cache_trace(struct cache *c, FILE *to);
 
 struct cache_stats {
 	uint64_t limit, used, dirty; /* bytes */

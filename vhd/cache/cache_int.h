@@ -180,6 +180,7 @@ struct cache {
 	struct frame *frames;
 	struct frame *_Atomic *buckets;
 	size_t limit;
+	FILE *trace; /* NULL: none */
 
 	_Alignas(LINE) _Atomic uint32_t dirty_frames;
 	_Atomic uint32_t held_frames; /* with something held: no writing back makes them fewer */

@@ -314,6 +314,19 @@ static inline void touch_all(struct cache_seg *seg, uint64_t off, unsigned n, un
 	}
 }
 
+/* Off the path of those that are not traced. */
+static __attribute__((noinline)) void trace(struct cache_dev *d, uint64_t off, unsigned n)
+{
+	static _Atomic uint64_t last;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t key = frame_key(d, (uint32_t)(off >> FRAME_SHIFT) + i);
+
+		if (atomic_exchange_explicit(&last, key, memory_order_relaxed) != key)
+			fprintf(d->c->trace, "%u %u\n", (unsigned)(key >> 32), (unsigned)key);
+	}
+}
+
 int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max)
 {
 	uint64_t no = off >> FRAME_SHIFT;
@@ -344,6 +357,8 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 		/* Only now: a read that has to come back would count twice. */
 		touch_all(seg, off, n, flags);
 		count_lookups(d->c, n, 0, flags);
+		if (__builtin_expect(d->c->trace != NULL, 0))
+			trace(d, off, n);
 		return (int)n;
 	}
 	cache_unpin(seg, i);
@@ -351,6 +366,8 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 		return -EAGAIN;
 	if (n > d->c->nframes / 2)
 		return -ENOMEM;
+	if (__builtin_expect(d->c->trace != NULL, 0))
+		trace(d, off, n);
 	p = (struct pinning){.d = d, .off = off, .len = len, .flags = flags, .seg = seg, .n = n};
 	int err = pin_slow(&p);
 
