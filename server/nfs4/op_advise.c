@@ -94,6 +94,7 @@ static const struct {
 } actions[] = {
 	{HINT(IO_ADVISE4_WILLNEED), HINT(IO_ADVISE4_DONTNEED), FS_WILLNEED},
 	{HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), HINT(IO_ADVISE4_DONTNEED), FS_MAPS},
+	{HINT(IO_ADVISE4_WRITE), 0, FS_RESERVE},
 	{HINT(IO_ADVISE4_DONTNEED), HINT(IO_ADVISE4_WILLNEED) | HINT(IO_ADVISE4_WILLNEED_OPPORTUNISTIC), FS_DONTNEED},
 };
 
@@ -143,6 +144,15 @@ static bool is_alone(struct compound *c)
 	return n <= 1;
 }
 
+/* Space is reserved for those who may write. */
+static bool may_reserve(struct compound *c, const stateid4 *sid)
+{
+	struct st_fhkey key = fh_key(&c->cfh);
+
+	return !st_is_special(sid) &&
+	       st_io_check(c->srv->state, c->st.client, &key, sid, OPEN4_SHARE_ACCESS_WRITE) == NFS4_OK;
+}
+
 /* What is done once, about the range. *followed grows by what is. */
 static nfsstat4 do_once(struct compound *c, const IO_ADVISE4args *a, uint32_t asked, uint32_t *followed)
 {
@@ -160,6 +170,8 @@ static nfsstat4 do_once(struct compound *c, const IO_ADVISE4args *a, uint32_t as
 		int err;
 
 		if (!(asked & actions[i].hint) || asked & actions[i].against)
+			continue;
+		if (h.how == FS_RESERVE && (!may_reserve(c, &a->iaa_stateid) || c->cfh.exp->read_only))
 			continue;
 		if (h.how == FS_DONTNEED) {
 			h.who = is_alone(c) ? 0 : who_reads(c, &a->iaa_stateid);

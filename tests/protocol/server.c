@@ -132,6 +132,13 @@ void server_options(const char *const *extra)
 	options = extra;
 }
 
+void server_image_raw(void)
+{
+	end();
+	ck_assert_int_eq(run("%1$s/vhdnfs image convert --to raw %2$s/disk.vhd %2$s/image.raw", bin, dir), 0);
+	launch();
+}
+
 void server_restart(void)
 {
 	end();

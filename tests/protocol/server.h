@@ -20,6 +20,8 @@ void server_options(const char *const *extra);
 uint16_t server_port(void);
 /* The folder that holds the image, disk.vhd. */
 const char *server_dir(void);
+/* Stop, leave what the image holds as "image.raw" in server_dir(), and start as with server_restart(). */
+void server_image_raw(void);
 /* Stop and start on the same image, at the same port. */
 void server_restart(void);
 /* KILL, at any moment; then started again on what it left, at the same port. */

@@ -283,14 +283,61 @@ END_TEST
 
 START_TEST(d13_read_and_write_alone_change_nothing)
 {
-	struct open_file f;
+	struct open_file f, reader;
 
 	cold_file("f", M, &f);
 	ck_assert_int_eq(advise(c, &f, 0, 0, HINT(READ)), 0);
-	ck_assert_int_eq(advise(c, &f, 0, 0, HINT(WRITE)), 0);
+	/* Room is reserved for those who may write; nobody sees it. */
+	ck_assert_int_eq(advise(c, &f, 0, 0, HINT(WRITE)), HINT(WRITE));
+	ck_assert_int_eq(open_in(c, &dir, "f", "reader", OPEN4_SHARE_ACCESS_READ, 0, NULL, &reader), NFS4_OK);
+	ck_assert_int_eq(advise(c, &reader, 0, 0, HINT(WRITE)), 0);
+	ck_assert_uint_eq(of_file("/disk/f", "size"), M);
 	ck_assert_int_eq(advise(c, &f, 0, 0, HINT(INIT_PROXIMITY)), 0);
 	ck_assert_str_eq(holds("/disk/f"), "");
 	ck_assert_int_eq(advise(c, &f, 0, 0, HINT(READ) | HINT(SEQUENTIAL)), HINT(READ) | HINT(SEQUENTIAL));
+}
+END_TEST
+
+/* ---- what is reserved ----------------------------------------------------------------------------------------------------------------- */
+
+/* How many pieces a file has on the disk. */
+static unsigned extents(const char *name)
+{
+	char cmd[300];
+	unsigned n = 0;
+	FILE *p;
+
+	snprintf(cmd, sizeof cmd,
+		 "PATH=$PATH:/sbin:/usr/sbin; cd %s && debugfs -R 'ex /%s' image.raw 2>/dev/null | grep -c '^ *[0-9]*/ "
+		 "*[0-9]* *[0-9]*/.* - '",
+		 server_dir(), name);
+	p = popen(cmd, "r");
+	ck_assert_ptr_nonnull(p);
+	ck_assert_int_eq(fscanf(p, "%u", &n), 1);
+	pclose(p);
+	return n;
+}
+
+/* Two logs that grow by turns, by a block each, and each in one piece, as far as was said. */
+START_TEST(write_gives_what_will_be_written_one_place)
+{
+	static char buf[4 * K];
+	const createhow4 how = {.mode = UNCHECKED4};
+	struct open_file f, g;
+
+	ck_assert_int_eq(open_in(c, &dir, "f", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4_OK);
+	ck_assert_int_eq(open_in(c, &dir, "g", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &g), NFS4_OK);
+	ck_assert_int_eq(advise(c, &f, 0, 2 * M, HINT(WRITE)), HINT(WRITE));
+	ck_assert_int_eq(advise(c, &g, 0, 2 * M, HINT(WRITE) | HINT(SEQUENTIAL)), HINT(WRITE) | HINT(SEQUENTIAL));
+	for (uint64_t off = 0; off < 2 * M; off += sizeof buf) {
+		ck_assert_int_eq(write_at(c, &f, off, buf, sizeof buf), NFS4_OK);
+		ck_assert_int_eq(write_at(c, &g, off, buf, sizeof buf), NFS4_OK);
+	}
+	nfsc_close(c);
+	server_image_raw();
+	connect_it();
+	ck_assert_uint_eq(extents("f"), 1);
+	ck_assert_uint_eq(extents("g"), 1);
 }
 END_TEST
 
@@ -657,6 +704,7 @@ static Suite *suite(void)
 		d11_r11_hints_end_with_the_close,
 		d12_noreuse_in_the_compound_of_the_open,
 		d13_read_and_write_alone_change_nothing,
+		write_gives_what_will_be_written_one_place,
 		d24_patterns_hold_for_the_whole_file_whatever_the_range,
 		d24_backwards_is_read_ahead_downwards,
 		d24_random_reads_nothing_ahead,

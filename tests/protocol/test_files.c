@@ -125,7 +125,8 @@ START_TEST(the_answer_holds_the_hints_that_are_followed)
 		     {rnd | once, rnd | once},
 		     {seq | rnd, 0},
 		     {seq | back | once, once},
-		     {write, 0}};
+		     {write, write},
+		     {write | dont, write | dont}};
 	struct open_file f;
 
 	make("f", &f);

@@ -19,6 +19,8 @@
 #define ORDER_SMALL (64u << 10)
 #define WINDOW_FIRST (64u << 10)
 #define WINDOW_MAX (8u << 20)
+#define RESERVE_MAX (64u << 20) /* bytes that advice reserves at most, … */
+#define RESERVE_SHARE 16u       /* … and of the free space one part in so many */
 
 static uint8_t zeros[CACHE_FRAME];
 
@@ -626,6 +628,40 @@ static bool advise_run(struct ext4_fs *fs, const struct fs_hint *h, uint64_t fro
 	return *taken == bytes;
 }
 
+/* A window for what will be written from the first hole of the range on. */
+static int reserve(struct ext4_node *n, uint64_t off, uint64_t end, unsigned flags) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t most = min_u64(RESERVE_MAX >> fs->block_bits, ext4_alloc_left(fs) / RESERVE_SHARE), want, lblk;
+	struct ext4_ext run;
+	int err;
+
+	if (fs->fs.read_only)
+		return -EROFS;
+	lblk = off >> fs->block_bits;
+	if (lblk >= UINT32_MAX - 1 || !most)
+		return -ENOBUFS;
+	if ((err = lock_mapped(n, flags, true)) < 0)
+		return err;
+	ext4_map_at(n->map, (uint32_t)lblk, (uint32_t)(UINT32_MAX - lblk), &run);
+	if (run.pblk)
+		lblk += run.len;
+	want = end == UINT64_MAX ? most : round_up_u64(end, fs->block_size) >> fs->block_bits;
+	want = min_u64(want > lblk ? want - lblk : 0, min_u64(most, UINT32_MAX - 1 - lblk));
+	if (!want || (n->pa_len >= want && n->pa_lblk == lblk)) {
+		rwlock_drop(&n->rw);
+		return 0;
+	}
+	ext4_drop_window(n);
+	err = ext4_alloc_run(fs, goal_for(n, (uint32_t)lblk), (uint32_t)want, true, &n->pa_pblk, &n->pa_len);
+	if (!err) {
+		n->pa_lblk = (uint32_t)lblk;
+		n->pa_size = (uint32_t)min_u64(want, WINDOW_MAX >> fs->block_bits);
+	}
+	rwlock_drop(&n->rw);
+	return err == -ENOSPC ? -ENOBUFS : err;
+}
+
 /* Through the extents of a range. */
 static int advise_runs(struct ext4_node *n, struct fs_hint *h, uint64_t end)
 {
@@ -658,6 +694,8 @@ int ext4_op_advise(struct fs_node *fn, struct fs_hint *h) NO_THREAD_SAFETY
 		return -EINVAL;
 	if (!h->len || !add_ok(h->off, h->len, &end))
 		end = UINT64_MAX;
+	if (h->how == FS_RESERVE)
+		return reserve(n, h->off, end, h->flags);
 	if (h->how == FS_DONTNEED && !fs->fs.read_only) {
 		if (h->flags & FS_NOWAIT)
 			return -EAGAIN;

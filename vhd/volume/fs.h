@@ -127,6 +127,7 @@ enum fs_advice {
 	FS_MAPS,     /* only what says where it is; the range when there is nothing else to do */
 	FS_NOREUSE,  /* its memory may go first; what is dirty of it stays */
 	FS_DONTNEED, /* its memory may go first; what is dirty of it is written back before */
+	FS_RESERVE,  /* it will be written: a contiguous place for it, until the file is closed or the room is needed */
 };
 
 struct fs_hint {
@@ -183,7 +184,7 @@ struct fs_ops {
 	int (*alloc)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as before; extends the file */
 	int (*punch)(struct fs_node *n, uint64_t off, uint64_t len); /* reads as zeros; size stays */
 
-	/* 0; -ENOBUFS: nothing of what was wanted can be read ahead now; -EAGAIN. NULL: no advice is taken. */
+	/* 0; -ENOBUFS: nothing of what was wanted can be read ahead, or reserved, now; -EROFS (FS_RESERVE); -EAGAIN. NULL: no advice is taken. */
 	int (*advise)(struct fs_node *n, struct fs_hint *h);
 	/* What was wanted with a tag is not needed any more; see cache_unwant(). Never blocks. With advise. */
 	void (*unwant)(struct fs *fs, uint64_t tag, uint64_t mask);
