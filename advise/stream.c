@@ -2,6 +2,7 @@
 /* stream.c - see stream.h */
 #include "advise/stream.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "vhd/base/checked.h"
@@ -390,6 +391,15 @@ uint32_t adv_hint(struct fs_stream *s, uint32_t hints)
 	atomic_store_explicit(&s->mode, mode, memory_order_relaxed);
 	adv_anew(s, followed);
 	return followed;
+}
+
+void adv_look(struct fs_stream *s, struct adv_seen *out)
+{
+	while (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
+		sched_yield();
+	*out = (struct adv_seen){.distrust = s->distrust, .ahead = s->ahead, .used = s->used, .wasted = s->wasted};
+	memcpy(out->run, s->run, sizeof out->run);
+	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 
 void adv_forget(struct fs_stream *s)

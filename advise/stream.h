@@ -71,6 +71,14 @@ void adv_anew(struct fs_stream *s, uint32_t followed);
 /* All of it, for hints that belong to nobody. What is followed. */
 uint32_t adv_hint(struct fs_stream *s, uint32_t hints);
 
+/* What is under way, for those who want to show it. Waits for who is at work on it: for a moment. */
+struct adv_seen {
+	uint8_t distrust;
+	uint64_t ahead, used, wasted;
+	struct fs_run run[FS_RUNS];
+};
+void adv_look(struct fs_stream *s, struct adv_seen *out);
+
 /* The file was closed. */
 void adv_forget(struct fs_stream *s);
 

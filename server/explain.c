@@ -32,8 +32,7 @@ static json_t *hints_json(uint32_t mode)
 	return list;
 }
 
-/* What is under way. Read while others write it: a look, not a measurement. */
-static json_t *runs_json(const struct fs_stream *s)
+static json_t *runs_json(const struct adv_seen *s)
 {
 	json_t *list = json_array();
 
@@ -74,6 +73,7 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 	json_t *o = json_object(), *opens = json_array();
 	struct fs_attr attr;
 	uint64_t resident = 0;
+	struct adv_seen seen;
 	uint32_t standing;
 	int err = e->fs->ops->getattr(n, 0, &attr);
 
@@ -92,11 +92,12 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 	json_object_set_new(o, "hints", hints_json(atomic_load(&n->stream.mode)));
 	if (standing_advice(nfs, n, 0, &standing) == 0)
 		json_object_set_new(o, "standing", hints_json(standing));
-	json_object_set_new(o, "runs", runs_json(&n->stream));
-	set(o, "ahead", n->stream.ahead);
-	set(o, "used", n->stream.used);
-	set(o, "wasted", n->stream.wasted);
-	set(o, "distrust", n->stream.distrust);
+	adv_look(&n->stream, &seen);
+	json_object_set_new(o, "runs", runs_json(&seen));
+	set(o, "ahead", seen.ahead);
+	set(o, "used", seen.used);
+	set(o, "wasted", seen.wasted);
+	set(o, "distrust", seen.distrust);
 	json_object_set_new(o, "opens", opens);
 	*out = o;
 	return 0;

@@ -101,7 +101,8 @@ int32_t read_at(struct nfsc *n, struct open_file *f, uint64_t off, void *p, uint
 
 		got = (int32_t)ok->data.data_len;
 		ck_assert_int_le(got, (int32_t)len);
-		memcpy(p, ok->data.data_val, (size_t)got);
+		if (got)
+			memcpy(p, ok->data.data_val, (size_t)got);
 	}
 	nfsc_free(&res);
 	return got;
