@@ -40,7 +40,7 @@
 #define RBUF (4u << 20)
 #define BUCKETS (64u * 16u)
 
-enum mode { M_NULL, M_GETATTR, M_LOOKUP, M_READ4K, M_READ1M, M_WRITE4K, M_WRITE1M, M_CREATE, M_REMOVE, M_READDIR };
+enum mode { M_NULL, M_GETATTR, M_LOOKUP, M_READ4K, M_READ1M, M_WRITE4K, M_WRITE1M, M_CREATE, M_REMOVE, M_READDIR, M_ADVISE };
 
 static const struct {
 	const char *name;
@@ -57,6 +57,7 @@ static const struct {
 	[M_CREATE] = {"create", 0, 180},
 	[M_REMOVE] = {"remove", 0, 116},
 	[M_READDIR] = {"readdir", 0, 65536},
+	[M_ADVISE] = {"advise", 0, 96},
 };
 
 struct slot {
@@ -265,6 +266,14 @@ static uint32_t put_mode(struct bench *b, struct enc *e, const struct conn *c, u
 		put(e, 2);
 		put(e, nfs_attrs_mask().bitmap4_val[0]);
 		put(e, nfs_attrs_mask().bitmap4_val[1]);
+		break;
+	case M_ADVISE:
+		put(e, OP_IO_ADVISE);
+		put_raw(e, (char[16]){0}, 16);
+		put64(e, 0);
+		put64(e, 0);
+		put(e, 1);
+		put(e, 1u << IO_ADVISE4_SEQUENTIAL);
 		break;
 	case M_NULL:
 		break;
@@ -508,6 +517,7 @@ static void vary(struct bench *b, struct slot *s)
 		break;
 	case M_NULL:
 	case M_GETATTR:
+	case M_ADVISE:
 		break;
 	}
 }
@@ -835,7 +845,7 @@ static const char help_text[] =
 	"usage: vhdnfs bench [OPTION]… MODE nfs://HOST[:PORT]/PATH\n"
 	"       vhdnfs bench [OPTION]… --bare MODE\n"
 	"       vhdnfs bench hints …   what advice brings; see vhdnfs bench hints --help\n\n"
-	"MODE is null, getattr, read4k, read1m, write4k or write1m (PATH is a file),\n"
+	"MODE is null, getattr, advise, read4k, read1m, write4k or write1m (PATH is a file),\n"
 	"or lookup, create, remove or readdir (PATH is a folder; entries are named b00000000, …).\n\n"
 	"  --connections N   each with a session of its own (1)\n"
 	"  --depth N         calls in flight on each (32)\n"
