@@ -40,7 +40,19 @@
 #define RBUF (4u << 20)
 #define BUCKETS (64u * 16u)
 
-enum mode { M_NULL, M_GETATTR, M_LOOKUP, M_READ4K, M_READ1M, M_WRITE4K, M_WRITE1M, M_CREATE, M_REMOVE, M_READDIR, M_ADVISE };
+enum mode {
+	M_NULL,
+	M_GETATTR,
+	M_LOOKUP,
+	M_READ4K,
+	M_READ1M,
+	M_WRITE4K,
+	M_WRITE1M,
+	M_CREATE,
+	M_REMOVE,
+	M_READDIR,
+	M_ADVISE
+};
 
 static const struct {
 	const char *name;

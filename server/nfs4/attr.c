@@ -566,6 +566,7 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 		    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, OPEN4_SHARE_ACCESS_WRITE)) != NFS4_OK)
 			return st;
 		open = !st_is_special(&sid);
+		forget_ahead(c->cfh.node);
 	}
 	if ((st = attr_may_set(c, &now, open, s)) != NFS4_OK)
 		return st;

@@ -193,6 +193,9 @@ uint16_t who_reads(const struct compound *c, const stateid4 *sid);
 /* What a read of the current file says about the next ones. Never waits, and never fails. */
 void look_ahead(struct compound *c, uint64_t off, uint32_t len, uint16_t who);
 
+/* What waits to be read ahead for a file is not needed: it was cut. */
+void forget_ahead(struct fs_node *n);
+
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 
 /* op_session.c */

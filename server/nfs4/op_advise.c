@@ -6,6 +6,7 @@
  * answer says.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "advise/stream.h"
 #include "server/nfs4/compound.h"
@@ -17,14 +18,14 @@
 
 uint16_t who_reads(const struct compound *c, const stateid4 *sid)
 {
-	uint32_t h = 2166136261u;
-	uint64_t id = st_client_id(c->st.client);
-	const char *p = st_is_special(sid) ? (const char *)&id : sid->other;
-	size_t n = st_is_special(sid) ? sizeof id : sizeof sid->other;
+	uint64_t a = st_client_id(c->st.client), b = 0;
 
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ (uint8_t)p[i]) * 16777619u;
-	return (uint16_t)(1 + (h ^ h >> 16) % CACHE_WHO_MAX);
+	if (!st_is_special(sid)) {
+		memcpy(&a, sid->other, sizeof a);
+		memcpy(&b, sid->other + sizeof sid->other - sizeof b, sizeof b);
+	}
+	a = (a ^ (b << 32 | b >> 32)) * UINT64_C(0x9e3779b97f4a7c15);
+	return (uint16_t)(1 + (a >> 40) % CACHE_WHO_MAX);
 }
 
 /* What a client may have read ahead is on an account. */
@@ -40,6 +41,12 @@ static uint16_t account_of(const struct compound *c)
 static uint64_t tag_of(const struct fs_node *n, uint64_t what)
 {
 	return (uint64_t)(uintptr_t)n << 4 | what;
+}
+
+void forget_ahead(struct fs_node *n)
+{
+	if (n->fs->ops->unwant)
+		n->fs->ops->unwant(n->fs, tag_of(n, 0), ~UINT64_C(15));
 }
 
 static void read_ahead(struct fs_node *n, const struct adv_step *step)
@@ -122,8 +129,11 @@ static nfsstat4 take_hints(struct compound *c, const stateid4 *sid, uint32_t hin
 		return NFS4_OK;
 	}
 	st = st_advise(c->srv->state, c->st.client, &key, sid, merge, &said);
-	if (st == NFS4_OK)
+	if (st == NFS4_OK && said.followed & ~(uint32_t)ADV_NOREUSE) {
 		adv_anew(stream, said.followed);
+		for (uint64_t i = 0; i < FS_RUNS; i++)
+			c->cfh.node->fs->ops->unwant(c->cfh.node->fs, tag_of(c->cfh.node, i), UINT64_MAX);
+	}
 	*followed = said.followed;
 	return st;
 }

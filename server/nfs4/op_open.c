@@ -380,6 +380,7 @@ static int make_empty(struct open_op *op)
 	s.mode = mode_changed(&op->c->cred, &now);
 	if (s.mode != now.mode)
 		s.what |= FS_SET_MODE;
+	forget_ahead(n);
 	return n->fs->ops->setattr(n, &s, NULL);
 }
 

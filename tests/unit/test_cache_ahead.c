@@ -197,6 +197,35 @@ START_TEST(what_can_wait_is_read_when_nobody_waits_for_the_image)
 }
 END_TEST
 
+static void *use_late(void *arg)
+{
+	(void)arg;
+	use(500 * FRAME, FRAME, 1);
+	return NULL;
+}
+
+/* Full load: whoever waits comes first, and what could wait is not read at all. */
+START_TEST(what_can_wait_does_not_compete)
+{
+	pthread_t t;
+
+	fake_gate(v, FAKE_READ, true);
+	ck_assert_int_eq(pthread_create(&t, NULL, use_late, NULL), 0);
+	fake_await(v, FAKE_READ, 1);
+	ck_assert_uint_eq(want(0, 2 * FRAME, 1, 0, true), 2 * FRAME);
+	nap(60);
+	lock_take(&v->mu);
+	ck_assert_uint_eq(v->waiting[FAKE_READ], 1);
+	lock_drop(&v->mu);
+	cache_unwant(d, 0, UINT64_MAX);
+	fake_gate(v, FAKE_READ, false);
+	pthread_join(t, NULL);
+	nap(60);
+	ck_assert(!there(0, FRAME));
+	ck_assert_uint_eq(stats().ahead, 0);
+}
+END_TEST
+
 /* Many small ranges at once: a disk that does many things at a time sees them together. */
 START_TEST(short_requests_are_read_together)
 {
@@ -291,6 +320,7 @@ static Suite *suite(void)
 		what_nobody_needs_any_more_is_not_read,
 		who_comes_too_early_is_counted_as_waiting,
 		what_can_wait_is_read_when_nobody_waits_for_the_image,
+		what_can_wait_does_not_compete,
 		short_requests_are_read_together,
 		a_scan_that_gives_up_what_it_read_takes_nothing_from_others,
 		nobody_gives_up_what_others_have_read,
