@@ -320,10 +320,10 @@ static void on_run(struct fs_stream *s, const struct adv_conf *conf, struct fs_r
 	s->ahead += step->ahead_len * step->ahead_n;
 }
 
-void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint64_t off, uint32_t len, bool late,
+void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, uint64_t off, uint32_t len, bool late,
 	      struct adv_step *step)
 {
-	uint32_t mode = atomic_load_explicit(&s->mode, memory_order_relaxed);
+	uint32_t mode = said ? said : atomic_load_explicit(&s->mode, memory_order_relaxed);
 	struct fs_run *r;
 
 	*step = (struct adv_step){.ahead_len = 0};

@@ -18,9 +18,10 @@
  * Advice that turns out wrong costs little: each run that ended before what was read ahead for it was used halves the windows of the
  * next ones, down to none, and a run that lives up to it brings them back.
  *
- * Hints are those of RFC 7862 §15.5 as bits. They hold for the whole file, and for all who read it: what the opener who spoke last
- * has said, until it closes the file; then what the one before it said who still has it open; then nothing (server/state/ keeps that).
- * Hints with a special stateid belong to no open, and hold until somebody else speaks or the last one closes.
+ * Hints are those of RFC 7862 §15.5 as bits, and hold for the whole file. Each opener's reads are taken as that opener has said. For those
+ * who said nothing holds what the opener who spoke last has said, until it closes the file; then what the one before it said who still
+ * has it open; then nothing (server/state/ keeps that). Hints with a special stateid belong to no open, and hold until somebody else
+ * speaks or the last one closes.
  */
 #ifndef VHDNFS_ADVISE_STREAM_H
 #define VHDNFS_ADVISE_STREAM_H
@@ -57,8 +58,8 @@ struct adv_step {
 	unsigned unwanted;             /* runs (bits) that have ended: what waits to be read for them is not needed */
 };
 
-/* [off, off + len) is being read; len > 0, off + len does not wrap. @late: it was not in memory. */
-void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint64_t off, uint32_t len, bool late,
+/* [off, off + len) is being read by somebody whose hints are @said; len > 0, off + len does not wrap. @late: it was not in memory. */
+void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, uint64_t off, uint32_t len, bool late,
 	      struct adv_step *step);
 /* Of what adv_read() asked to be read ahead for a run only what lies before @end (downwards: nothing) will be. */
 void adv_taken(struct fs_stream *s, unsigned run, uint64_t end);

@@ -185,13 +185,14 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 
 /* ---- data: op_io.c, op_advise.c -------------------------------------------------------------------------------------- */
 
-/* The stateid is good for this access; one that is no open's needs the permission as well. @given becomes what it stands for. */
-nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access);
+/* The stateid is good for this access; one that is no open's needs the permission as well. @given becomes what it stands for,
+ * *advice (may be NULL) what its opener has said. */
+nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice);
 /* Whose reads these are, for the cache: an open's, or of a client that has not opened the file. 1 … CACHE_WHO_MAX; two may share a
  * number: then less is given up than could be. */
 uint16_t who_reads(const struct compound *c, const stateid4 *sid);
-/* What a read of the current file says about the next ones. Never waits, and never fails. */
-void look_ahead(struct compound *c, uint64_t off, uint32_t len, uint16_t who);
+/* What a read of the current file, by an opener who has @said something or not, says about the next ones. Never waits, and never fails. */
+void look_ahead(struct compound *c, uint32_t said, uint64_t off, uint32_t len, uint16_t who);
 
 /* What waits to be read ahead for a file is not needed: it was cut. */
 void forget_ahead(struct fs_node *n);

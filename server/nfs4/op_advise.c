@@ -68,7 +68,7 @@ static void read_ahead(struct fs_node *n, const struct adv_step *step)
 	}
 }
 
-void look_ahead(struct compound *c, uint64_t off, uint32_t len, uint16_t who)
+void look_ahead(struct compound *c, uint32_t said, uint64_t off, uint32_t len, uint16_t who)
 {
 	struct fs_node *n = c->cfh.node;
 	const struct fs_ops *ops = n->fs->ops;
@@ -76,7 +76,7 @@ void look_ahead(struct compound *c, uint64_t off, uint32_t len, uint16_t who)
 
 	if (!ops->advise || !len)
 		return;
-	adv_read(&n->stream, &c->srv->advice, off, len, c->may_block, &step);
+	adv_read(&n->stream, &c->srv->advice, said, off, len, c->may_block, &step);
 	for (unsigned i = 0; step.unwanted >> i; i++)
 		if (step.unwanted >> i & 1)
 			ops->unwant(n->fs, tag_of(n, i), UINT64_MAX);
@@ -160,7 +160,7 @@ static bool may_reserve(struct compound *c, const stateid4 *sid)
 	struct st_fhkey key = fh_key(&c->cfh);
 
 	return !st_is_special(sid) &&
-	       st_io_check(c->srv->state, c->st.client, &key, sid, OPEN4_SHARE_ACCESS_WRITE) == NFS4_OK;
+	       st_io_check(c->srv->state, c->st.client, &key, sid, OPEN4_SHARE_ACCESS_WRITE, NULL) == NFS4_OK;
 }
 
 /* What is done once, about the range. *followed grows by what is. */
@@ -214,7 +214,7 @@ nfsstat4 op_io_advise(struct compound *c)
 	uint64_t end;
 	nfsstat4 st;
 
-	if ((st = C_DECODE(c, IO_ADVISE4args, &a)) != NFS4_OK || (st = may_io(c, &a.iaa_stateid, 0)) != NFS4_OK)
+	if ((st = C_DECODE(c, IO_ADVISE4args, &a)) != NFS4_OK || (st = may_io(c, &a.iaa_stateid, 0, NULL)) != NFS4_OK)
 		return st;
 	if (!add_ok(a.iaa_offset, a.iaa_count, &end))
 		return NFS4ERR_INVAL;

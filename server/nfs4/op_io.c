@@ -8,7 +8,7 @@
 #include "vhd/base/cleanup.h"
 #include "xdr/prims.h"
 
-nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access)
+nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice)
 {
 	struct st_fhkey key = fh_key(&c->cfh);
 	struct fs_attr a;
@@ -16,7 +16,7 @@ nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access)
 	nfsstat4 st;
 
 	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
-	    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, access)) != NFS4_OK)
+	    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, access, advice)) != NFS4_OK)
 		return st;
 	*given = sid;
 	if (!st_is_special(&sid) || !access)
@@ -51,7 +51,7 @@ nfsstat4 op_read(struct compound *c)
 {
 	READ4args a = {.offset = 0};
 	struct cache_seg *seg;
-	uint32_t words[2] = {0, 0}, max;
+	uint32_t words[2] = {0, 0}, max, said;
 	bool eof = false;
 	uint8_t *head;
 	size_t room;
@@ -60,7 +60,7 @@ nfsstat4 op_read(struct compound *c)
 	nfsstat4 st;
 
 	if ((st = C_DECODE(c, READ4args, &a)) != NFS4_OK ||
-	    (st = may_io(c, &a.stateid, OPEN4_SHARE_ACCESS_READ)) != NFS4_OK)
+	    (st = may_io(c, &a.stateid, OPEN4_SHARE_ACCESS_READ, &said)) != NFS4_OK)
 		return st;
 	if (a.count > c->srv->max_read)
 		a.count = c->srv->max_read;
@@ -85,7 +85,7 @@ nfsstat4 op_read(struct compound *c)
 	}
 	for (int i = 0; i < n; i++)
 		words[1] += seg[i].len;
-	look_ahead(c, a.offset, words[1], who);
+	look_ahead(c, said, a.offset, words[1], who);
 	words[0] = __builtin_bswap32(eof);
 	if (!link_pieces(c, seg, (unsigned)n) || !xa_out_pad(c->out, words[1]))
 		return NFS4ERR_REP_TOO_BIG;
@@ -132,7 +132,7 @@ nfsstat4 op_write(struct compound *c)
 	nfsstat4 st;
 
 	if ((st = C_DECODE(c, WRITE4args, &a)) != NFS4_OK ||
-	    (st = may_io(c, &a.stateid, OPEN4_SHARE_ACCESS_WRITE)) != NFS4_OK)
+	    (st = may_io(c, &a.stateid, OPEN4_SHARE_ACCESS_WRITE, NULL)) != NFS4_OK)
 		return st;
 	if (a.stable != UNSTABLE4 && a.stable != DATA_SYNC4 && a.stable != FILE_SYNC4)
 		return NFS4ERR_INVAL;
@@ -181,7 +181,7 @@ nfsstat4 op_seek(struct compound *c)
 	int err;
 
 	if ((st = C_DECODE(c, SEEK4args, &a)) != NFS4_OK ||
-	    (st = may_io(c, &a.sa_stateid, OPEN4_SHARE_ACCESS_READ)) != NFS4_OK)
+	    (st = may_io(c, &a.sa_stateid, OPEN4_SHARE_ACCESS_READ, NULL)) != NFS4_OK)
 		return st;
 	if (a.sa_what != NFS4_CONTENT_DATA && a.sa_what != NFS4_CONTENT_HOLE)
 		return NFS4ERR_UNION_NOTSUPP;
@@ -208,7 +208,7 @@ nfsstat4 op_seek(struct compound *c)
 static nfsstat4 range(struct compound *c, stateid4 *sid, uint64_t off, uint64_t len)
 {
 	uint64_t end;
-	nfsstat4 st = may_io(c, sid, OPEN4_SHARE_ACCESS_WRITE);
+	nfsstat4 st = may_io(c, sid, OPEN4_SHARE_ACCESS_WRITE, NULL);
 
 	if (st == NFS4_OK && (len == 0 || !add_ok(off, len, &end)))
 		st = NFS4ERR_INVAL;

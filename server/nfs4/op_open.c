@@ -397,7 +397,7 @@ static nfsstat4 reserve(struct open_op *op)
 	nfsstat4 st;
 	int err;
 
-	if (op->truncate && st_io_check(s, c->st.client, &key, &anonymous, OPEN4_SHARE_ACCESS_WRITE) != NFS4_OK) {
+	if (op->truncate && st_io_check(s, c->st.client, &key, &anonymous, OPEN4_SHARE_ACCESS_WRITE, NULL) != NFS4_OK) {
 		pin_put(&pin);
 		return NFS4ERR_SHARE_DENIED;
 	}

@@ -297,13 +297,14 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
  * @access: OPEN4_SHARE_ACCESS_READ or _WRITE; 0: only that the stateid is good for this file (IO_ADVISE, SEEK)
  *
  * Open and lock stateids are checked for owner, file, seqid and access mode, special ones against share reservations. A
+ * *advice, unless it is NULL: what the open has said (st_advise()); 0 for nothing, and of a special stateid. A
  * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it.
  *
  * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED (others needed it), OPENMODE, LOCKED (special stateid against DENY).
  * Never blocks; hot path: no lock shared by all clients.
  */
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
-		     uint32_t access);
+		     uint32_t access, uint32_t *advice);
 
 /* SETATTR of size, and others, ask the same with access WRITE. */
 

@@ -163,7 +163,7 @@ struct st_open {
 	_Atomic uint8_t access, deny; /* written under client.mu and the file shard */
 	uint16_t history;             /* client.mu: bit for each (access, deny) that was asked for; see share_bit() */
 	struct list locks;            /* client.mu: struct st_locks.open_link */
-	uint32_t advice;              /* shard.mu, as the next: what it said, and when (0: nothing) */
+	atomic_uint advice;           /* changed under shard.mu, as the next: what it said, and when (0: nothing) */
 	uint64_t advised;
 };
 

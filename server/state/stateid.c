@@ -221,7 +221,7 @@ static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t 
 }
 
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
-		     uint32_t access)
+		     uint32_t access, uint32_t *advice)
 {
 	uint32_t allowed = 0;
 	nfsstat4 st = NFS4ERR_BAD_STATEID;
@@ -229,6 +229,8 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	struct st_state *x;
 	uint64_t id;
 
+	if (advice)
+		*advice = 0;
 	if (!sid_decode(s, sid, &id)) {
 		/* Somebody may yet reclaim a reservation against it (RFC 8881 §8.4.2.1). */
 		if (st_is_special(sid) && access && st_in_grace(s))
@@ -252,6 +254,8 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 							  : container_of(x, struct st_locks, s)->open;
 
 		allowed = atomic_load_explicit(&o->access, memory_order_relaxed);
+		if (advice)
+			*advice = atomic_load_explicit(&o->advice, memory_order_relaxed);
 		st = check_seqid(sid->seqid, x->seqid);
 	}
 	lock_drop(&sh->mu);

@@ -134,6 +134,12 @@ bool vhd_writable(const struct vhd *v)
 	return false;
 }
 
+bool vhd_is_rotational(const struct vhd *v)
+{
+	(void)v;
+	return false;
+}
+
 const char *vhd_path(const struct vhd *v)
 {
 	(void)v;

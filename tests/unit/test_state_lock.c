@@ -211,11 +211,11 @@ START_TEST(reading_and_writing_under_a_lock_stateid_follows_its_open)
 
 	assert_st(tc_open(&a, 1, "ro", R, 0, &ro), NFS4_OK);
 	assert_st(lock_new(&a, &ro, "l", false, 0, 1, &sid), NFS4_OK);
-	assert_st(st_io_check(s, a.cl, &key, &sid, R), NFS4_OK);
-	assert_st(st_io_check(s, a.cl, &key, &sid, W), NFS4ERR_OPENMODE);
+	assert_st(st_io_check(s, a.cl, &key, &sid, R, NULL), NFS4_OK);
+	assert_st(st_io_check(s, a.cl, &key, &sid, W, NULL), NFS4ERR_OPENMODE);
 	assert_st(tc_open(&a, 1, "ro", W, 0, &ro), NFS4_OK);
-	assert_st(st_io_check(s, a.cl, &key, &sid, W), NFS4_OK);
-	assert_st(st_io_check(s, b.cl, &key, &sid, R), NFS4ERR_BAD_STATEID);
+	assert_st(st_io_check(s, a.cl, &key, &sid, W, NULL), NFS4_OK);
+	assert_st(st_io_check(s, b.cl, &key, &sid, R, NULL), NFS4ERR_BAD_STATEID);
 }
 END_TEST
 

@@ -34,7 +34,7 @@ static nfsstat4 io(struct tc *t, uint64_t ino, const stateid4 *sid, uint32_t acc
 {
 	struct st_fhkey key = tc_file(ino);
 
-	return st_io_check(s, t->cl, &key, sid, access);
+	return st_io_check(s, t->cl, &key, sid, access, NULL);
 }
 
 static stateid4 special(int byte, uint32_t seqid)

@@ -98,7 +98,7 @@ START_TEST(others_wait_until_all_are_back_or_a_lease_has_passed)
 	assert_st(st_reclaim_complete(s, b.cl, false), NFS4_OK);
 	assert_st(st_may_claim(s, b.cl), NFS4ERR_GRACE);
 	assert_st(st_lockt(s, b.cl, &(struct st_fhkey){.ino = 3}, &(struct st_lock){.length = 1}, NULL), NFS4ERR_GRACE);
-	assert_st(st_io_check(s, b.cl, &(struct st_fhkey){.ino = 3}, &(stateid4){.seqid = 0}, 2), NFS4ERR_GRACE);
+	assert_st(st_io_check(s, b.cl, &(struct st_fhkey){.ino = 3}, &(stateid4){.seqid = 0}, 2, NULL), NFS4ERR_GRACE);
 	assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
 	assert_st(st_may_claim(s, a.cl), NFS4ERR_GRACE); /* one is still missing */
 	st_tick(s);
@@ -223,8 +223,8 @@ START_TEST(who_lost_its_state_is_told_and_frees_it)
 	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED);
 	assert_st(st_test_stateid(s, c.a.cl, &c.of_a), NFS4ERR_EXPIRED);
 	assert_st(st_test_stateid(s, c.a.cl, &c.lock_a), NFS4ERR_EXPIRED);
-	assert_st(st_io_check(s, c.a.cl, &c.key, &c.of_a, 2), NFS4ERR_EXPIRED);
-	assert_st(st_io_check(s, c.a.cl, &c.key, &c.lock_a, 1), NFS4ERR_EXPIRED);
+	assert_st(st_io_check(s, c.a.cl, &c.key, &c.of_a, 2, NULL), NFS4ERR_EXPIRED);
+	assert_st(st_io_check(s, c.a.cl, &c.key, &c.lock_a, 1, NULL), NFS4ERR_EXPIRED);
 	assert_st(tc_close(&c.a, 5, &c.of_a), NFS4ERR_EXPIRED);
 	assert_st(st_test_stateid(s, c.b.cl, &c.of_a), NFS4ERR_BAD_STATEID);
 	/* It may go on meanwhile. */

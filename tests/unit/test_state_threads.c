@@ -103,13 +103,13 @@ static void *open_close(void *arg)
 
 		if (st == NFS4_OK) {
 			ck_assert_int_eq(atomic_fetch_add(&writers[ino], 1), 0);
-			ck_assert_int_eq(st_io_check(s, t->cl, &key, &sid, W), NFS4_OK);
-			ck_assert_int_eq(st_io_check(s, t->cl, &key, &anon, R), NFS4ERR_LOCKED);
+			ck_assert_int_eq(st_io_check(s, t->cl, &key, &sid, W, NULL), NFS4_OK);
+			ck_assert_int_eq(st_io_check(s, t->cl, &key, &anon, R, NULL), NFS4ERR_LOCKED);
 			atomic_fetch_sub(&writers[ino], 1);
 			ck_assert_int_eq(tc_close(t, ino, &sid), NFS4_OK);
 		} else {
 			ck_assert_int_eq(st, NFS4ERR_SHARE_DENIED);
-			st_io_check(s, t->cl, &key, &anon, R);
+			st_io_check(s, t->cl, &key, &anon, R, NULL);
 		}
 	}
 	return NULL;

@@ -29,7 +29,7 @@ static struct adv_step rd(uint64_t off, uint32_t len)
 {
 	struct adv_step step;
 
-	adv_read(&s, &conf, off, len, late, &step);
+	adv_read(&s, &conf, 0, off, len, late, &step);
 	unwanted += (unsigned)__builtin_popcount(step.unwanted);
 	if (step.ahead_len) {
 		asked += step.ahead_len * step.ahead_n;

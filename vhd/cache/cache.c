@@ -144,6 +144,7 @@ int cache_attach(struct cache *c, struct vhd *v, uint64_t start, uint64_t len, s
 	d->start = start;
 	d->len = len;
 	d->writable = vhd_writable(v);
+	d->rotational = vhd_is_rotational(v);
 	list_init(&d->share_link);
 	lock_init(&d->dirty_mu);
 	list_init(&d->dirty);

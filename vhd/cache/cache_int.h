@@ -219,6 +219,7 @@ struct cache_dev {
 	uint64_t start, len;
 	uint32_t id;
 	bool writable;
+	bool rotational; /* vhd_is_rotational() */
 
 	struct list link;  /* cache.mu */
 	unsigned users;    /* cache.mu: the writeback thread works on it */

@@ -237,6 +237,9 @@ struct taken {
 
 static bool at_work(const struct prefetch *p, const struct prefetch_req *q) REQUIRES(p->mu)
 {
+	/* Short ones are here and there anyway; where that costs nothing, the more at a time the better. */
+	if (q->len <= CACHE_FRAME && !q->d->rotational)
+		return false;
 	for (unsigned i = 0; i < PREFETCH_THREADS; i++)
 		if (p->at[i].d == q->d && p->at[i].tag == q->want.tag)
 			return true;

@@ -258,6 +258,11 @@ bool vhd_writable(const struct vhd *v)
 	return v->writable;
 }
 
+bool vhd_is_rotational(const struct vhd *v)
+{
+	return hio_is_rotational(v->io);
+}
+
 const char *vhd_path(const struct vhd *v)
 {
 	return hio_path(v->io);

@@ -63,6 +63,8 @@ void vhd_closep(struct vhd **v);
 uint64_t vhd_size(const struct vhd *v); /* bytes, a multiple of 512 */
 bool vhd_writable(const struct vhd *v);
 const char *vhd_path(const struct vhd *v);
+/* See hio_is_rotational(). */
+bool vhd_is_rotational(const struct vhd *v);
 /* The next image of the chain; NULL: there is none. Lives as long as @v. */
 const struct vhd *vhd_parent(const struct vhd *v);
 /* The same to read from; NULL also while @v is only open for information. */
