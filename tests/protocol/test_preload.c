@@ -114,7 +114,7 @@ static void hang_up(int fd)
 
 /* ---- the server's side ----------------------------------------------------------------------------------------------------------- */
 
-/* A server that has just been started answers connections before it answers here. */
+/* Around a restart nobody may be there for a moment. */
 static json_t *ask(json_t *what)
 {
 	struct why why = {.line = ""};
