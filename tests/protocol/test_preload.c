@@ -114,12 +114,16 @@ static void hang_up(int fd)
 
 /* ---- the server's side ----------------------------------------------------------------------------------------------------------- */
 
+/* Around a restart nobody may be there for a moment. */
 static json_t *ask(json_t *what)
 {
 	struct why why = {.line = ""};
 	json_t *out = NULL;
+	int err;
 
-	ck_assert_msg(control_ask(control, what, &out, &why) == 0, "%s", why.line);
+	for (int i = 0; (err = control_ask(control, what, &out, &why)) == -ENOENT && i < 100; i++)
+		usleep(50000);
+	ck_assert_msg(err == 0, "%s", why.line);
 	json_decref(what);
 	return out;
 }
@@ -523,6 +527,91 @@ START_TEST(servers_that_lie_get_no_hints)
 }
 END_TEST
 
+/* ---- servers that are not ours --------------------------------------------------------------------------------------------------- */
+
+/* Our own, behind somebody who changes what it says: its name, or what it thinks of IO_ADVISE. */
+struct between {
+	struct liar l; /* fd, calls: that IO_ADVISE was refused */
+	bool rename;
+};
+
+static void change(struct between *b, uint8_t *buf, size_t n)
+{
+	static const uint8_t advised[8] = {0, 0, 0, 63, 0, 0, 0, 0}; /* IO_ADVISE, NFS4_OK */
+	uint8_t *p = b->rename ? memmem(buf, n, "vhdnfs:", 7) : memmem(buf, n, advised, sizeof advised);
+
+	if (!p)
+		return;
+	if (b->rename) {
+		memcpy(p, "others:", 7);
+	} else {
+		raw_put32(p + 4, 10004); /* NOTSUPP */
+		raw_put32(buf + 28, 10004);
+	}
+	atomic_fetch_add(&b->l.calls, 1);
+}
+
+static void pass_on(struct between *b, int client, int there)
+{
+	struct pollfd p[2] = {{.fd = client, .events = POLLIN}, {.fd = there, .events = POLLIN}};
+	uint8_t buf[65536];
+	ssize_t n;
+
+	while (poll(p, 2, -1) > 0)
+		for (int i = 0; i < 2; i++) {
+			if (!p[i].revents)
+				continue;
+			if ((n = recv(p[i].fd, buf, sizeof buf, 0)) <= 0)
+				return;
+			if (i == 1)
+				change(b, buf, (size_t)n);
+			if (send(p[!i].fd, buf, (size_t)n, MSG_NOSIGNAL) != n)
+				return;
+		}
+}
+
+static void *stand_between(void *arg)
+{
+	struct between *b = arg;
+	int c;
+
+	while ((c = accept(b->l.fd, NULL, NULL)) >= 0) {
+		int there = raw_connect();
+
+		pass_on(b, c, there);
+		close(there);
+		close(c);
+	}
+	return NULL;
+}
+
+/* Once, and never again: RFC 7862 §15.5 lets a server have no IO_ADVISE. */
+START_TEST(other_peoples_servers_are_left_alone)
+{
+	struct between b = {.rename = _i};
+	int one = local("one"), two = local("two");
+	struct pre_id id;
+	pthread_t t;
+
+	ck_assert(pre_identify(one, &id));
+	id.mount = listen_on(&b.l);
+	ck_assert_int_eq(pthread_create(&t, NULL, stand_between, &b), 0);
+	for (int i = 0; i < 3; i++) {
+		pre_send_hint(one, NULL, &id, i % 2 ? PRE_RANDOM : PRE_SEQUENTIAL, 0, 0);
+		hint(two, i % 2 ? PRE_RANDOM : PRE_SEQUENTIAL, 0, 0);
+		until("/disk/two", i % 2 ? "RAN/RAN" : "SEQ/SEQ");
+		ck_assert_int_eq(atomic_load(&b.l.calls), 1);
+		ck_assert_int_eq(figure("operations", "IO_ADVISE", "count"), i + 1 + !b.rename);
+	}
+	ck_assert_int_eq(figure("clients", "sessions", NULL), 1);
+	hang_up(two);
+	close(one);
+	shutdown(b.l.fd, SHUT_RDWR);
+	pthread_join(t, NULL);
+	close(b.l.fd);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
 	Suite *s = suite_create("preload");
@@ -542,6 +631,7 @@ int main(int argc, char **argv)
 	tcase_add_test(tc, what_held_holds_again_after_a_restart);
 	tcase_add_test(tc, a_flood_of_hints_is_survived);
 	tcase_add_loop_test(tc, servers_that_lie_get_no_hints, 0, (int)(sizeof lies / sizeof lies[0]));
+	tcase_add_loop_test(tc, other_peoples_servers_are_left_alone, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
