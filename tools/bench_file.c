@@ -19,7 +19,7 @@ int bench_open(struct bench_file *f, const struct nfs_url *root, const char *pat
 
 	*f = (struct bench_file){.write = write};
 	snprintf(u.path, sizeof u.path, "/disk/%s", path);
-	if ((err = nfsc_open_brief(&f->n, &u, 60, why)) < 0 || (err = nfsc_lookup(f->n, u.path, &fh, why)) < 0)
+	if ((err = nfsc_open(&f->n, &u, why)) < 0 || (err = nfsc_lookup(f->n, u.path, &fh, why)) < 0)
 		return err;
 	f->fh.nfs_fh4_val = malloc(fh.nfs_fh4_len);
 	if (!f->fh.nfs_fh4_val)
