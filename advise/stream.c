@@ -343,6 +343,7 @@ void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, u
 		on_run(s, conf, r, mode, off, len, late, step);
 	s->last = off;
 	s->reads++;
+	s->bytes += len;
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 
@@ -397,7 +398,8 @@ void adv_look(struct fs_stream *s, struct adv_seen *out)
 {
 	while (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
 		sched_yield();
-	*out = (struct adv_seen){.distrust = s->distrust, .ahead = s->ahead, .used = s->used, .wasted = s->wasted};
+	*out = (struct adv_seen){
+		.distrust = s->distrust, .bytes = s->bytes, .ahead = s->ahead, .used = s->used, .wasted = s->wasted};
 	memcpy(out->run, s->run, sizeof out->run);
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }

@@ -75,7 +75,7 @@ uint32_t adv_hint(struct fs_stream *s, uint32_t hints);
 /* What is under way, for those who want to show it. Waits for who is at work on it: for a moment. */
 struct adv_seen {
 	uint8_t distrust;
-	uint64_t ahead, used, wasted;
+	uint64_t bytes, ahead, used, wasted;
 	struct fs_run run[FS_RUNS];
 };
 void adv_look(struct fs_stream *s, struct adv_seen *out);

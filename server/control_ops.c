@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/busiest.h"
 #include "server/explain.h"
 #include "server/persist.h"
 #include "vhd/base/cleanup.h"
@@ -25,12 +26,16 @@ static int op_snapshot(const struct control_server *s, json_t *ask, json_t **out
 	return err;
 }
 
-/* {"do": "stat"} -> see figures.h */
+/* {"do": "stat", "files": 5} -> see figures.h; with "files", the busiest as well, see busiest.h */
 static int op_stat(const struct control_server *s, json_t *ask, json_t **out, struct why *why)
 {
-	(void)ask;
-	(void)why;
+	json_int_t files = json_integer_value(json_object_get(ask, "files"));
+
+	if (files < 0 || files > BUSIEST_MAX)
+		return why_set(why, -EINVAL, "stat: \"files\" is 0 … %u", BUSIEST_MAX);
 	*out = figures_json(&s->figures);
+	if (*out && files)
+		json_object_set_new(*out, "files", busiest_json(s->figures.nfs, (unsigned)files));
 	return *out ? 0 : -ENOMEM;
 }
 

@@ -285,15 +285,16 @@ int cmd_stat(int argc, char **argv)
 {
 	static const char help[] =
 		"stat [--json] nfs://HOST[:PORT]/PATH…\n"
-		"       vhdnfs stat [--json] [--watch[=SECONDS]] [--control PATH]\n\n"
+		"       vhdnfs stat [--json] [--watch[=SECONDS]] [--files N] [--control PATH]\n\n"
 		"The attributes of files; or, without one, what the server on this machine does: calls, clients, "
 		"cache,\n"
-		"operations, hints. With --watch what it did since the look before, every 2 seconds.";
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-						{"watch", optional_argument, NULL, 'w'},
-						{"control", required_argument, NULL, 'K'},
-						{"help", no_argument, NULL, 'h'},
-						{0}};
+		"operations, hints. With --watch what it did since the look before, every 2 seconds; with --files the "
+		"N\n"
+		"open files that are read most.";
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'},        {"watch", optional_argument, NULL, 'w'},
+		{"files", required_argument, NULL, 'f'}, {"control", required_argument, NULL, 'K'},
+		{"help", no_argument, NULL, 'h'},        {0}};
 	struct server_stat server = {.control = NULL};
 	json_t *list = NULL;
 	int opt, rc = TOOL_OK;
@@ -303,6 +304,8 @@ int cmd_stat(int argc, char **argv)
 			server.watch = optarg && atoi(optarg) > 0 ? (unsigned)atoi(optarg) : 2;
 		else if (opt == 'K')
 			server.control = optarg;
+		else if (opt == 'f' && atoi(optarg) > 0 && atoi(optarg) <= 100)
+			server.files = (unsigned)atoi(optarg);
 		else if (opt == 'j')
 			server.json = true;
 		else
@@ -310,7 +313,7 @@ int cmd_stat(int argc, char **argv)
 	}
 	if (optind == argc)
 		return server_stat(&server);
-	if (server.watch || server.control)
+	if (server.watch || server.control || server.files)
 		return usage(stderr, help);
 	list = server.json ? json_array() : NULL;
 	for (; optind < argc; optind++) {

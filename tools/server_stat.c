@@ -120,6 +120,25 @@ static void show_exports(json_t *list)
 	}
 }
 
+static void show_files(json_t *list)
+{
+	const char *title = "files";
+
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *f = json_array_get(list, i);
+		const char *hints = json_string_value(json_object_get(f, "hints"));
+		char a[SIZE_TEXT], b[SIZE_TEXT], c[SIZE_TEXT];
+
+		printf("  %-10s %s: %s read, %s ahead, %s of it used%s%s\n", title,
+		       json_string_value(json_object_get(f, "path")),
+		       bytes(json_integer_value(json_object_get(f, "bytes")), a),
+		       bytes(json_integer_value(json_object_get(f, "ahead")), b),
+		       bytes(json_integer_value(json_object_get(f, "used")), c), hints && *hints ? "; " : "",
+		       hints ? hints : "");
+		title = "";
+	}
+}
+
 static void show(const struct rate *r)
 {
 	show_top(r);
@@ -127,13 +146,14 @@ static void show(const struct rate *r)
 	show_pairs(r, "operations", "count", "errors", "failed");
 	show_pairs(r, "hints", "asked", "followed", "followed");
 	show_exports(json_object_get(r->now, "exports"));
+	show_files(json_object_get(r->now, "files"));
 }
 
-static int once(const char *control, json_t **out)
+static int once(const struct server_stat *o, json_t **out)
 {
 	struct why why = {.line = ""};
-	json_t *ask = json_pack("{s:s}", "do", "stat");
-	int err = ask ? control_ask(control, ask, out, &why) : -ENOMEM;
+	json_t *ask = json_pack("{s:s, s:i}", "do", "stat", "files", (int)o->files);
+	int err = ask ? control_ask(o->control, ask, out, &why) : -ENOMEM;
 
 	json_decref(ask);
 	if (err)
@@ -154,7 +174,7 @@ int server_stat(const struct server_stat *o)
 	json_t *now = NULL, *was = NULL;
 	int err;
 
-	while ((err = once(o->control, &now)) == 0) {
+	while ((err = once(o, &now)) == 0) {
 		struct rate r = {.now = now, .was = was, .seconds = was ? o->watch : 0};
 
 		if (!was)

@@ -8,6 +8,7 @@
 struct server_stat {
 	const char *control; /* NULL: the default */
 	bool json;           /* one line each time */
+	unsigned files;      /* how many of the busiest files to show */
 	unsigned watch;      /* seconds between two looks; 0: one look */
 };
 

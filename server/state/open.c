@@ -445,6 +445,26 @@ void st_each_open(struct st *s, const struct st_fhkey *key, void (*fn)(void *arg
 	lock_drop(&sh->mu);
 }
 
+void st_each_file(struct st *s, void (*fn)(void *arg, const struct st_file_info *i), void *arg)
+{
+	for (unsigned k = 0; k < FILE_SHARDS; k++) {
+		struct file_shard *sh = &s->file_shard[k];
+
+		lock_take(&sh->mu);
+		for (unsigned b = 0; b < FILE_BUCKETS; b++)
+			list_for_each (it, &sh->bucket[b]) {
+				const struct st_file *f = list_entry(it, struct st_file, link);
+				struct st_file_info i = {.key = f->key, .pin = &f->pin};
+
+				list_for_each (o, &f->opens)
+					i.opens++;
+				if (i.opens)
+					fn(arg, &i);
+			}
+		lock_drop(&sh->mu);
+	}
+}
+
 /* ---- leaving ---------------------------------------------------------------------------------------------------------------- */
 
 static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, bool revoke, struct list *files)

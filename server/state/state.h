@@ -329,6 +329,14 @@ struct st_open_info {
 void st_each_open(struct st *s, const struct st_fhkey *key, void (*fn)(void *arg, const struct st_open_info *i),
 		  void *arg);
 
+struct st_file_info {
+	struct st_fhkey key;
+	const struct st_pin *pin;
+	unsigned opens;
+};
+/* Each open file; @fn is called under a lock, must not block, and takes references of its own of what it wants to keep. */
+void st_each_file(struct st *s, void (*fn)(void *arg, const struct st_file_info *i), void *arg);
+
 /* Is the file open by anyone (counted opens)? For REMOVE/RENAME replies and space accounting. */
 bool st_file_is_open(struct st *s, const struct st_fhkey *key);
 

@@ -599,6 +599,55 @@ START_TEST(without_detection_only_hints_count)
 }
 END_TEST
 
+/* ---- to see it -------------------------------------------------------------------------------------------------------------------------------- */
+
+static void make_folder(const char *name)
+{
+	nfs_argop4 op = {.argop = OP_CREATE};
+
+	op.nfs_argop4_u.opcreate.objtype.type = NF4DIR;
+	op.nfs_argop4_u.opcreate.objname = name_of(name);
+	ck_assert_int_eq(just(c, &dir, &op), NFS4_OK);
+}
+
+/* By name, wherever they lie, the one that is read most first. */
+START_TEST(the_busiest_files_are_told)
+{
+	struct why why = {.line = ""};
+	json_t *q = json_pack("{s:s, s:i}", "do", "stat", "files", 2), *a = NULL, *list;
+	struct open_file f, g, h;
+	char sub_buf[NFS4_FHSIZE];
+	nfs_fh4 sub;
+
+	const createhow4 how = {.mode = UNCHECKED4};
+
+	make_folder("sub");
+	look_up(c, "/disk/sub", &sub, sub_buf);
+	ck_assert_int_eq(open_in(c, &sub, "most", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &g), NFS4_OK);
+	ck_assert_int_eq(write_at(c, &g, 2 * M - 1, "x", 1), NFS4_OK);
+	cold_file("unread", 4096, &h);
+	cold_file("less", M, &f);
+	look_up(c, "/disk/sub", &sub, sub_buf);
+	ck_assert_int_eq(open_in(c, &sub, "most", "me", OPEN4_SHARE_ACCESS_BOTH, 0, NULL, &g), NFS4_OK);
+	reopen(c, "unread", "me", &h);
+	advise(c, &g, 0, 0, HINT(SEQUENTIAL));
+	for (uint64_t off = 0; off < M; off += 64 * K) {
+		rd(c, &g, off, 64 * K);
+		rd(c, &g, off + M, 64 * K);
+		rd(c, &f, off, 64 * K);
+	}
+	ck_assert_msg(control_ask(control, q, &a, &why) == 0, "%s", why.line);
+	list = json_object_get(a, "files");
+	ck_assert_uint_eq(json_array_size(list), 2);
+	ck_assert_str_eq(json_string_value(json_object_get(json_array_get(list, 0), "path")), "/disk/sub/most");
+	ck_assert_str_eq(json_string_value(json_object_get(json_array_get(list, 0), "hints")), "sequential");
+	ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(list, 0), "bytes")), 2 * M);
+	ck_assert_str_eq(json_string_value(json_object_get(json_array_get(list, 1), "path")), "/disk/less");
+	json_decref(q);
+	json_decref(a);
+}
+END_TEST
+
 /* ---- properties ---------------------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t seed = 88172645463325252u;
@@ -719,6 +768,7 @@ static Suite *suite(void)
 		r28_a_retry_does_not_repeat_the_action,
 		rules_hold_when_a_file_is_opened,
 		attributes_hold_for_files_and_for_what_lies_below_folders,
+		the_busiest_files_are_told,
 		d3_r26_no_hint_ever_changes_what_is_read,
 	};
 	Suite *s = suite_create("advise");

@@ -257,6 +257,7 @@ struct fs_stream {
 	uint8_t distrust; /* how often what was read ahead was of no use, lately */
 	uint32_t reads;
 	uint64_t last;                /* where the last read began */
+	uint64_t bytes;               /* read, while something could be read ahead */
 	uint64_t ahead, used, wasted; /* bytes: asked for; read later; given up */
 	struct fs_run run[FS_RUNS];
 };
