@@ -47,9 +47,9 @@ static json_t *tell(const struct busy *b)
 	served_path(&b->file, path, sizeof path);
 	adv_print(b->mode, hints);
 	/* A name need not be text. */
-	return json_pack("{s:o, s:i, s:I, s:I, s:I, s:I, s:s}", "path", served_text(path), "opens", (int)b->opens, "bytes",
-			 (json_int_t)b->seen.bytes, "ahead", (json_int_t)b->seen.ahead, "used", (json_int_t)b->seen.used, "wasted",
-			 (json_int_t)b->seen.wasted, "hints", hints);
+	return json_pack("{s:o, s:i, s:I, s:I, s:I, s:I, s:s}", "path", served_text(path), "opens", (int)b->opens,
+			 "bytes", (json_int_t)b->seen.bytes, "ahead", (json_int_t)b->seen.ahead, "used",
+			 (json_int_t)b->seen.used, "wasted", (json_int_t)b->seen.wasted, "hints", hints);
 }
 
 json_t *busiest_json(struct nfs_server *nfs, unsigned n)

@@ -156,6 +156,14 @@ static bool add_export(void *arg, const struct export *e)
 	set(o, "bytes_free", st.bytes_free);
 	set(o, "files_total", st.files_total);
 	set(o, "files_free", st.files_free);
+	if (e->fs->ops->figures) {
+		struct cache_dev_stats dev;
+
+		e->fs->ops->figures(e->fs, &dev);
+		set(o, "bytes_read", dev.bytes_read);
+		set(o, "bytes_written", dev.bytes_written);
+		set(o, "ahead_waiting", dev.ahead_waiting);
+	}
 	json_array_append_new(arg, o);
 	return true;
 }
@@ -240,12 +248,14 @@ static void put_label(FILE *out, const char *text)
 	}
 }
 
-static void put_exports(FILE *out, json_t *list, const char *member)
+static void put_exports(FILE *out, json_t *list, const char *member, const char *type)
 {
-	fprintf(out, "# TYPE vhdnfs_export_%s gauge\n", member);
+	const char *total = strcmp(type, "counter") == 0 ? "_total" : "";
+
+	fprintf(out, "# TYPE vhdnfs_export_%s%s %s\n", member, total, type);
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		json_t *e = json_array_get(list, i);
-		fprintf(out, "vhdnfs_export_%s{path=\"", member);
+		fprintf(out, "vhdnfs_export_%s%s{path=\"", member, total);
 		put_label(out, json_string_value(json_object_get(e, "path")));
 		fprintf(out, "\"} %lld\n", (long long)json_integer_value(json_object_get(e, member)));
 	}
@@ -270,8 +280,11 @@ char *figures_text(const struct figures_of *f)
 	put_labelled(out, json_object_get(j, "operations"), "vhdnfs_operation_errors_total", "op", "errors");
 	put_labelled(out, json_object_get(j, "hints"), "vhdnfs_hints_asked_total", "hint", "asked");
 	put_labelled(out, json_object_get(j, "hints"), "vhdnfs_hints_followed_total", "hint", "followed");
-	put_exports(out, json_object_get(j, "exports"), "bytes_total");
-	put_exports(out, json_object_get(j, "exports"), "bytes_free");
+	put_exports(out, json_object_get(j, "exports"), "bytes_total", "gauge");
+	put_exports(out, json_object_get(j, "exports"), "bytes_free", "gauge");
+	put_exports(out, json_object_get(j, "exports"), "ahead_waiting", "gauge");
+	put_exports(out, json_object_get(j, "exports"), "bytes_read", "counter");
+	put_exports(out, json_object_get(j, "exports"), "bytes_written", "counter");
 	json_decref(j);
 	if (fclose(out)) {
 		free(text);

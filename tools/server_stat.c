@@ -109,13 +109,15 @@ static void show_exports(json_t *list)
 	const char *title = "exports";
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		json_t *e = json_array_get(list, i);
-		char a[SIZE_TEXT], b[SIZE_TEXT];
+		char a[SIZE_TEXT], b[SIZE_TEXT], c[SIZE_TEXT], d[SIZE_TEXT];
 
-		printf("  %-10s %s: %s, %s, %s of %s free\n", title, json_string_value(json_object_get(e, "path")),
-		       json_string_value(json_object_get(e, "type")),
+		printf("  %-10s %s: %s, %s, %s of %s free; %s read, %s written\n", title,
+		       json_string_value(json_object_get(e, "path")), json_string_value(json_object_get(e, "type")),
 		       json_is_true(json_object_get(e, "read_only")) ? "read-only" : "read and write",
 		       bytes(json_integer_value(json_object_get(e, "bytes_free")), a),
-		       bytes(json_integer_value(json_object_get(e, "bytes_total")), b));
+		       bytes(json_integer_value(json_object_get(e, "bytes_total")), b),
+		       bytes(json_integer_value(json_object_get(e, "bytes_read")), c),
+		       bytes(json_integer_value(json_object_get(e, "bytes_written")), d));
 		title = "";
 	}
 }

@@ -55,11 +55,19 @@ static uint64_t batch_bytes(const struct batch *b)
 	return n;
 }
 
+static void count_bytes(const struct batch *b, _Atomic uint64_t *all, _Atomic uint64_t *dev)
+{
+	uint64_t n = batch_bytes(b);
+
+	atomic_fetch_add_explicit(all, n, memory_order_relaxed);
+	atomic_fetch_add_explicit(dev, n, memory_order_relaxed);
+}
+
 int batch_read(struct batch *b)
 {
 	int err;
 
-	atomic_fetch_add_explicit(&b->d->c->bytes_read, batch_bytes(b), memory_order_relaxed);
+	count_bytes(b, &b->d->c->bytes_read, &b->d->bytes_read);
 	dev_enter(b->d);
 	err = vhd_readv(b->d->v, b->io, b->nio);
 	dev_leave(b->d);
@@ -77,7 +85,7 @@ int batch_write(struct batch *b)
 {
 	int err;
 
-	atomic_fetch_add_explicit(&b->d->c->bytes_written, batch_bytes(b), memory_order_relaxed);
+	count_bytes(b, &b->d->c->bytes_written, &b->d->bytes_written);
 	dev_enter(b->d);
 	err = vhd_writev(b->d->v, b->io, b->nio);
 	dev_leave(b->d);

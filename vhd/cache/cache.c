@@ -269,3 +269,14 @@ void cache_stats(struct cache *c, struct cache_stats *st)
 		st->misses += atomic_load_explicit(&c->stripe[i].misses, memory_order_relaxed);
 	}
 }
+
+void cache_dev_stats(struct cache_dev *d, struct cache_dev_stats *st)
+{
+	int64_t waiting = atomic_load_explicit(&d->c->on_device[d->id % CACHE_ACCOUNTS], memory_order_relaxed);
+
+	*st = (struct cache_dev_stats){
+		.bytes_read = atomic_load_explicit(&d->bytes_read, memory_order_relaxed),
+		.bytes_written = atomic_load_explicit(&d->bytes_written, memory_order_relaxed),
+		.ahead_waiting = waiting > 0 ? (uint64_t)waiting << UNIT_SHIFT : 0,
+	};
+}

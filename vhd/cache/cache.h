@@ -206,4 +206,10 @@ struct cache_stats {
 };
 void cache_stats(struct cache *c, struct cache_stats *st);
 
+/* Of one device, bytes: from and to its image since it was attached; read ahead, or about to be, and not used yet. */
+struct cache_dev_stats {
+	uint64_t bytes_read, bytes_written, ahead_waiting;
+};
+void cache_dev_stats(struct cache_dev *d, struct cache_dev_stats *st);
+
 #endif

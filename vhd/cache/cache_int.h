@@ -230,6 +230,8 @@ struct cache_dev {
 	struct list dirty GUARDED_BY(dirty_mu); /* frames with units dirty or writing, the oldest first */
 	_Atomic uint32_t ndirty;                /* their number; changed under dirty_mu */
 
+	_Atomic uint64_t bytes_read, bytes_written;
+
 	atomic_int err;          /* first error of background writeback not yet reported */
 	atomic_int failing;      /* the last attempt to write failed: its errno; 0 when it went well */
 	struct overlay *overlay; /* overlay.c; NULL: there is none */

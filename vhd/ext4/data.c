@@ -714,3 +714,8 @@ void ext4_op_unwant(struct fs *fs, uint64_t tag, uint64_t mask)
 {
 	cache_unwant(ext4_fs_of(fs)->dev, tag, mask);
 }
+
+void ext4_op_figures(struct fs *fs, struct cache_dev_stats *st)
+{
+	cache_dev_stats(ext4_fs_of(fs)->dev, st);
+}

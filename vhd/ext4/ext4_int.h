@@ -337,6 +337,7 @@ int ext4_op_write(struct fs_node *n, uint64_t off, const struct iovec *iov, int 
 int ext4_op_commit(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_seek(struct fs_node *n, uint64_t off, enum fs_seek what, uint64_t *out);
 int ext4_op_advise(struct fs_node *n, struct fs_hint *h);
+void ext4_op_figures(struct fs *fs, struct cache_dev_stats *st);
 void ext4_op_unwant(struct fs *fs, uint64_t tag, uint64_t mask);
 int ext4_op_alloc(struct fs_node *n, uint64_t off, uint64_t len);
 int ext4_op_punch(struct fs_node *n, uint64_t off, uint64_t len);

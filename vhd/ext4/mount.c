@@ -413,6 +413,7 @@ static const struct fs_ops ops = {
 	.seek = ext4_op_seek,
 	.advise = ext4_op_advise,
 	.unwant = ext4_op_unwant,
+	.figures = ext4_op_figures,
 	.alloc = reserve,
 	.punch = ext4_op_punch,
 	.getxattr = ext4_op_getxattr,

@@ -221,6 +221,7 @@ struct fs_ops {
 	int (*freeze)(struct fs *fs);
 	void (*thaw)(struct fs *fs);
 	int (*statfs)(struct fs *fs, struct fs_statfs *st);
+	void (*figures)(struct fs *fs, struct cache_dev_stats *st); /* of the volume; optional */
 	int (*unmount)(struct fs *fs); /* no references left but the root's; frees fs; 0 or the first write error */
 };
 
