@@ -29,6 +29,7 @@ struct run {
 	enum variant v;
 	uint64_t big, hot; /* bytes */
 	unsigned reads;    /* of a list */
+	unsigned jumps;    /* of who thinks in between */
 	struct measured *m;
 	struct why *why;
 };
@@ -146,7 +147,7 @@ static int chase(struct run *r)
 	double busy = 0, start;
 	int err = 0;
 
-	for (unsigned i = 0; !err && i < 16; i++) {
+	for (unsigned i = 0; !err && i < r->jumps; i++) {
 		uint64_t at = next(&seed) % (r->big / M) * M;
 
 		elsewhere = (at + r->big / 2) % r->big;
@@ -344,8 +345,12 @@ static int run_all(const struct options *o, struct why *why)
 	struct result result[ARRAY_LEN(workloads)] = {{.name = NULL}};
 	struct report report = {.disk = o->disk, .cache = o->cache, .big = o->size, .r = result};
 	struct bench_server s;
-	struct run r = {
-		.s = &s, .big = o->size, .hot = round_down_u64(o->cache * 6 / 10, M), .reads = o->reads, .why = why};
+	struct run r = {.s = &s,
+			.big = o->size,
+			.hot = round_down_u64(o->cache * 6 / 10, M),
+			.reads = o->reads,
+			.jumps = o->quick ? 6 : 16,
+			.why = why};
 	int err = bench_server_prepare(&s, r.big, r.hot, why);
 
 	for (size_t i = 0; !err && i < ARRAY_LEN(workloads); i++) {
@@ -381,7 +386,7 @@ static int usage(FILE *f)
 	      "What advice brings: workloads on an image and a server of their own, without reading ahead, with what "
 	      "the server\n"
 	      "finds out by itself, with the right advice and with wrong advice. Needs twice SIZE (512M, with --quick "
-	      "128M) in\n"
+	      "48M) in\n"
 	      "$TMPDIR (/var/tmp); disks other than \"real\" (hdd is the default) are modelled, see vhdnfsd(8).\n\n"
 	      "Workloads: ",
 	      f);
@@ -453,9 +458,9 @@ int cmd_bench_hints(int argc, char **argv)
 
 	if (err)
 		return err < 0 ? TOOL_OK : err;
-	o.size = o.size ? max_u64(o.size, 16 * M) : o.quick ? 96 * M : 512 * M;
+	o.size = o.size ? max_u64(o.size, 16 * M) : o.quick ? 48 * M : 512 * M;
 	o.cache = o.cache ? o.cache : o.size / 8;
-	o.reads = o.reads ? o.reads : o.quick ? 300 : 10000;
+	o.reads = o.reads ? o.reads : o.quick ? 100 : 10000;
 	err = run_all(&o, &why);
 	if (!err)
 		return TOOL_OK;
