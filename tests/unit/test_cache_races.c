@@ -708,20 +708,38 @@ static unsigned hot_misses(unsigned frames)
 	return misses;
 }
 
-/* One 4 KiB read after the other over eight times the cache: each frame is touched 16 times, none is used twice. */
-START_TEST(a_scan_does_not_push_out_what_is_used_again)
+/* One read after the other over eight times the cache: each frame is touched many times, none is used twice. */
+static void scan_beside_hot(uint32_t shift, uint32_t len)
 {
 	unsigned hot = FRAMES / 2;
-	uint8_t b[UNIT];
+	uint8_t b[3 * UNIT];
 
 	for (int round = 0; round < 4; round++)
 		for (unsigned i = 0; i < hot; i++)
 			at((uint64_t)i * FRAME);
-	for (uint64_t off = (uint64_t)hot * FRAME; off + UNIT <= v->size; off += UNIT)
-		ck_assert_int_eq(cache_read(d, b, UNIT, off, 0), 0);
+	for (uint64_t off = (uint64_t)hot * FRAME + shift; off + len <= v->size; off += len)
+		ck_assert_int_eq(cache_read(d, b, len, off, 0), 0);
 	ck_assert_uint_eq(hot_misses(hot), 0);
 	ck_assert_uint_ge(stats().evictions, FRAMES);
 	ck_assert_uint_le(stats().used, CACHE_MIN_LIMIT);
+}
+
+START_TEST(a_scan_does_not_push_out_what_is_used_again)
+{
+	scan_beside_hot(0, UNIT);
+}
+END_TEST
+
+/* Reads that end inside units use those twice. */
+START_TEST(nor_does_a_scan_of_odd_reads)
+{
+	scan_beside_hot(100, UNIT);
+}
+END_TEST
+
+START_TEST(nor_does_a_scan_of_longer_odd_reads)
+{
+	scan_beside_hot(700, 2 * UNIT + 1000);
 }
 END_TEST
 
@@ -940,6 +958,8 @@ static Suite *suite(void)
 		any_transfer_may_fail,
 		a_small_working_set_uses_little_memory,
 		a_scan_does_not_push_out_what_is_used_again,
+		nor_does_a_scan_of_odd_reads,
+		nor_does_a_scan_of_longer_odd_reads,
 		a_device_in_the_middle_touches_nothing_else,
 		ranges_outside_the_device_are_refused,
 		threads_that_share_units_see_their_own_bytes,

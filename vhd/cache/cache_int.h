@@ -440,6 +440,15 @@ struct frame *policy_evict(struct cache *c, unsigned steps);
 /* Units that were read ahead are used for the first time; prefetch.c. */
 void frame_ahead_used(struct frame *f, uint16_t units);
 
+/* The last unit that was touched, behind another one: reads that end inside units use it twice, once for their end and once for the
+ * next one's beginning. */
+static inline bool is_rest(uint16_t touched, uint16_t units)
+{
+	unsigned u = units, t = touched;
+
+	return !(u & (u - 1)) && t & u >> 1 && !(t & ~(u | (u - 1)));
+}
+
 /* Units of a frame are used. A first use says nothing about a second: a scan in small steps must look like one in large
  * ones. So only units that were used before count. */
 static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
@@ -453,7 +462,7 @@ static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
 	} else {
 		uint8_t n = atomic_load_explicit(&f->freq, memory_order_relaxed);
 
-		if (n < FREQ_MAX)
+		if (n < FREQ_MAX && !is_rest(t, units))
 			atomic_store_explicit(&f->freq, (uint8_t)(n + 1), memory_order_relaxed);
 	}
 	if (__builtin_expect(flags & CACHE_META, 0) && atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_META)

@@ -32,7 +32,6 @@
 #define GHOST_WAYS 4u
 #define SMALL_SHARE 10u /* per cent */
 #define PROMOTE 1       /* repeated uses that bring a frame from SMALL to MAIN */
-#define PROMOTE_WHOLE 2 /* the same for data, of a frame that was used whole */
 
 int policy_init(struct policy *p, uint32_t nframes)
 {
@@ -223,15 +222,12 @@ static enum frame_queue queue_turn(const struct cache *c, struct policy *p) REQU
 /* It stays, somewhere else: where? Q_NONE: it has to go. */
 static enum frame_queue queue_next(struct frame *f, enum frame_queue q, uint8_t freq)
 {
-	bool meta = atomic_load_explicit(&f->cls, memory_order_relaxed) == CLS_META;
 	bool wanted = atomic_load_explicit(&f->ahead, memory_order_relaxed) & AHEAD_UNITS;
-	/* A scan whose reads end inside units uses the last unit of every frame twice. */
-	bool whole = !meta && atomic_load_explicit(&f->touched, memory_order_relaxed) == ALL_UNITS;
 
 	if (q == Q_ONCE)
 		return freq ? Q_SMALL : Q_NONE;
 	if (q == Q_SMALL)
-		return wanted || freq >= (whole ? PROMOTE_WHOLE : PROMOTE) ? Q_MAIN : Q_NONE;
+		return wanted || freq >= PROMOTE ? Q_MAIN : Q_NONE;
 	return freq ? Q_MAIN : Q_NONE;
 }
 
