@@ -519,12 +519,13 @@ int batch_write(struct batch *b);
 /* A piece of what is to be read ahead: at most AHEAD_FRAMES frames of one device in all pieces together. */
 struct ahead_piece {
 	uint64_t off, len;
+	int64_t charged; /* units */
 	uint16_t account;
 };
 #define AHEAD_PIECES 32u
 #define AHEAD_FRAMES 264u
 /* Reads what is missing of @n pieces, ascending, together, waiting neither for memory nor for what others are reading. */
-void pin_ahead(struct cache_dev *d, const struct ahead_piece *p, unsigned n);
+void pin_ahead(struct cache_dev *d, struct ahead_piece *p, unsigned n);
 /* Read @units of one pinned frame, which the caller has claimed. */
 int fill_claimed(struct cache_dev *d, struct frame *f, uint16_t units);
 /* Wait for memory to come free, holding no pin. -ENOMEM when that takes too long. @since: 0 at first. */
@@ -548,8 +549,9 @@ void frame_move_dirty(struct cache_dev *d, struct frame *from, struct frame *to)
 
 #define AHEAD_UNITS 0xffffu /* of frame.ahead */
 
-/* Absent units that the caller has claimed are about to be read ahead, for an account; or that failed. */
-void frame_ahead_add(struct frame *f, uint16_t units, uint16_t account);
+/* Absent units that the caller has claimed are about to be read ahead, for a piece of a request of @d, to which they were charged until
+ * now; or that failed. */
+void frame_ahead_add(struct frame *f, uint16_t units, struct cache_dev *d, struct ahead_piece *p);
 void frame_ahead_failed(struct frame *f, uint16_t units);
 /* Units leave memory: what was read ahead of them was never used. */
 void frame_ahead_gone(struct frame *f, uint16_t units);

@@ -383,11 +383,12 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 /* A frame of a piece, and what of it is wanted. */
 struct ahead_frame {
 	struct frame *f;
-	uint16_t want, account;
+	struct ahead_piece *p;
+	uint16_t want;
 };
 
 /* The frames of all pieces, pinned, as many as there is memory for. */
-static unsigned ahead_frames(struct cache_dev *d, const struct ahead_piece *p, unsigned n, struct ahead_frame *af)
+static unsigned ahead_frames(struct cache_dev *d, struct ahead_piece *p, unsigned n, struct ahead_frame *af)
 {
 	unsigned got = 0;
 
@@ -405,7 +406,7 @@ static unsigned ahead_frames(struct cache_dev *d, const struct ahead_piece *p, u
 			af[got++] = (struct ahead_frame){
 				.f = f,
 				.want = units_touched((uint32_t)(at - base), (uint32_t)(to - at)),
-				.account = p[i].account,
+				.p = &p[i],
 			};
 			at = to;
 		}
@@ -422,7 +423,7 @@ static void ahead_read(struct batch *b)
 			frame_ahead_failed(b->run[i].f, b->run[i].units);
 }
 
-void pin_ahead(struct cache_dev *d, const struct ahead_piece *p, unsigned n)
+void pin_ahead(struct cache_dev *d, struct ahead_piece *p, unsigned n)
 {
 	struct ahead_frame af[AHEAD_FRAMES];
 	unsigned got = ahead_frames(d, p, n, af);
@@ -439,7 +440,7 @@ void pin_ahead(struct cache_dev *d, const struct ahead_piece *p, unsigned n)
 		if (!claimed)
 			continue;
 		/* Now: whoever waits for it must find that it was read ahead. */
-		frame_ahead_add(f, claimed, af[i].account);
+		frame_ahead_add(f, claimed, d, af[i].p);
 		if (in != b.d || !batch_has_room(&b)) {
 			ahead_read(&b);
 			batch_init(&b, in);

@@ -85,20 +85,22 @@ void frame_ahead_failed(struct frame *f, uint16_t units)
 	atomic_fetch_sub_explicit(&f->c->ahead_units, ahead_end(f, units), memory_order_relaxed);
 }
 
-void frame_ahead_add(struct frame *f, uint16_t units, uint16_t account)
+void frame_ahead_add(struct frame *f, uint16_t units, struct cache_dev *d, struct ahead_piece *p)
 {
 	uint32_t was = atomic_load_explicit(&f->ahead, memory_order_relaxed), now;
 	unsigned n = (unsigned)__builtin_popcount(units);
 
 	/* A frame is on one account at a time: that of its first unit. */
 	do
-		now = (was & AHEAD_UNITS ? was : (uint32_t)account << 16) | units;
+		now = (was & AHEAD_UNITS ? was : (uint32_t)p->account << 16) | units;
 	while (!atomic_compare_exchange_weak_explicit(&f->ahead, &was, now, memory_order_relaxed,
 						      memory_order_relaxed));
 	/* Units that were forgotten meanwhile may have been used before. */
 	atomic_fetch_and_explicit(&f->touched, (uint16_t)~units, memory_order_relaxed);
 	atomic_fetch_add_explicit(&f->c->ahead_units, n, memory_order_relaxed);
 	charge(f->c, (uint16_t)(now >> 16), frame_dev(f), n);
+	charge(f->c, p->account, d->id, -(int64_t)n);
+	p->charged -= n;
 }
 
 /* ---- asking ---------------------------------------------------------------------------------------------------------------- */
@@ -281,6 +283,7 @@ static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
 		p.len = min_u64(first->len, most - p.off % CACHE_FRAME);
 		first->off += p.len;
 	}
+	p.charged = units_of(p.off, p.len);
 	first->len -= p.len;
 	first->turn -= min_u64(first->turn, p.len);
 	if (first->len && (first->turn || r->n == 1))
@@ -335,7 +338,7 @@ static void fetch(struct cache *c, struct taken *t)
 	qsort(t->piece, t->n, sizeof t->piece[0], by_place);
 	pin_ahead(t->d, t->piece, t->n);
 	for (unsigned i = 0; i < t->n; i++)
-		charge(c, t->piece[i].account, t->d->id, -units_of(t->piece[i].off, t->piece[i].len));
+		charge(c, t->piece[i].account, t->d->id, -t->piece[i].charged);
 }
 
 /* May what is not urgent be read? */
