@@ -403,9 +403,3 @@ void adv_look(struct fs_stream *s, struct adv_seen *out)
 	memcpy(out->run, s->run, sizeof out->run);
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
-
-void adv_forget(struct fs_stream *s)
-{
-	if (atomic_load_explicit(&s->mode, memory_order_relaxed))
-		atomic_store_explicit(&s->mode, 0, memory_order_relaxed);
-}

@@ -80,7 +80,4 @@ struct adv_seen {
 };
 void adv_look(struct fs_stream *s, struct adv_seen *out);
 
-/* The file was closed. */
-void adv_forget(struct fs_stream *s);
-
 #endif

@@ -131,8 +131,7 @@ static nfsstat4 take_hints(struct compound *c, const stateid4 *sid, uint32_t hin
 	st = st_advise(c->srv->state, c->st.client, &key, sid, merge, &said);
 	if (st == NFS4_OK && said.followed & ~(uint32_t)ADV_NOREUSE) {
 		adv_anew(stream, said.followed);
-		for (uint64_t i = 0; i < FS_RUNS; i++)
-			c->cfh.node->fs->ops->unwant(c->cfh.node->fs, tag_of(c->cfh.node, i), UINT64_MAX);
+		c->cfh.node->fs->ops->unwant(c->cfh.node->fs, tag_of(c->cfh.node, 0), ~(uint64_t)(FS_RUNS - 1));
 	}
 	*followed = said.followed;
 	return st;

@@ -96,7 +96,7 @@ START_TEST(a_hint_counts_from_the_first_read_on)
 	for (uint64_t off = 0; off < 960 * K; off += 64 * K)
 		ck_assert_uint_eq(rd(off, 64 * K).ahead_len, 0);
 	/* Closing ends it. */
-	adv_forget(&s);
+	atomic_store(&s.mode, 0);
 	rd(0, 64 * K);
 	ck_assert_uint_gt(rd(64 * K, 64 * K).ahead_len, 0);
 }

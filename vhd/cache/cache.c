@@ -235,6 +235,15 @@ void cache_trace(struct cache *c, FILE *to)
 
 /* ---- counters --------------------------------------------------------------------------------------------------- */
 
+static uint64_t ahead_waiting(struct cache *c)
+{
+	int64_t units = 0;
+
+	for (unsigned i = 0; i < CACHE_ACCOUNTS; i++)
+		units += atomic_load_explicit(&c->on_device[i], memory_order_relaxed);
+	return units > 0 ? (uint64_t)units << UNIT_SHIFT : 0;
+}
+
 void cache_stats(struct cache *c, struct cache_stats *st)
 {
 	*st = (struct cache_stats){
@@ -252,7 +261,7 @@ void cache_stats(struct cache *c, struct cache_stats *st)
 	};
 	st->ahead_late = atomic_load_explicit(&c->ahead_late, memory_order_relaxed) << UNIT_SHIFT;
 	st->ahead_canceled = atomic_load_explicit(&c->ahead_canceled, memory_order_relaxed);
-	st->ahead_waiting = (uint64_t)atomic_load_explicit(&c->ahead_waiting, memory_order_relaxed) << UNIT_SHIFT;
+	st->ahead_waiting = ahead_waiting(c);
 	st->evicted_meta = atomic_load_explicit(&c->evicted_meta, memory_order_relaxed);
 	st->evicted_given_up = atomic_load_explicit(&c->evicted_given_up, memory_order_relaxed);
 	lock_take(&c->policy.mu);

@@ -48,7 +48,8 @@ enum cache_flags {
 #define CACHE_WHO(who) ((unsigned)(who) << 16)
 #define CACHE_WHO_MAX 65534u
 
-/* @limit: bytes for frames, CACHE_MIN_LIMIT when it is less; what the cache allocates besides (index, lists) is below 1 %. */
+/* @limit: bytes for frames, CACHE_MIN_LIMIT when it is less; what the cache allocates besides (index, lists) is below 1 %,
+ * and 200 KiB for what waits to be read ahead. */
 int cache_new(struct cache **out, size_t limit);
 void cache_free(struct cache *c); /* all devices must be detached; NULL is accepted */
 /* How old dirty data may become before it is written back; 5000 ms unless set. */

@@ -161,7 +161,7 @@ struct prefetch {
 		uint64_t tag;
 	} at[PREFETCH_THREADS] GUARDED_BY(mu); /* what the threads are at */
 	unsigned nthreads;
-	atomic_uint numbers;
+	unsigned numbers GUARDED_BY(mu); /* given to threads: their places in at[] */
 	pthread_t thread[PREFETCH_THREADS];
 };
 
@@ -191,7 +191,6 @@ struct cache {
 	_Atomic uint64_t evicted_meta, evicted_given_up;
 	/* Units read ahead, or about to be, that nobody has used yet: of an account, of a device (its id's low bits). */
 	_Atomic int64_t on_account[CACHE_ACCOUNTS], on_device[CACHE_ACCOUNTS];
-	_Atomic int64_t ahead_waiting;
 	_Atomic uint32_t demand;    /* fills under way that somebody waits for */
 	_Atomic uint32_t demand_ms; /* when the last one ended */
 	_Atomic uint32_t age_ms;

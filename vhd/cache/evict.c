@@ -13,8 +13,7 @@
  *                                       v
  *                                      out
  *
- * What was read ahead and waits for its reader stays: it goes from SMALL to MAIN, and once around in ONCE. How much that can be
- * is limited (prefetch.c).
+ * What was read ahead and waits for its reader goes from SMALL to MAIN instead of out. How much that can be is limited (prefetch.c).
  *
  * SMALL lets a frame show whether it is wanted again; one-time scans pass through it and disturb MAIN not at all. The
  * ghost queue remembers which frames left SMALL lately, one for each frame of the cache: 32-bit fingerprints in sets of

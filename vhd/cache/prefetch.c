@@ -28,7 +28,6 @@
 
 static void charge(struct cache *c, uint16_t account, uint32_t dev, int64_t units)
 {
-	atomic_fetch_add_explicit(&c->ahead_waiting, units, memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->on_device[dev % CACHE_ACCOUNTS], units, memory_order_relaxed);
 	if (account)
 		atomic_fetch_add_explicit(&c->on_account[account % CACHE_ACCOUNTS], units, memory_order_relaxed);
@@ -385,9 +384,10 @@ static void *prefetch_main(void *arg)
 {
 	struct cache *c = arg;
 	struct prefetch *p = &c->prefetch;
-	unsigned me = atomic_fetch_add(&p->numbers, 1);
+	unsigned me;
 
 	lock_take(&p->mu);
+	me = p->numbers++;
 	while (!p->stop) {
 		struct prefetch_ring *r = choose(c, p);
 		struct taken t;
