@@ -27,9 +27,19 @@ static uint32_t hint_of(const char *word, size_t len)
 	return 0;
 }
 
+const char *adv_clash(uint32_t hints)
+{
+	uint32_t one = hints & ONE_OF;
+
+	if (hints & ADV_NORMAL && hints != ADV_NORMAL)
+		return "normal stands alone";
+	return one & (one - 1) ? "one of sequential, backwards and random" : NULL;
+}
+
 int adv_parse(const char *text, size_t len, uint32_t *hints, struct why *why)
 {
-	uint32_t all = 0, one;
+	const char *clash;
+	uint32_t all = 0;
 
 	for (size_t at = 0;;) {
 		const char *comma = memchr(text + at, ',', len - at);
@@ -46,13 +56,8 @@ int adv_parse(const char *text, size_t len, uint32_t *hints, struct why *why)
 			break;
 		at++;
 	}
-	one = all & ONE_OF;
-	len = len > 60 ? 60 : len;
-	if (all & ADV_NORMAL && all != ADV_NORMAL)
-		return why_set(why, -EINVAL, "advice \"%.*s\": normal stands alone", (int)len, text);
-	if (one & (one - 1))
-		return why_set(why, -EINVAL, "advice \"%.*s\": one of sequential, backwards and random", (int)len,
-			       text);
+	if ((clash = adv_clash(all)))
+		return why_set(why, -EINVAL, "advice \"%.*s\": %s", len > 60 ? 60 : (int)len, text, clash);
 	*hints = all;
 	return 0;
 }

@@ -23,6 +23,8 @@ struct adv_rule {
 
 /* The hints that @len bytes at @text ask for, ADV_* of stream.h; ADV_NORMAL stands for none of them. -EINVAL with a line. */
 int adv_parse(const char *text, size_t len, uint32_t *hints, struct why *why);
+/* What is wrong with hints that were said together; NULL: nothing. */
+const char *adv_clash(uint32_t hints);
 /* The other way round, in the usual order and each word once; empty for none. */
 void adv_print(uint32_t hints, char out[ADV_WORDS_MAX]);
 

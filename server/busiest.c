@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "server/json.h"
 #include "server/served.h"
 #include "vhd/base/checked.h"
 
@@ -46,8 +47,7 @@ static json_t *tell(const struct busy *b)
 
 	served_path(&b->file, path, sizeof path);
 	adv_print(b->mode, hints);
-	/* A name need not be text. */
-	return json_pack("{s:o, s:i, s:I, s:I, s:I, s:I, s:s}", "path", served_text(path), "opens", (int)b->opens,
+	return json_pack("{s:o, s:i, s:I, s:I, s:I, s:I, s:s}", "path", json_text(path), "opens", (int)b->opens,
 			 "bytes", (json_int_t)b->seen.bytes, "ahead", (json_int_t)b->seen.ahead, "used",
 			 (json_int_t)b->seen.used, "wasted", (json_int_t)b->seen.wasted, "hints", hints);
 }

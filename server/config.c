@@ -16,7 +16,6 @@
 #include <sys/stat.h>
 #include <yaml.h>
 
-#include "advise/stream.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/base/size.h"
@@ -347,20 +346,19 @@ static int take_export(struct config *c, const struct file_export *fe, struct wh
 static int take_rule(struct config *c, const struct file_rule *fr, struct why *why)
 {
 	struct adv_rule *rule;
+	const char *clash;
 	uint32_t hints = 0;
 	int err;
 
 	for (uint32_t i = 0; i < fr->advise_count; i++) {
-		uint32_t one, with;
+		uint32_t one;
 
 		if ((err = adv_parse(fr->advise[i], strlen(fr->advise[i]), &one, why)) < 0)
 			return err;
-		with = (hints | one) & (ADV_SEQUENTIAL | ADV_BACKWARDS | ADV_RANDOM);
-		if (with & (with - 1))
-			return why_set(why, -EINVAL, "rule for \"%s\": one of sequential, backwards and random",
-				       fr->match);
 		hints |= one;
 	}
+	if ((clash = adv_clash(hints)))
+		return why_set(why, -EINVAL, "rule for \"%s\": %s", fr->match, clash);
 	if (strchr(fr->match, '/'))
 		return why_set(why, -EINVAL, "rule for \"%s\": names have no '/'", fr->match);
 	if (grow(&c->rule, &c->nrule, sizeof *c->rule) < 0)

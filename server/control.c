@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "server/control_ops.h"
+#include "server/json.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 
@@ -33,18 +34,7 @@ struct control {
 
 static json_t *failure(int err, const char *line)
 {
-	json_t *said = json_string(line);
-	struct why plain;
-
-	/* A path that was cut in the middle of a character is no text any more. */
-	if (!said) {
-		snprintf(plain.line, sizeof plain.line, "%s", line);
-		for (char *p = plain.line; *p; p++)
-			if (*p & 0x80)
-				*p = '?';
-		said = json_string(plain.line);
-	}
-	return json_pack("{s:b, s:i, s:o}", "ok", 0, "errno", -err, "error", said);
+	return json_pack("{s:b, s:i, s:o}", "ok", 0, "errno", -err, "error", json_text(line));
 }
 
 static json_t *answer(const struct control *c, const char *line)

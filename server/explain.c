@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "advise/stream.h"
+#include "server/json.h"
+#include "server/nfs4/counters.h"
 #include "server/nfs4/standing.h"
 #include "server/served.h"
 #include "vhd/base/cleanup.h"
@@ -15,20 +17,11 @@
 
 static json_t *hints_json(uint32_t mode)
 {
-	static const struct {
-		uint32_t bit;
-		const char *name;
-	} names[] = {
-		{ADV_SEQUENTIAL, "SEQUENTIAL"},
-		{ADV_BACKWARDS, "SEQUENTIAL_BACKWARDS"},
-		{ADV_RANDOM, "RANDOM"},
-		{ADV_NOREUSE, "NOREUSE"},
-	};
 	json_t *list = json_array();
 
-	for (size_t i = 0; i < ARRAY_LEN(names); i++)
-		if (mode & names[i].bit)
-			json_array_append_new(list, json_string(names[i].name));
+	for (unsigned i = 0; hint_name(i); i++)
+		if (mode >> i & 1)
+			json_array_append_new(list, json_string(hint_name(i)));
 	return list;
 }
 
@@ -62,11 +55,6 @@ static void add_open(void *arg, const struct st_open_info *i)
 	json_array_append_new(arg, o);
 }
 
-static void set(json_t *o, const char *name, uint64_t v)
-{
-	json_object_set_new(o, name, json_integer((json_int_t)v));
-}
-
 static int tell(struct nfs_server *nfs, const char *path, struct export *e, struct fs_node *n, json_t **out)
 {
 	struct st_fhkey key = {.export_id = e->id, .gen = n->gen, .ino = n->ino};
@@ -87,17 +75,17 @@ static int tell(struct nfs_server *nfs, const char *path, struct export *e, stru
 	st_each_open(nfs->state, &key, add_open, opens);
 	json_object_set_new(o, "path", json_string(path));
 	json_object_set_new(o, "export", json_string(e->path));
-	set(o, "size", attr.size);
-	set(o, "resident", resident);
+	json_put(o, "size", attr.size);
+	json_put(o, "resident", resident);
 	json_object_set_new(o, "hints", hints_json(atomic_load(&n->stream.mode)));
 	if (standing_advice(nfs, n, 0, &standing) == 0)
 		json_object_set_new(o, "standing", hints_json(standing));
 	adv_look(&n->stream, &seen);
 	json_object_set_new(o, "runs", runs_json(&seen));
-	set(o, "ahead", seen.ahead);
-	set(o, "used", seen.used);
-	set(o, "wasted", seen.wasted);
-	set(o, "distrust", seen.distrust);
+	json_put(o, "ahead", seen.ahead);
+	json_put(o, "used", seen.used);
+	json_put(o, "wasted", seen.wasted);
+	json_put(o, "distrust", seen.distrust);
 	json_object_set_new(o, "opens", opens);
 	*out = o;
 	return 0;

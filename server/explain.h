@@ -8,8 +8,8 @@
 #include "server/nfs4/compound.h"
 #include "vhd/base/why.h"
 
-/* @path: from the server's root, "/disk/folder/file". {"path", "export", "size", "resident", "hints": […], "run", "ahead", "opens": [{"client",
- * "access", "deny", "hints"}]}. Waits for the disk. -ENOENT, -EISDIR and what looking up says, with a line. */
+/* @path: from the server's root, "/disk/folder/file". {"path", "export", "size", "resident", "hints": […], "standing": […], "runs": [{…}], "ahead",
+ * "used", "wasted", "distrust", "opens": [{"client", "access", "deny", "hints"}]}. Waits for the disk. -ENOENT, -EISDIR and what looking up says, with a line. */
 int explain(struct nfs_server *nfs, const char *path, json_t **out, struct why *why);
 
 #endif

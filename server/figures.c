@@ -8,15 +8,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/json.h"
 #include "server/nfs4/counters.h"
 #include "server/nfs4/ops.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/io/hio_model.h"
-
-static void set(json_t *o, const char *name, uint64_t v)
-{
-	json_object_set_new(o, name, json_integer((json_int_t)v));
-}
 
 static json_t *cache_json(struct cache *c)
 {
@@ -24,29 +20,29 @@ static json_t *cache_json(struct cache *c)
 	struct cache_stats st;
 
 	cache_stats(c, &st);
-	set(o, "limit", st.limit);
-	set(o, "used", st.used);
-	set(o, "dirty", st.dirty);
-	set(o, "hits", st.hits);
-	set(o, "misses", st.misses);
-	set(o, "evictions", st.evictions);
-	set(o, "writebacks", st.writebacks);
-	set(o, "throttled", st.throttled);
-	set(o, "bytes_read", st.bytes_read);
-	set(o, "bytes_written", st.bytes_written);
-	set(o, "ahead", st.ahead);
-	set(o, "ahead_used", st.ahead_used);
-	set(o, "ahead_wasted", st.ahead_wasted);
-	set(o, "ahead_dropped", st.ahead_dropped);
-	set(o, "ahead_late", st.ahead_late);
-	set(o, "ahead_canceled", st.ahead_canceled);
-	set(o, "ahead_waiting", st.ahead_waiting);
-	set(o, "hits_meta", st.hits_meta);
-	set(o, "evicted_meta", st.evicted_meta);
-	set(o, "evicted_given_up", st.evicted_given_up);
-	set(o, "young", st.young);
-	set(o, "old", st.old);
-	set(o, "given_up", st.given_up);
+	json_put(o, "limit", st.limit);
+	json_put(o, "used", st.used);
+	json_put(o, "dirty", st.dirty);
+	json_put(o, "hits", st.hits);
+	json_put(o, "misses", st.misses);
+	json_put(o, "evictions", st.evictions);
+	json_put(o, "writebacks", st.writebacks);
+	json_put(o, "throttled", st.throttled);
+	json_put(o, "bytes_read", st.bytes_read);
+	json_put(o, "bytes_written", st.bytes_written);
+	json_put(o, "ahead", st.ahead);
+	json_put(o, "ahead_used", st.ahead_used);
+	json_put(o, "ahead_wasted", st.ahead_wasted);
+	json_put(o, "ahead_dropped", st.ahead_dropped);
+	json_put(o, "ahead_late", st.ahead_late);
+	json_put(o, "ahead_canceled", st.ahead_canceled);
+	json_put(o, "ahead_waiting", st.ahead_waiting);
+	json_put(o, "hits_meta", st.hits_meta);
+	json_put(o, "evicted_meta", st.evicted_meta);
+	json_put(o, "evicted_given_up", st.evicted_given_up);
+	json_put(o, "young", st.young);
+	json_put(o, "old", st.old);
+	json_put(o, "given_up", st.given_up);
 	return o;
 }
 
@@ -56,11 +52,11 @@ static json_t *disk_json(const struct hio_model_figures *f)
 	json_t *o = json_object();
 
 	json_object_set_new(o, "name", json_string(f->name));
-	set(o, "transfers", f->transfers);
-	set(o, "bytes_read", f->bytes_read);
-	set(o, "bytes_written", f->bytes_written);
-	set(o, "seeks", f->seeks);
-	set(o, "busy_us", f->busy_us);
+	json_put(o, "transfers", f->transfers);
+	json_put(o, "bytes_read", f->bytes_read);
+	json_put(o, "bytes_written", f->bytes_written);
+	json_put(o, "seeks", f->seeks);
+	json_put(o, "busy_us", f->busy_us);
 	return o;
 }
 
@@ -70,16 +66,16 @@ static json_t *clients_json(struct st *s)
 	struct st_stats st;
 
 	st_get_stats(s, &st);
-	set(o, "clients", st.clients);
-	set(o, "unconfirmed", st.unconfirmed);
-	set(o, "courtesy", st.courtesy);
-	set(o, "sessions", st.sessions);
-	set(o, "slots", st.slots);
-	set(o, "opens", st.opens);
-	set(o, "locks", st.ranges);
-	set(o, "files", st.files);
-	set(o, "replays", st.replays);
-	set(o, "revoked", st.expired);
+	json_put(o, "clients", st.clients);
+	json_put(o, "unconfirmed", st.unconfirmed);
+	json_put(o, "courtesy", st.courtesy);
+	json_put(o, "sessions", st.sessions);
+	json_put(o, "slots", st.slots);
+	json_put(o, "opens", st.opens);
+	json_put(o, "locks", st.ranges);
+	json_put(o, "files", st.files);
+	json_put(o, "replays", st.replays);
+	json_put(o, "revoked", st.expired);
 	json_object_set_new(o, "grace", json_boolean(st_in_grace(s)));
 	return o;
 }
@@ -90,15 +86,15 @@ static json_t *rpc_json(struct rpc_server *r)
 	struct rpc_stats st;
 
 	rpc_server_stats(r, &st);
-	set(o, "connections", st.conns);
-	set(o, "accepted", st.conns_total);
-	set(o, "calls", st.calls);
-	set(o, "parked", st.parked);
-	set(o, "bytes_in", st.bytes_in);
-	set(o, "bytes_out", st.bytes_out);
-	set(o, "bad_records", st.bad_records);
-	set(o, "refused", st.refused);
-	set(o, "memory", st.memory);
+	json_put(o, "connections", st.conns);
+	json_put(o, "accepted", st.conns_total);
+	json_put(o, "calls", st.calls);
+	json_put(o, "parked", st.parked);
+	json_put(o, "bytes_in", st.bytes_in);
+	json_put(o, "bytes_out", st.bytes_out);
+	json_put(o, "bad_records", st.bad_records);
+	json_put(o, "refused", st.refused);
+	json_put(o, "memory", st.memory);
 	return o;
 }
 
@@ -106,8 +102,8 @@ static json_t *two(const char *a, uint64_t x, const char *b, uint64_t y)
 {
 	json_t *o = json_object();
 
-	set(o, a, x);
-	set(o, b, y);
+	json_put(o, a, x);
+	json_put(o, b, y);
 	return o;
 }
 
@@ -124,20 +120,13 @@ static json_t *ops_json(const struct nfs_counts *n)
 	return o;
 }
 
-static const char *const hint_names[] = {
-	"NORMAL",   "SEQUENTIAL",     "SEQUENTIAL_BACKWARDS",
-	"RANDOM",   "WILLNEED",       "WILLNEED_OPPORTUNISTIC",
-	"DONTNEED", "NOREUSE",        "READ",
-	"WRITE",    "INIT_PROXIMITY",
-};
-
 static json_t *hints_json(const struct nfs_counts *n)
 {
 	json_t *o = json_object();
 
-	for (size_t i = 0; i < ARRAY_LEN(hint_names); i++)
+	for (unsigned i = 0; hint_name(i); i++)
 		if (n->hints_asked[i])
-			json_object_set_new(o, hint_names[i],
+			json_object_set_new(o, hint_name(i),
 					    two("asked", n->hints_asked[i], "followed", n->hints_followed[i]));
 	return o;
 }
@@ -152,17 +141,17 @@ static bool add_export(void *arg, const struct export *e)
 	if (e->fs->ops->statfs)
 		e->fs->ops->statfs(e->fs, &st);
 	o = json_pack("{s:s, s:s, s:b}", "path", e->path, "type", e->fs->type_name, "read_only", e->read_only);
-	set(o, "bytes_total", st.bytes_total);
-	set(o, "bytes_free", st.bytes_free);
-	set(o, "files_total", st.files_total);
-	set(o, "files_free", st.files_free);
+	json_put(o, "bytes_total", st.bytes_total);
+	json_put(o, "bytes_free", st.bytes_free);
+	json_put(o, "files_total", st.files_total);
+	json_put(o, "files_free", st.files_free);
 	if (e->fs->ops->figures) {
 		struct cache_dev_stats dev;
 
 		e->fs->ops->figures(e->fs, &dev);
-		set(o, "bytes_read", dev.bytes_read);
-		set(o, "bytes_written", dev.bytes_written);
-		set(o, "ahead_waiting", dev.ahead_waiting);
+		json_put(o, "bytes_read", dev.bytes_read);
+		json_put(o, "bytes_written", dev.bytes_written);
+		json_put(o, "ahead_waiting", dev.ahead_waiting);
 	}
 	json_array_append_new(arg, o);
 	return true;
@@ -183,7 +172,7 @@ json_t *figures_json(const struct figures_of *f)
 	if (out && disk.name)
 		json_object_set_new(out, "disk_model", disk_json(&disk));
 	if (out)
-		set(out, "uptime", (uint64_t)(time(NULL) - f->started));
+		json_put(out, "uptime", (uint64_t)(time(NULL) - f->started));
 	return out;
 }
 

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* The export that a path lies in: the longest. */
@@ -174,20 +173,4 @@ void served_path(const struct served *s, char *out, size_t cap)
 	}
 	memmove(out + n, out, strlen(out) + 1);
 	memcpy(out, s->exp->path, n);
-}
-
-json_t *served_text(const char *path)
-{
-	json_t *o = json_string(path);
-	char *copy;
-
-	if (o)
-		return o;
-	copy = strdup(path);
-	for (char *p = copy; p && *p; p++)
-		if (*p & 0x80)
-			*p = '?';
-	o = copy ? json_string(copy) : NULL;
-	free(copy);
-	return o;
 }

@@ -3,8 +3,6 @@
 #ifndef VHDNFS_SERVER_SERVED_H
 #define VHDNFS_SERVER_SERVED_H
 
-#include <jansson.h>
-
 #include "server/export.h"
 
 struct served {
@@ -17,7 +15,5 @@ int served_find(struct exports *x, const char *path, struct served *out, struct 
 void served_put(struct served *s);
 /* One of its paths, as far as it is known where it was found last; else "/EXPORT/?/inode 12". Waits for the disk. */
 void served_path(const struct served *s, char *out, size_t cap);
-/* As JSON wants text: what is not UTF-8 becomes '?'. NULL: no memory. */
-json_t *served_text(const char *path);
 
 #endif

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "vhd/base/cleanup.h"
+
 /* One thread's: it alone writes. Those of threads that have ended stay. */
 struct mine {
 	struct mine *next; /* constant once listed */
@@ -76,4 +78,16 @@ void nfs_counts(struct nfs_counts *out)
 			out->hints_followed[i] += get(&m->hints_followed[i]);
 		}
 	}
+}
+
+const char *hint_name(unsigned bit)
+{
+	static const char *const names[] = {
+		"NORMAL",   "SEQUENTIAL",     "SEQUENTIAL_BACKWARDS",
+		"RANDOM",   "WILLNEED",       "WILLNEED_OPPORTUNISTIC",
+		"DONTNEED", "NOREUSE",        "READ",
+		"WRITE",    "INIT_PROXIMITY",
+	};
+
+	return bit < ARRAY_LEN(names) ? names[bit] : NULL;
 }

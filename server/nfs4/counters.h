@@ -21,5 +21,7 @@ struct nfs_counts {
 void count_op(uint32_t num, uint32_t status);
 void count_hints(uint32_t asked, uint32_t followed);
 void nfs_counts(struct nfs_counts *out);
+/* A hint by its bit in IO_ADVISE4's first word, as RFC 7862 calls it; NULL: beyond the last. */
+const char *hint_name(unsigned bit);
 
 #endif

@@ -18,7 +18,7 @@
 void standing_named(struct nfs_server *srv, const struct fs_node *dir, struct fs_node *n, const component4 *name);
 /* Hints for a regular file, ADV_*; 0: none. -EAGAIN with FS_NOWAIT. What cannot be read or understood is as if it was not there. */
 int standing_advice(struct nfs_server *srv, struct fs_node *n, unsigned flags, uint32_t *hints);
-/* An attribute was set or taken away, or a folder moved. */
+/* An attribute was set or taken away. */
 void standing_changed(struct nfs_server *srv);
 
 #endif
