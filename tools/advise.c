@@ -53,9 +53,8 @@ static int usage(FILE *f)
 	return f == stdout ? TOOL_OK : TOOL_USAGE;
 }
 
-static void print_hints(const bitmap4 *b)
+static void print_hints(uint32_t word)
 {
-	uint32_t word = b->bitmap4_len ? b->bitmap4_val[0] : 0;
 	const char *sep = "";
 
 	for (size_t i = 0; i < ARRAY_LEN(hints); i++)
@@ -68,8 +67,8 @@ static void print_hints(const bitmap4 *b)
 
 static int advise(const char *url, uint32_t word, uint64_t off, uint64_t len, struct why *why)
 {
-	nfs_argop4 op[2] = {{.argop = OP_PUTFH}, {.argop = OP_IO_ADVISE}};
-	IO_ADVISE4args *a = &op[1].nfs_argop4_u.opio_advise;
+	static const stateid4 anonymous;
+	nfs_argop4 op[2] = {{.argop = OP_PUTFH}, nfsc_io_advise(&anonymous, off, len, &word)};
 	struct nfsc *n = NULL;
 	COMPOUND4res res;
 	struct nfs_url u;
@@ -80,13 +79,9 @@ static int advise(const char *url, uint32_t word, uint64_t off, uint64_t len, st
 		return err;
 	if ((err = nfsc_open(&n, &u, why)) == 0 && (err = nfsc_lookup(n, u.path, &fh, why)) == 0) {
 		op[0] = nfsc_putfh(&fh);
-		a->iaa_offset = off;
-		a->iaa_count = len;
-		a->iaa_hints = (bitmap4){.bitmap4_len = 1, .bitmap4_val = &word};
 		err = nfsc_call(n, op, 2, &res);
 		if (!err)
-			print_hints(&res.resarray.resarray_val[2]
-					     .nfs_resop4_u.opio_advise.IO_ADVISE4res_u.resok4.ior_hints);
+			print_hints(nfsc_followed(&res, 2));
 		nfsc_free(&res);
 	}
 	nfsc_close(n);

@@ -98,11 +98,8 @@ int bench_advise(struct bench_file *f, uint32_t hints, const uint64_t *off, unsi
 	int err;
 
 	n = n > 12 ? 12 : n;
-	for (unsigned i = 0; i < n; i++) {
-		op[1 + i].argop = OP_IO_ADVISE;
-		op[1 + i].nfs_argop4_u.opio_advise = (IO_ADVISE4args){
-			.iaa_stateid = f->sid, .iaa_offset = off[i], .iaa_count = len, .iaa_hints = {1, &hints}};
-	}
+	for (unsigned i = 0; i < n; i++)
+		op[1 + i] = nfsc_io_advise(&f->sid, off[i], len, &hints);
 	err = nfsc_call(f->n, op, 1 + n, &res);
 	nfsc_free(&res);
 	return err;

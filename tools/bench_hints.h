@@ -7,8 +7,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "tools/nfs_client.h"
+
+static inline void nap_ms(long ms)
+{
+	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
 
 /* How the server is run and what the client says. */
 enum variant { V_NONE, V_DETECT, V_RIGHT, V_WRONG, VARIANTS };

@@ -17,11 +17,6 @@
 #include "tools/control.h"
 #include "vhd/base/cleanup.h"
 
-static void nap_ms(long ms)
-{
-	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
-}
-
 /* Runs with what it says in @log. */
 static pid_t spawn(const char *const argv[], const char *log)
 {

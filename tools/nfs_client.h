@@ -89,6 +89,24 @@ static inline nfs_argop4 nfsc_putfh(const nfs_fh4 *fh)
 	return op;
 }
 
+/* IO_ADVISE; @hints (a word) must live as long as the operation. */
+static inline nfs_argop4 nfsc_io_advise(const stateid4 *sid, uint64_t off, uint64_t count, uint32_t *hints)
+{
+	nfs_argop4 op = {.argop = OP_IO_ADVISE};
+
+	op.nfs_argop4_u.opio_advise = (IO_ADVISE4args){
+		.iaa_stateid = *sid, .iaa_offset = off, .iaa_count = count, .iaa_hints = {1, hints}};
+	return op;
+}
+
+/* Which of them the server follows, from its answer to the operation that was number @i (SEQUENCE is 0). */
+static inline uint32_t nfsc_followed(const COMPOUND4res *res, unsigned i)
+{
+	const bitmap4 *b = &res->resarray.resarray_val[i].nfs_resop4_u.opio_advise.IO_ADVISE4res_u.resok4.ior_hints;
+
+	return b->bitmap4_len ? b->bitmap4_val[0] : 0;
+}
+
 /* Attributes that the tools show. */
 struct nfs_attrs {
 	uint32_t type, mode, nlink;

@@ -286,25 +286,20 @@ static void log_hints(const struct pre_file *f, uint32_t hints, uint64_t off, ui
 
 static int advise(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len)
 {
-	nfs_argop4 op[2] = {putfh(f), {.argop = OP_IO_ADVISE}};
-	IO_ADVISE4args *a = &op[1].nfs_argop4_u.opio_advise;
-	uint32_t got = 0;
+	stateid4 sid = {.seqid = 0};
+	nfs_argop4 op[2] = {putfh(f)};
 	COMPOUND4res res;
 	int err;
 
 	if (f->opened) {
-		a->iaa_stateid.seqid = f->seqid;
-		memcpy(a->iaa_stateid.other, f->other, sizeof f->other);
+		sid.seqid = f->seqid;
+		memcpy(sid.other, f->other, sizeof f->other);
 	}
-	a->iaa_offset = off;
-	a->iaa_count = len;
-	a->iaa_hints = (bitmap4){.bitmap4_len = 1, .bitmap4_val = &hints};
+	op[1] = nfsc_io_advise(&sid, off, len, &hints);
 	err = call(f->server, op, 2, &res);
 	if (!err) {
-		const bitmap4 *b =
-			&res.resarray.resarray_val[2].nfs_resop4_u.opio_advise.IO_ADVISE4res_u.resok4.ior_hints;
+		uint32_t got = nfsc_followed(&res, 2);
 
-		got = b->bitmap4_len ? b->bitmap4_val[0] : 0;
 		log_hints(f, hints, off, len, got ? "honours " : "honours none", got);
 	}
 	nfsc_free(&res);

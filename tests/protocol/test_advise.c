@@ -163,21 +163,13 @@ static void cold_file(const char *name, uint64_t size, struct open_file *f)
 /* The hints that are followed, or -status. */
 static int64_t advise(struct nfsc *n, struct open_file *f, uint64_t off, uint64_t count, uint32_t hints)
 {
-	nfs_argop4 op = {.argop = OP_IO_ADVISE};
+	nfs_argop4 op = nfsc_io_advise(&f->sid, off, count, &hints);
 	COMPOUND4res res;
-	int64_t said;
-	nfsstat4 st;
+	nfsstat4 st = on(n, &f->fh, &op, &res);
+	int64_t said = -(int64_t)st;
 
-	op.nfs_argop4_u.opio_advise = (IO_ADVISE4args){
-		.iaa_stateid = f->sid, .iaa_offset = off, .iaa_count = count, .iaa_hints = {1, &hints}};
-	st = on(n, &f->fh, &op, &res);
-	said = -(int64_t)st;
-	if (st == NFS4_OK) {
-		const bitmap4 *b =
-			&res.resarray.resarray_val[2].nfs_resop4_u.opio_advise.IO_ADVISE4res_u.resok4.ior_hints;
-
-		said = b->bitmap4_len ? b->bitmap4_val[0] : 0;
-	}
+	if (st == NFS4_OK)
+		said = nfsc_followed(&res, 2);
 	nfsc_free(&res);
 	return said;
 }
