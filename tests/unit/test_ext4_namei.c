@@ -155,6 +155,59 @@ START_TEST(a_lookup_that_may_not_wait_finds_what_is_in_memory)
 }
 END_TEST
 
+/* Who creates a name has often just seen that it is not there. Whatever happened in between, to that folder or to another, there is
+ * never a second entry of a name, and none is refused that is not there. */
+START_TEST(a_name_is_created_once_whatever_happened_since_it_was_looked_for)
+{
+	enum { IDS = 600 };
+	bool is[2][IDS] = {{false}};
+	struct fs_node *d[2], *x;
+	uint32_t count[2] = {0, 0};
+	struct img img;
+	char name[256];
+
+	img_make(&img, 32, "-t ext4 -b 1024 -O ^has_journal -N 4000");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "a", FS_DIR, &d[0]), 0);
+	must_eq(make_s(img.fs->root, "b", FS_DIR, &d[1]), 0);
+	for (uint32_t i = 0; i < 40000 / SLOW; i++) {
+		uint32_t id = rnd(IDS), len = name_of(name, id), k = rnd(2);
+
+		must_eq(d[k]->fs->ops->lookup(d[k], name, len, 0, &x), is[k][id] ? 0 : -ENOENT);
+		fs_node_put(x);
+		/* Somebody else is quicker, with this name or another, here or there; or takes one away. */
+		for (uint32_t n = rnd(3), other = rnd(2) ? id : rnd(IDS), at = rnd(2); n; n--, other = rnd(IDS)) {
+			uint32_t olen = name_of(name, other);
+			int want = is[at][other] ? -EEXIST : 0;
+
+			if (rnd(3) && is[at][other]) {
+				must_eq(d[at]->fs->ops->unlink(d[at], name, olen, 0, NULL), 0);
+				is[at][other] = false;
+				count[at]--;
+				continue;
+			}
+			must_eq(make(d[at], name, olen, FS_REG, &x), want);
+			fs_node_put(x);
+			count[at] += !want;
+			is[at][other] = true;
+		}
+		len = name_of(name, id);
+		k = rnd(8) ? k : 1 - k;
+		must_eq(make(d[k], name, len, FS_REG, &x), is[k][id] ? -EEXIST : 0);
+		fs_node_put(x);
+		count[k] += !is[k][id];
+		is[k][id] = true;
+	}
+	for (unsigned k = 0; k < 2; k++) {
+		must_eq(count_entries(d[k], 100), count[k]);
+		fs_node_put(d[k]);
+	}
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- limits ------------------------------------------------------------------------------------------------------------------ */
 
 /* Without large_dir an index has two levels; with 1 KiB blocks and long names it is full after some 15,000 leaves. */
@@ -706,6 +759,7 @@ int main(void)
 	tcase_add_test(t, rename_does_what_posix_says);
 	tcase_add_test(t, operations_that_must_fail_do_and_change_nothing);
 	tcase_add_test(t, a_lookup_that_may_not_wait_finds_what_is_in_memory);
+	tcase_add_test(t, a_name_is_created_once_whatever_happened_since_it_was_looked_for);
 	tcase_add_test(t, a_full_index_says_no_space_and_stays_whole);
 	tcase_add_test(t, a_third_level_is_added_with_large_dir);
 	tcase_add_test(t, names_of_one_hash_may_fill_several_leaves);

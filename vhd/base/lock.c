@@ -168,15 +168,20 @@ void cond_wait(struct cond *c, struct lock *l) NO_THREAD_SAFETY
 	wait_end(w);
 }
 
-bool cond_wait_ms(struct cond *c, struct lock *l, uint32_t ms) NO_THREAD_SAFETY
+bool cond_wait_ms(struct cond *c, struct lock *l, uint32_t ms)
+{
+	return cond_wait_ns(c, l, ms * UINT64_C(1000000));
+}
+
+bool cond_wait_ns(struct cond *c, struct lock *l, uint64_t ns) NO_THREAD_SAFETY
 {
 	struct waiter *w = wait_begin();
 	struct timespec t;
 	int err;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += ms / 1000;
-	t.tv_nsec += (long)(ms % 1000) * 1000000L;
+	t.tv_sec += (time_t)(ns / 1000000000u);
+	t.tv_nsec += (long)(ns % 1000000000u);
 	if (t.tv_nsec >= 1000000000L) {
 		t.tv_sec++;
 		t.tv_nsec -= 1000000000L;

@@ -64,11 +64,12 @@ bool rwlock_try_read(struct rwlock *l) TRY_ACQUIRE_SHARED(true, l);
 bool rwlock_try_write(struct rwlock *l) TRY_ACQUIRE(true, l);
 void rwlock_drop(struct rwlock *l) RELEASE_GENERIC(l);
 
-/* Conditions wait on CLOCK_MONOTONIC. cond_wait_ms() returns false when the time passed first. */
+/* Conditions wait on CLOCK_MONOTONIC. cond_wait_ms() and cond_wait_ns() return false when the time passed first. */
 void cond_init(struct cond *c);
 void cond_fini(struct cond *c);
 void cond_wait(struct cond *c, struct lock *l) REQUIRES(l);
 bool cond_wait_ms(struct cond *c, struct lock *l, uint32_t ms) REQUIRES(l);
+bool cond_wait_ns(struct cond *c, struct lock *l, uint64_t ns) REQUIRES(l);
 void cond_signal(struct cond *c);
 void cond_broadcast(struct cond *c);
 

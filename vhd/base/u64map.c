@@ -96,6 +96,16 @@ void u64map_clear(struct u64map *m)
 	m->n = 0;
 }
 
+void u64map_clear_keys(struct u64map *m, const uint64_t *keys, uint32_t n)
+{
+	if (n > m->mask / 16) {
+		u64map_clear(m);
+		return;
+	}
+	while (n)
+		u64map_del(m, keys[--n]);
+}
+
 void u64map_free(struct u64map *m)
 {
 	free(m->slot);

@@ -30,6 +30,8 @@ uint64_t *u64map_get(const struct u64map *m, uint64_t key);
 int u64map_put(struct u64map *m, uint64_t key, uint64_t value);
 bool u64map_del(struct u64map *m, uint64_t key);
 void u64map_clear(struct u64map *m); /* no entries; the memory stays */
+/* The same where @keys are all there are: for few in a large map. */
+void u64map_clear_keys(struct u64map *m, const uint64_t *keys, uint32_t n);
 void u64map_free(struct u64map *m);
 
 /* All entries, in no order; the map must not change meanwhile. */

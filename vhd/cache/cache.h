@@ -159,7 +159,8 @@ int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsig
 /* Write to the image past the cache, and wait: offsets are the device's. For ranges that nobody reads or writes through the
  * cache (a journal). Lengths and offsets are multiples of 512. Errors as vhd_writev(). */
 int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n);
-/* The same for reading one piece. */
+/* The same for reading; and for one piece. */
+int cache_readv_direct(struct cache_dev *d, struct vhd_io *io, unsigned n);
 int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off);
 
 /**

@@ -471,12 +471,9 @@ int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsig
 	return err;
 }
 
-int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
+/* Offsets become those of the image. */
+static int direct_range(struct cache_dev *d, struct vhd_io *io, unsigned n)
 {
-	int err;
-
-	if (!d->writable)
-		return -EROFS;
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t len = 0;
 
@@ -488,22 +485,39 @@ int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
 	}
 	for (unsigned i = 0; i < n; i++)
 		io[i].off += d->start;
+	return 0;
+}
+
+int cache_write_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
+{
+	int err = d->writable ? direct_range(d, io, n) : -EROFS;
+
+	if (err)
+		return err;
 	dev_enter(d);
 	err = vhd_writev(d->v, io, n);
 	dev_leave(d);
 	return err;
 }
 
-int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off)
+int cache_readv_direct(struct cache_dev *d, struct vhd_io *io, unsigned n)
 {
-	int err;
+	int err = direct_range(d, io, n);
 
-	if (!range_ok(off, len, d->len))
-		return -EINVAL;
+	if (err)
+		return err;
 	dev_enter(d);
-	err = vhd_read(d->v, buf, len, d->start + off);
+	err = vhd_readv(d->v, io, n);
 	dev_leave(d);
 	return err;
+}
+
+int cache_read_direct(struct cache_dev *d, void *buf, uint64_t len, uint64_t off)
+{
+	struct iovec iov = {buf, len};
+	struct vhd_io io = {.off = off, .iov = &iov, .niov = 1};
+
+	return len ? cache_readv_direct(d, &io, 1) : 0;
 }
 
 int cache_writeback(struct cache_dev *d, uint64_t off, uint64_t len)

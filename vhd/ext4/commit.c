@@ -45,7 +45,9 @@ static int cmp_u64(const void *a, const void *b)
 static void list_blocks(struct ext4_tx *tx)
 {
 	tx->nlist = 0;
-	u64map_for_each(s, &tx->blocks) if (s->value == TX_LIVE) tx->list[tx->nlist++] = s->key;
+	for (uint32_t i = 0; i < tx->blocks.n; i++)
+		if (*u64map_get(&tx->blocks, tx->joined[i]) == TX_LIVE)
+			tx->list[tx->nlist++] = tx->joined[i];
 	qsort(tx->list, tx->nlist, sizeof *tx->list, cmp_u64);
 }
 
@@ -377,15 +379,13 @@ static void note_logged(struct ext4_journal *j, const struct ext4_tx *tx)
 static void let_go(struct ext4_fs *fs, struct ext4_tx *tx)
 {
 	struct ext4_journal *j = fs->journal;
-	unsigned n = 0;
 
 	lock_take(&j->mu);
-	u64map_for_each(s, &tx->blocks)
-	{
+	for (uint32_t i = 0; i < tx->blocks.n; i++) {
 		/* Under the lock: a block joins under it, and is held after that. */
-		if (!is_held(j, s->key, false))
-			cache_release(fs->dev, s->key << fs->block_bits, fs->block_size);
-		if (++n % RELEASE_BATCH == 0) {
+		if (!is_held(j, tx->joined[i], false))
+			cache_release(fs->dev, tx->joined[i] << fs->block_bits, fs->block_size);
+		if ((i + 1) % RELEASE_BATCH == 0) {
 			lock_drop(&j->mu);
 			lock_take(&j->mu);
 		}
@@ -396,8 +396,9 @@ static void let_go(struct ext4_fs *fs, struct ext4_tx *tx)
 static void free_blocks(struct ext4_fs *fs, struct ext4_tx *tx)
 {
 	/* What was metadata need not be written home. Nobody can have it yet. */
-	u64map_for_each(s, &tx->blocks) if (s->value == TX_DEAD)
-		cache_discard(fs->dev, s->key << fs->block_bits, fs->block_size);
+	for (uint32_t i = 0; tx->nlist < tx->blocks.n && i < tx->blocks.n; i++)
+		if (*u64map_get(&tx->blocks, tx->joined[i]) == TX_DEAD)
+			cache_discard(fs->dev, tx->joined[i] << fs->block_bits, fs->block_size);
 	for (uint32_t i = 0; i < tx->nrevoke; i++)
 		cache_discard(fs->dev, tx->revoke[i] << fs->block_bits, fs->block_size);
 	for (uint32_t i = 0; i < tx->freed.n; i++) {
@@ -408,7 +409,7 @@ static void free_blocks(struct ext4_fs *fs, struct ext4_tx *tx)
 
 static void tx_reset(struct ext4_tx *tx)
 {
-	u64map_clear(&tx->blocks);
+	u64map_clear_keys(&tx->blocks, tx->joined, tx->blocks.n);
 	tx->freed.n = tx->ordered.n = tx->nrevoke = tx->nlist = 0;
 	tx->flush = tx->fresh = false;
 }
@@ -462,27 +463,46 @@ static int cmp_copy(const void *a, const void *b)
 	return cmp_u64(&((const struct copy *)a)->block, &((const struct copy *)b)->block);
 }
 
-/* A block that is held back now has a newer content than the log's: the log's goes home, past the cache. */
-static int copy_home(struct ext4_fs *fs, const struct copy *c, uint8_t *buf)
+/* Blocks that are held back now have a newer content than the log's: the log's goes home, past the cache. @n: up to RANGES. */
+static int copy_home(struct ext4_fs *fs, const struct copy *c, unsigned n, uint8_t *buf)
 {
 	struct ext4_journal *j = fs->journal;
+	const be32 magic = be32_of(JBD2_MAGIC);
 	uint32_t bs = fs->block_size;
-	struct iovec iov = {buf, bs};
-	struct vhd_io io = {.off = c->block * bs, .iov = &iov, .niov = 1};
-	be32 magic = be32_of(JBD2_MAGIC);
-	int err = cache_read_direct(fs->dev, buf, bs, j->place[c->at & ~(uint64_t)LOGGED_ESCAPED] * bs);
+	struct iovec iov[RANGES];
+	struct vhd_io io[RANGES];
+	int err;
 
-	if (err)
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t at = c[i].at & ~(uint64_t)LOGGED_ESCAPED;
+
+		iov[i] = (struct iovec){buf + (size_t)i * bs, bs};
+		io[i] = (struct vhd_io){.off = j->place[at] * bs, .iov = &iov[i], .niov = 1};
+	}
+	if ((err = cache_readv_direct(fs->dev, io, n)) < 0)
 		return err;
-	if (c->at & LOGGED_ESCAPED)
-		memcpy(buf, &magic, sizeof magic);
-	return cache_write_direct(fs->dev, &io, 1);
+	for (unsigned i = 0; i < n; i++) {
+		if (c[i].at & LOGGED_ESCAPED)
+			memcpy(iov[i].iov_base, &magic, sizeof magic);
+		io[i].off = c[i].block * bs;
+	}
+	return cache_write_direct(fs->dev, io, n);
+}
+
+static bool is_held_now(struct ext4_journal *j, uint64_t block)
+{
+	bool held;
+
+	lock_take(&j->mu);
+	held = is_held(j, block, j->committing != NULL);
+	lock_drop(&j->mu);
+	return held;
 }
 
 static int write_home(struct ext4_fs *fs, struct copy *c, uint32_t n)
 {
 	struct ext4_journal *j = fs->journal;
-	uint8_t *buf = aligned_alloc(4096, round_up_u64(fs->block_size, 4096));
+	uint8_t *buf = aligned_alloc(4096, round_up_u64((uint64_t)RANGES * fs->block_size, 4096));
 	int err = buf ? 0 : -ENOMEM;
 
 	for (uint32_t at = 0; at < n && !err;) {
@@ -502,14 +522,15 @@ static int write_home(struct ext4_fs *fs, struct copy *c, uint32_t n)
 		err = cache_writeback_ranges(fs->dev, r, k);
 	}
 	/* Held before or meanwhile: left out above. Twice does no harm. */
-	for (uint32_t i = 0; i < n && !err; i++) {
-		bool held;
+	for (uint32_t at = 0; at < n && !err;) {
+		struct copy held[RANGES];
+		unsigned k = 0;
 
-		lock_take(&j->mu);
-		held = is_held(j, c[i].block, j->committing != NULL);
-		lock_drop(&j->mu);
-		if (held)
-			err = copy_home(fs, &c[i], buf);
+		for (; at < n && k < RANGES; at++)
+			if (is_held_now(j, c[at].block))
+				held[k++] = c[at];
+		if (k)
+			err = copy_home(fs, held, k, buf);
 	}
 	free(buf);
 	return err;

@@ -224,6 +224,31 @@ int ext4_dir_find(struct ext4_node *dir, const char *name, uint32_t len, unsigne
 				    : linear_find(dir, name, len, flags, make, p);
 }
 
+int ext4_dir_room(struct ext4_node *dir, uint32_t lblk, uint32_t len, unsigned flags, struct ext4_place *p)
+{
+	struct cache_seg seg;
+	int err = ext4_dir_pin(dir, lblk, EXT4_BLK_LEAF, flags, &seg);
+
+	if (err)
+		return err;
+	*p = (struct ext4_place){.lblk = lblk, .prev = EXT4_NO_OFF};
+	p->room = ext4_dirblk_room(ext4_dirfmt_of(dir), seg.base, len);
+	cache_unpin(&seg, 1);
+	return 0;
+}
+
+uint64_t ext4_dir_new_gen(void)
+{
+	static atomic_uint_least64_t last;
+
+	return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
+}
+
+static void changed(struct ext4_node *dir) REQUIRES(dir->rw)
+{
+	dir->dir_gen = ext4_dir_new_gen();
+}
+
 /* A copy of a leaf to work on: scratch[0]. */
 static int copy_leaf(struct ext4_node *dir, uint32_t lblk, uint8_t **b) REQUIRES_SHARED(dir->rw)
 {
@@ -265,7 +290,7 @@ int ext4_dir_insert(struct ext4_node *dir, const struct ext4_place *p, const cha
 	/* Whoever changes an index without knowing of it must say so, or the next one trusts it. */
 	if (!f->has_index && dir->inode.i_flags & EXT2_INDEX_FL)
 		dir->inode.i_flags &= ~(uint32_t)EXT2_INDEX_FL;
-	dir->dir_gen++;
+	changed(dir);
 	return 0;
 }
 
@@ -279,7 +304,7 @@ int ext4_dir_remove(struct ext4_node *dir, const struct ext4_place *p)
 	if (!err)
 		err = ext4_dir_write(dir, p->lblk, EXT4_BLK_LEAF, b);
 	if (!err)
-		dir->dir_gen++;
+		changed(dir);
 	return err;
 }
 
@@ -306,7 +331,7 @@ int ext4_dir_replace(struct ext4_node *dir, const struct ext4_place *p, uint32_t
 	set_ino(f, b + p->off, ino, type);
 	err = ext4_dir_write(dir, p->lblk, EXT4_BLK_LEAF, b);
 	if (!err)
-		dir->dir_gen++;
+		changed(dir);
 	return err;
 }
 
@@ -403,7 +428,7 @@ int ext4_dir_set_parent(struct ext4_node *dir, uint32_t ino)
 	set_ino(&names->fmt, b + d.off, ino, EXT2_FT_DIR);
 	err = ext4_dir_write(dir, 0, ext4_dir_hashed(dir) ? EXT4_BLK_ROOT : EXT4_BLK_LEAF, b);
 	if (!err)
-		dir->dir_gen++;
+		changed(dir);
 	return err;
 }
 

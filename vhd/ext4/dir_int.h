@@ -240,9 +240,12 @@ int ext4_dir_pin(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, unsig
 int ext4_dir_write(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, uint8_t *b) REQUIRES(dir->rw);
 int ext4_dir_append(struct ext4_node *dir, uint32_t *lblk) REQUIRES(dir->rw);
 
-/* 1 found, 0 not, negative errno. With @make, a place for it is looked for as well. */
+/* 1 found, 0 not (@p->lblk: where it would be, in a hashed directory), negative errno. With @make, a place for it is looked for as well. */
 int ext4_dir_find(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, bool make,
 		  struct ext4_place *p) REQUIRES_SHARED(dir->rw);
+/* As ext4_dir_find() with @make where it is known that the name is not there, and that it would be in block @lblk. */
+int ext4_dir_room(struct ext4_node *dir, uint32_t lblk, uint32_t len, unsigned flags, struct ext4_place *p)
+	REQUIRES_SHARED(dir->rw);
 /* The name is not there: @p is what ext4_dir_find() said, with @make. -ENOSPC. */
 int ext4_dir_insert(struct ext4_node *dir, const struct ext4_place *p, const char *name, uint32_t len, uint32_t ino,
 		    uint8_t type) REQUIRES(dir->rw);

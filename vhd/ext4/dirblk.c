@@ -137,12 +137,17 @@ static uint32_t slack(const struct ext4_dent *d)
 
 uint32_t ext4_dirblk_room(const struct ext4_dirfmt *f, const uint8_t *b, uint32_t len)
 {
-	const uint32_t need = ext4_dent_size(len);
-	struct ext4_dent d;
+	const uint32_t need = ext4_dent_size(len), bs = f->block_size, end = f->end;
+	uint32_t rec_len;
 
-	for (uint32_t off = 0; ext4_dirblk_next(f, b, off, &d) > 0; off += d.rec_len)
-		if (slack(&d) >= need)
-			return off;
+	/* Most have no room: whether one that has is whole, is looked at there. */
+	for (uint32_t off = 0; end - off >= EXT4_DENT_MIN && (rec_len = step(bs, end, b, off)); off += rec_len) {
+		struct ext4_dent d;
+
+		if (rec_len < need || (get32(b + off) && rec_len < need + ext4_dent_size(b[off + 6])))
+			continue;
+		return ext4_dirblk_next(f, b, off, &d) > 0 && slack(&d) >= need ? off : EXT4_NO_OFF;
+	}
 	return EXT4_NO_OFF;
 }
 

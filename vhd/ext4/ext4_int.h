@@ -111,14 +111,15 @@ struct ext4_node {
 	struct ext2_inode_large inode GUARDED_BY(rw); /* CPU order; the truth while the node is in memory */
 	bool dirty GUARDED_BY(rw);                    /* inode differs from the inode table */
 	struct ext4_map *map GUARDED_BY(rw);          /* loaded on demand */
-	uint32_t dir_gen GUARDED_BY(rw);              /* directories: grows with every change of the entries */
-	struct ext4_checked checked;                  /* directories: which blocks were verified; dir.c */
-	_Atomic(struct ext4_order *) order;           /* made by listers, dropped by changes; zeroed is none */
-	uint64_t change GUARDED_BY(rw);               /* the change attribute: i_version in 64 bits */
-	uint64_t pending_blocks GUARDED_BY(rw);       /* allocated, not yet in the inode's tree and i_blocks */
-	bool map_dirty GUARDED_BY(rw);                /* the map has entries that the tree has not */
-	uint64_t stored_size GUARDED_BY(rw); /* as the tree on disk allows it: what is behind waits for its blocks */
-	uint64_t tid GUARDED_BY(rw);         /* the last transaction that this inode was stored in */
+	uint64_t dir_gen GUARDED_BY(
+		rw);                 /* directories: of the entries as they are; never that of others, or other ones */
+	struct ext4_checked checked; /* directories: which blocks were verified; dir.c */
+	_Atomic(struct ext4_order *) order;     /* made by listers, dropped by changes; zeroed is none */
+	uint64_t change GUARDED_BY(rw);         /* the change attribute: i_version in 64 bits */
+	uint64_t pending_blocks GUARDED_BY(rw); /* allocated, not yet in the inode's tree and i_blocks */
+	bool map_dirty GUARDED_BY(rw);          /* the map has entries that the tree has not */
+	uint64_t stored_size GUARDED_BY(rw);    /* as the tree on disk allows it: what is behind waits for its blocks */
+	uint64_t tid GUARDED_BY(rw);            /* the last transaction that this inode was stored in */
 	bool orphan GUARDED_BY(rw);
 	bool unlinked GUARDED_BY(rw);
 	bool kept;                /* found without a name by the mount, which holds a reference. Guarded by fs->mu */
@@ -304,6 +305,9 @@ static inline uint64_t ext4_size(const struct ext2_inode_large *i)
 }
 void ext4_set_size(struct ext4_node *n, uint64_t size) REQUIRES(n->rw);
 void ext4_drop_window(struct ext4_node *n) REQUIRES(n->rw);
+
+/* A number that no directory's entries had before: dir.c. */
+uint64_t ext4_dir_new_gen(void);
 
 /* ---- orphans: orphan.c ----------------------------------------------------------------------------------------------- */
 

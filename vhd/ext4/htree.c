@@ -128,8 +128,9 @@ int ext4_dx_step(struct ext4_node *dir, unsigned flags, struct ext4_dx_path *p)
 
 /* ---- finding -------------------------------------------------------------------------------------------------------------- */
 
-static int leaf_find(struct ext4_node *dir, uint32_t lblk, const char *name, uint32_t len, unsigned flags, bool make,
-		     struct ext4_place *p) REQUIRES_SHARED(dir->rw)
+/* @first: of the leaves that can have names of this hash, the one that takes a new one. */
+static int leaf_find(struct ext4_node *dir, uint32_t lblk, const char *name, uint32_t len, unsigned flags, bool first,
+		     bool make, struct ext4_place *p) REQUIRES_SHARED(dir->rw)
 {
 	const struct ext4_dirfmt *f = ext4_dirfmt_of(dir);
 	struct cache_seg seg;
@@ -144,9 +145,10 @@ static int leaf_find(struct ext4_node *dir, uint32_t lblk, const char *name, uin
 		p->off = d.off;
 		p->ino = d.ino;
 		p->type = d.type;
-	} else if (!r && make) {
+	} else if (!r && first) {
 		p->lblk = lblk;
-		p->room = ext4_dirblk_room(f, seg.base, len);
+		if (make)
+			p->room = ext4_dirblk_room(f, seg.base, len);
 	}
 	cache_unpin(&seg, 1);
 	return r;
@@ -165,12 +167,12 @@ int ext4_htree_find(struct ext4_node *dir, const char *name, uint32_t len, unsig
 		r = ext4_dx_descend(dir, h.major, flags, &path);
 	}
 	if (!r)
-		r = leaf_find(dir, ext4_dx_leaf(&path), name, len, flags, make, p);
+		r = leaf_find(dir, ext4_dx_leaf(&path), name, len, flags, true, make, p);
 	/* Names of one hash may go on in the next leaf. A new one goes into the first. */
 	while (!r && ext4_dx_peek(&path, &next) && (next & ~1u) == h.major) {
 		r = ext4_dx_step(dir, flags, &path);
 		if (r > 0)
-			r = leaf_find(dir, ext4_dx_leaf(&path), name, len, flags, false, p);
+			r = leaf_find(dir, ext4_dx_leaf(&path), name, len, flags, false, false, p);
 	}
 	ext4_dx_drop(&path);
 	return r;

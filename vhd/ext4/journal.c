@@ -20,7 +20,6 @@
 #define LOG_MIN 1024u     /* blocks of a journal, as for Linux: an operation must fit a quarter of it */
 #define LOG_MAX 10240000u /* what mke2fs makes at most */
 #define COMMIT_MS 5000u
-#define GATHER_STEP_NS 20000
 #define GATHER_MAX_NS 1000000
 #define SEAL_BLOCKS 4u /* of one block group at most: two bitmaps, the descriptor; and a little */
 
@@ -188,7 +187,8 @@ static int make_buffers(struct ext4_journal *j)
 		return -ENOMEM;
 	for (unsigned i = 0; i < 2; i++) {
 		j->tx[i].list = calloc(j->tx_max, sizeof *j->tx[i].list);
-		if (!j->tx[i].list || u64map_reserve(&j->tx[i].blocks, j->tx_max) < 0)
+		j->tx[i].joined = calloc(j->tx_max, sizeof *j->tx[i].joined);
+		if (!j->tx[i].list || !j->tx[i].joined || u64map_reserve(&j->tx[i].blocks, j->tx_max) < 0)
 			return -ENOMEM;
 	}
 	/* One entry for each block of the ring at most. */
@@ -199,6 +199,7 @@ static void journal_free(struct ext4_journal *j)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		u64map_free(&j->tx[i].blocks);
+		free(j->tx[i].joined);
 		free(j->tx[i].list);
 		free(j->tx[i].freed.r);
 		free(j->tx[i].ordered.r);
@@ -210,6 +211,7 @@ static void journal_free(struct ext4_journal *j)
 	free(j->buf);
 	free(j->place);
 	cond_fini(&j->cond);
+	cond_fini(&j->work);
 	lock_fini(&j->mu);
 	lock_fini(&j->write_mu);
 	free(j);
@@ -225,6 +227,7 @@ static struct ext4_journal *journal_new(struct ext4_fs *fs)
 	lock_init(&j->write_mu);
 	lock_init(&j->mu);
 	cond_init(&j->cond);
+	cond_init(&j->work);
 	list_init(&j->waiters);
 	j->running = &j->tx[0];
 	return j;
@@ -281,7 +284,7 @@ int ext4_journal_close(struct ext4_fs *fs) NO_THREAD_SAFETY
 
 	lock_take(&j->mu);
 	j->stop = true;
-	cond_broadcast(&j->cond);
+	cond_signal(&j->work);
 	lock_drop(&j->mu);
 	pthread_join(j->thread, NULL);
 	lock_take(&fs->mu);
@@ -351,8 +354,8 @@ static int join(struct ext4_journal *j, uint64_t block) NO_THREAD_SAFETY
 		/* Room was reserved: this is an operation that needs more than it said. */
 		if (tx->blocks.n >= j->tx_max)
 			err = -ENOBUFS;
-		else
-			err = u64map_put(&tx->blocks, block, TX_LIVE);
+		else if ((err = u64map_put(&tx->blocks, block, TX_LIVE)) == 0)
+			tx->joined[tx->blocks.n - 1] = block;
 	}
 	lock_drop(&j->mu);
 	return err;
@@ -476,6 +479,15 @@ bool ext4_journal_is_durable(struct ext4_fs *fs, uint64_t tid)
 	return !fs->journal || atomic_load_explicit(&fs->journal->durable, memory_order_acquire) >= tid;
 }
 
+/* Somebody waits for a transaction. The thread is told when it sleeps, and when as many wait as it is gathering. */
+static void want(struct ext4_journal *j, uint64_t tid) REQUIRES(j->mu)
+{
+	if (j->want < tid)
+		j->want = tid;
+	if (j->idle || j->nwaiting == j->usual)
+		cond_signal(&j->work);
+}
+
 int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid)
 {
 	struct ext4_journal *j = fs->journal;
@@ -484,10 +496,7 @@ int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid)
 	if (ext4_journal_is_durable(fs, tid))
 		return 0;
 	lock_take(&j->mu);
-	if (j->want < tid) {
-		j->want = tid;
-		cond_broadcast(&j->cond);
-	}
+	want(j, tid);
 	while (!ext4_journal_is_durable(fs, tid) && !(err = atomic_load(&fs->failed)))
 		cond_wait(&j->cond, &j->mu);
 	lock_drop(&j->mu);
@@ -543,10 +552,7 @@ int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w)
 		w->change = tid;
 		list_push_back(&j->waiters, &w->link);
 		j->nwaiting++;
-		if (j->want < tid) {
-			j->want = tid;
-			cond_broadcast(&j->cond);
-		}
+		want(j, tid);
 	}
 	lock_drop(&j->mu);
 	return r;
@@ -593,40 +599,52 @@ static uint64_t now_ns(void)
  * longer than a commit takes; who is alone does not wait. */
 static void gather(struct ext4_journal *j) REQUIRES(j->mu)
 {
-	const struct timespec step = {.tv_nsec = GATHER_STEP_NS};
-	uint64_t start = now_ns();
+	uint64_t now = now_ns(), end = now + j->commit_ns;
 
-	while (!j->stop && j->nwaiting < j->usual && now_ns() - start < j->commit_ns) {
-		lock_drop(&j->mu);
-		nanosleep(&step, NULL);
-		lock_take(&j->mu);
-	}
+	for (; !j->stop && j->nwaiting < j->usual && now < end; now = now_ns())
+		cond_wait_ns(&j->work, &j->mu, end - now);
+}
+
+/* Nobody waits: until somebody does, or until what was changed has waited long enough. */
+static void idle(struct ext4_journal *j) REQUIRES(j->mu)
+{
+	j->idle = true;
+	if (!cond_wait_ms(&j->work, &j->mu, COMMIT_MS) && j->want < j->running->tid)
+		j->want = j->running->tid;
+	j->idle = false;
+}
+
+static void commit(struct ext4_journal *j) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = j->fs;
+	uint64_t start = now_ns();
+	int err;
+
+	lock_take(&fs->mu);
+	err = ext4_commit_begin(fs);
+	lock_drop(&fs->mu);
+	if (!err)
+		ext4_commit_end(fs);
+	j->commit_ns = min_u64(now_ns() - start, GATHER_MAX_NS);
 }
 
 static void *committer(void *arg) NO_THREAD_SAFETY
 {
 	struct ext4_journal *j = arg;
-	struct ext4_fs *fs = j->fs;
-	uint64_t start;
 
 	prctl(PR_SET_TIMERSLACK, 1000);
 	lock_take(&j->mu);
 	while (!j->stop) {
-		bool wanted = j->want > atomic_load(&j->durable);
+		bool failed = atomic_load(&j->fs->failed);
 
-		if (atomic_load(&fs->failed) || !wanted)
-			wanted = !cond_wait_ms(&j->cond, &j->mu, COMMIT_MS); /* or time has passed */
-		if (j->stop || atomic_load(&fs->failed) || !(wanted || j->want > atomic_load(&j->durable)))
+		if (!failed)
+			gather(j);
+		if (failed || j->want <= atomic_load(&j->durable)) {
+			idle(j);
 			continue;
-		gather(j);
+		}
 		lock_drop(&j->mu);
-		start = now_ns();
-		lock_take(&fs->mu);
-		wanted = ext4_commit_begin(fs) == 0;
-		lock_drop(&fs->mu);
-		if (wanted)
-			ext4_commit_end(fs);
-		j->commit_ns = min_u64(now_ns() - start, GATHER_MAX_NS);
+		commit(j);
 		lock_take(&j->mu);
 	}
 	lock_drop(&j->mu);

@@ -89,6 +89,7 @@ struct ext4_runs {
 struct ext4_tx {
 	uint64_t tid;
 	struct u64map blocks;     /* number -> TX_LIVE or TX_DEAD (freed since); changes under fs->mu and journal->mu */
+	uint64_t *joined;         /* all blocks.n of these numbers */
 	struct ext4_runs freed;   /* taken until this has committed */
 	struct ext4_runs ordered; /* data */
 	uint64_t *revoke;
@@ -121,7 +122,8 @@ struct ext4_journal {
 	uint32_t *copy_at;    /* of the copies in buf: where, as in `logged`, but counted from the beginning of buf */
 
 	struct lock mu;
-	struct cond cond; /* durable, failed, want or stop changed */
+	struct cond cond; /* durable or failed changed */
+	struct cond work; /* for the thread: it is wanted, as many wait as it gathers, or it is to stop */
 	struct ext4_tx tx[2];
 	struct ext4_tx *running; /* changes under fs->mu and mu */
 	struct ext4_tx *committing GUARDED_BY(mu);
@@ -133,6 +135,7 @@ struct ext4_journal {
 	uint64_t commit_ns;                 /* what the last commit took; the committer's own */
 	_Atomic uint64_t durable;           /* the last tid on stable storage */
 	bool stop GUARDED_BY(mu);
+	bool idle GUARDED_BY(mu); /* the thread waits for somebody to want it */
 	bool started;
 	pthread_t thread;
 };

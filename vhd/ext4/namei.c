@@ -13,6 +13,7 @@
 #include "vhd/ext4/dir_int.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Linear directories of more blocks are not searched on an event loop. */
 enum { NOWAIT_BLOCKS = 64 };
@@ -142,6 +143,31 @@ void ext4_cinfo(const struct ext4_node *dir, uint64_t before, struct fs_cinfo *c
 		*ci = (struct fs_cinfo){.atomic = true, .before = before, .after = ext4_node_change(dir)};
 }
 
+/* ---- names that are not there ---- */
+
+/* The last name that this thread looked for in a hashed directory and did not find. Who creates a file has looked for it before, most
+ * often: the second search, under fs->mu, is spared while the directory is as it was. */
+static _Thread_local struct {
+	uint64_t gen; /* ext4_node.dir_gen */
+	uint32_t lblk, len;
+	char name[EXT2_NAME_LEN];
+} missed;
+
+static void note_missed(struct ext4_node *dir, const char *name, uint32_t len, uint32_t lblk) REQUIRES_SHARED(dir->rw)
+{
+	if (!ext4_dir_hashed(dir))
+		return;
+	missed.gen = dir->dir_gen;
+	missed.lblk = lblk;
+	missed.len = len;
+	memcpy(missed.name, name, len);
+}
+
+static bool is_missed(struct ext4_node *dir, const char *name, uint32_t len) REQUIRES_SHARED(dir->rw)
+{
+	return missed.gen == dir->dir_gen && missed.len == len && !memcmp(missed.name, name, len);
+}
+
 /* ---- lookup ---------------------------------------------------------------------------------------------------------------- */
 
 /* The inode of a name, of ".." when @name is NULL. */
@@ -158,12 +184,14 @@ static int find_ino(struct ext4_node *dir, const char *name, uint32_t len, unsig
 	if (flags & FS_NOWAIT && !ext4_dir_hashed(dir) && ext4_dir_blocks(dir) > NOWAIT_BLOCKS)
 		return -EAGAIN;
 	r = ext4_dir_find(dir, name, len, flags, false, &p);
+	if (!r)
+		note_missed(dir, name, len, p.lblk);
 	*ino = p.ino;
 	return r < 0 ? r : r ? 0 : -ENOENT;
 }
 
 /* One look under the lock. -EAGAIN: *ino is not in memory, or (FS_NOWAIT) the directory cannot be read now: *ino 0. */
-static int peek(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, uint32_t *ino, uint32_t *gen,
+static int peek(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, uint32_t *ino, uint64_t *gen,
 		struct ext4_node **out)
 {
 	int err;
@@ -186,7 +214,8 @@ static int peek(struct ext4_node *dir, const char *name, uint32_t len, unsigned 
 static int look_up(struct ext4_node *dir, const char *name, uint32_t len, unsigned flags, struct ext4_node **out)
 {
 	struct ext4_node *held = NULL, *next;
-	uint32_t ino, gen, stale_gen = 0;
+	uint64_t gen, stale_gen = 0;
+	uint32_t ino;
 	bool stale = false;
 	int err;
 
@@ -286,7 +315,8 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 
 	if (err)
 		return err;
-	r = ext4_dir_find(dir, name, len, flags, true, &p);
+	r = is_missed(dir, name, len) ? ext4_dir_room(dir, missed.lblk, len, flags, &p)
+				      : ext4_dir_find(dir, name, len, flags, true, &p);
 	if (r < 0)
 		return r;
 	if (r) {

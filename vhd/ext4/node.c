@@ -156,6 +156,7 @@ static struct ext4_node *node_alloc(struct ext4_fs *fs, uint64_t ino)
 		return NULL;
 	n->n.fs = &fs->fs;
 	n->n.ino = ino;
+	n->dir_gen = ext4_dir_new_gen();
 	atomic_init(&n->n.refs, 1);
 	rwlock_init(&n->rw);
 	list_init(&n->idle_link);
