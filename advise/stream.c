@@ -200,13 +200,19 @@ static uint32_t window_of(const struct fs_stream *s, struct fs_run *r, const str
 	return (uint32_t)min_u64(max_u64(want, WINDOW_MIN), conf->window_max);
 }
 
-/* Again when half of the window was used: requests of a useful size. */
-static void forward(struct fs_run *r, struct adv_step *step)
+/* Where the file ends, as far as that is known. */
+static uint64_t end_of(const struct fs_stream *s, const struct adv_step *step)
 {
-	if (r->ahead >= plus(r->high, r->window / 2))
+	return s->end_as_of == step->as_of + 1 ? s->end : UINT64_MAX;
+}
+
+/* Again when half of the window was used: requests of a useful size. */
+static void forward(struct fs_run *r, uint64_t end, struct adv_step *step)
+{
+	if (r->ahead >= plus(r->high, r->window / 2) || max_u64(r->ahead, r->high) >= end)
 		return;
 	step->ahead_off = max_u64(r->ahead, r->high);
-	r->ahead = plus(r->high, r->window);
+	r->ahead = min_u64(plus(r->high, r->window), end);
 	step->ahead_len = r->ahead - step->ahead_off;
 	step->ahead_n = 1;
 }
@@ -231,7 +237,7 @@ static void backward(struct fs_run *r, uint32_t most, struct adv_step *step)
 }
 
 /* `ahead` is the place of the last read that was read ahead. */
-static void steps(struct fs_run *r, uint32_t len, struct adv_step *step)
+static void steps(struct fs_run *r, uint32_t len, uint64_t end, struct adv_step *step)
 {
 	uint64_t size = r->step < 0 ? -(uint64_t)r->step : (uint64_t)r->step, reach;
 	uint64_t done = r->window ? steps_ahead(r) : 0;
@@ -241,7 +247,7 @@ static void steps(struct fs_run *r, uint32_t len, struct adv_step *step)
 		return;
 	n = most - (uint32_t)done;
 	/* Not beyond either end. */
-	reach = r->step < 0 ? r->last / size : (UINT64_MAX - len - r->last) / size;
+	reach = r->step < 0 ? r->last / size : minus(min_u64(UINT64_MAX - len, minus(end, 1)), r->last) / size;
 	if (reach <= done)
 		return;
 	n = (uint32_t)min_u64(n, reach - done);
@@ -307,13 +313,13 @@ static void on_run(struct fs_stream *s, const struct adv_conf *conf, struct fs_r
 		s->distrust = 0;
 	if (in_steps) {
 		if (r->same >= SAME_STEPS && conf->detect && !(mode & ADV_RANDOM))
-			steps(r, len, step);
+			steps(r, len, end_of(s, step), step);
 	} else if ((most = window_of(s, r, conf, mode, len, late))) {
 		if (r->dir < 0) {
 			backward(r, most, step);
 		} else {
 			r->window = most;
-			forward(r, step);
+			forward(r, end_of(s, step), step);
 		}
 		passed(mode, r, low, high, step);
 	}
@@ -326,7 +332,7 @@ void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, u
 	uint32_t mode = said ? said : atomic_load_explicit(&s->mode, memory_order_relaxed);
 	struct fs_run *r;
 
-	*step = (struct adv_step){.ahead_len = 0};
+	*step = (struct adv_step){.as_of = atomic_load_explicit(&s->sized, memory_order_acquire)};
 	if (mode & ADV_NOREUSE) {
 		step->drop_off = off;
 		step->drop_len = len;
@@ -347,9 +353,9 @@ void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, u
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 
-void adv_taken(struct fs_stream *s, unsigned run, uint64_t end)
+void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, bool at_end)
 {
-	struct fs_run *r = &s->run[run];
+	struct fs_run *r = &s->run[step->run];
 
 	if (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
 		return;
@@ -357,6 +363,10 @@ void adv_taken(struct fs_stream *s, unsigned run, uint64_t end)
 		r->ahead = r->low;
 	else
 		r->ahead = max_u64(r->high, min_u64(r->ahead, end));
+	if (at_end && !step->ahead_down) {
+		s->end = end;
+		s->end_as_of = step->as_of + 1;
+	}
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 

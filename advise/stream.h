@@ -55,14 +55,16 @@ struct adv_step {
 	unsigned ahead_n;              /* … so many times in all */
 	bool ahead_down;               /* the end of it first */
 	uint64_t drop_off, drop_len;   /* this is not needed any more */
+	uint32_t as_of;                /* which of the file's lengths it is about: fs_stream.sized */
 	unsigned unwanted;             /* runs (bits) that have ended: what waits to be read for them is not needed */
 };
 
 /* [off, off + len) is being read by somebody whose hints are @said; len > 0, off + len does not wrap. @late: it was not in memory. */
 void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, uint64_t off, uint32_t len, bool late,
 	      struct adv_step *step);
-/* Of what adv_read() asked to be read ahead for a run only what lies before @end (downwards: nothing) will be. */
-void adv_taken(struct fs_stream *s, unsigned run, uint64_t end);
+/* Of what adv_read() asked to be read ahead only what lies before @end (downwards: nothing) will be. @at_end: since the file ends there,
+ * or before; nothing behind it is asked for until it has another length. */
+void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, bool at_end);
 
 /* An opener's hints so far and its new ones: what it says from now on. *followed: which of @hints are in that, at most one of the four
  * patterns; of a contradiction none. */

@@ -32,8 +32,8 @@ const char *adv_clash(uint32_t hints)
 	uint32_t one = hints & ONE_OF;
 
 	if (hints & ADV_NORMAL && hints != ADV_NORMAL)
-		return "normal stands alone";
-	return one & (one - 1) ? "one of sequential, backwards and random" : NULL;
+		return "normal excludes the others";
+	return one & (one - 1) ? "sequential, backwards and random exclude each other" : NULL;
 }
 
 int adv_parse(const char *text, size_t len, uint32_t *hints, struct why *why)

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <yaml.h>
 
+#include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/base/size.h"
@@ -187,11 +188,66 @@ static unsigned config_line(const uint8_t *data, size_t len, const char *key, in
 	return line;
 }
 
-/* libcyaml says what is wrong in its first message and where in the next ones: "… (line: 3, column: 7)". */
+/* libcyaml says what is wrong in its first message and where in the next ones, from the inside out: "in mapping field 'x' (line: 3,
+ * column: 7)", "in sequence entry '0' (…)". */
 struct schema_complaint {
 	char text[256];
+	char place[128]; /* "rules[0].advise" */
 	unsigned line;
 };
+
+/* What was being looked at when something was missing around it: the last key, the last entry. */
+static bool is_inside(const struct schema_complaint *sc, const char *msg)
+{
+	return (strncmp(sc->text, "Missing ", 8) == 0 && strstr(msg, "in mapping field '")) ||
+	       (strncmp(sc->text, "Insufficient ", 13) == 0 && strstr(msg, "in sequence entry '"));
+}
+
+/* What is around the place that is known so far. */
+static void place_in(struct schema_complaint *sc, const char *msg)
+{
+	static const char field[] = "in mapping field '", entry[] = "in sequence entry '";
+	char inner[sizeof sc->place];
+	const char *p;
+
+	memcpy(inner, sc->place, sizeof inner);
+	if ((p = strstr(msg, field))) {
+		p += sizeof field - 1;
+		snprintf(sc->place, sizeof sc->place, "%.*s%s%.60s", (int)min_u64(strcspn(p, "'"), 60), p,
+			 inner[0] && inner[0] != '[' ? "." : "", inner);
+	} else if ((p = strstr(msg, entry))) {
+		p += sizeof entry - 1;
+		snprintf(sc->place, sizeof sc->place, "[%lu]%s%.60s", strtoul(p, NULL, 10) - 1, /* it counts from 1 */
+			 inner[0] && inner[0] != '[' ? "." : "", inner);
+	}
+}
+
+/* In words for people. */
+static void reword(struct schema_complaint *sc)
+{
+	static const struct {
+		const char *begins, *words;
+		bool rest; /* what follows its beginning is said, in front */
+	} known[] = {
+		{"Missing required mapping field: ", " is missing", true},
+		{"Insufficient entries", "expected at least one entry", false},
+		{"STRING length < ", "must not be empty", false},
+		{"Expecting SEQUENCE", "expected a list", false},
+		{"Expecting MAPPING", "expected keys with values", false},
+		{"Expecting ", "expected one value", false},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+		size_t n = strlen(known[i].begins);
+		char rest[64];
+
+		if (strncmp(sc->text, known[i].begins, n) != 0)
+			continue;
+		snprintf(rest, sizeof rest, "%.60s", known[i].rest ? sc->text + n : "");
+		snprintf(sc->text, sizeof sc->text, "%s%s", rest, known[i].words);
+		return;
+	}
+}
 
 __attribute__((format(printf, 3, 0))) static void schema_log(cyaml_log_t level, void *ctx, const char *fmt, va_list ap)
 {
@@ -206,6 +262,8 @@ __attribute__((format(printf, 3, 0))) static void schema_log(cyaml_log_t level, 
 	n = strcspn(msg, "\n");
 	msg[n] = '\0';
 	at = strstr(msg, "line: ");
+	if (at && (sc->line || !is_inside(sc, msg)) && strncmp(sc->text, "libyaml:", 8) != 0)
+		place_in(sc, msg);
 	if (at && !sc->line)
 		sc->line = (unsigned)strtoul(at + 6, NULL, 10);
 	if (!sc->text[0] && !at) {
@@ -343,24 +401,34 @@ static int take_export(struct config *c, const struct file_export *fe, struct wh
 	return 0;
 }
 
-static int take_rule(struct config *c, const struct file_rule *fr, struct why *why)
+/* Of a rule, for the complaint; index < 0: all of the field. */
+struct rule_field {
+	const char *name;
+	int index;
+};
+
+static int take_rule(struct config *c, const struct file_rule *fr, struct rule_field *at, struct why *why)
 {
 	struct adv_rule *rule;
 	const char *clash;
 	uint32_t hints = 0;
 	int err;
 
+	*at = (struct rule_field){"match", -1};
+	if (strchr(fr->match, '/'))
+		return why_set(why, -EINVAL, "\"%s\": names have no '/'", fr->match);
+	at->name = "advise";
 	for (uint32_t i = 0; i < fr->advise_count; i++) {
 		uint32_t one;
 
+		at->index = (int)i;
 		if ((err = adv_parse(fr->advise[i], strlen(fr->advise[i]), &one, why)) < 0)
 			return err;
 		hints |= one;
 	}
+	at->index = -1;
 	if ((clash = adv_clash(hints)))
-		return why_set(why, -EINVAL, "rule for \"%s\": %s", fr->match, clash);
-	if (strchr(fr->match, '/'))
-		return why_set(why, -EINVAL, "rule for \"%s\": names have no '/'", fr->match);
+		return why_set(why, -EINVAL, "%s", clash);
 	if (grow(&c->rule, &c->nrule, sizeof *c->rule) < 0)
 		return -ENOMEM;
 	rule = &c->rule[c->nrule - 1];
@@ -380,6 +448,26 @@ static int at_line(struct why *why, int err, const char *path, unsigned line)
 	return why_set(why, err, "%s:%u: %.440s", path, line, said[0] ? said : strerror(-err));
 }
 
+static int take_rules(struct config *c, const struct file_config *f, const char *path, const uint8_t *data, size_t len,
+		      struct why *why)
+{
+	for (uint32_t i = 0; i < f->rules_count; i++) {
+		struct rule_field at;
+		char field[64], said[sizeof why->line];
+		int err = take_rule(c, &f->rules[i], &at, why);
+
+		if (!err)
+			continue;
+		snprintf(field, sizeof field, at.index < 0 ? "rules[%u].%s" : "rules[%u].%s[%d]", i, at.name, at.index);
+		if (why) {
+			memcpy(said, why->line, sizeof said);
+			why_set(why, err, "%s: %.400s", field, said[0] ? said : strerror(-err));
+		}
+		return at_line(why, err, path, config_line(data, len, "rules", (int)i, at.name, at.index));
+	}
+	return 0;
+}
+
 static int take_lists(struct config *c, const struct file_config *f, const char *path, const uint8_t *data, size_t len,
 		      struct why *why)
 {
@@ -394,9 +482,8 @@ static int take_lists(struct config *c, const struct file_config *f, const char 
 	for (uint32_t i = 0; i < f->parent_dirs_count; i++)
 		if ((err = config_add_parent_dir(c, f->parent_dirs[i], why)) < 0)
 			return at_line(why, err, path, config_line(data, len, "parent-dirs", (int)i, NULL, -1));
-	for (uint32_t i = 0; i < f->rules_count; i++)
-		if ((err = take_rule(c, &f->rules[i], why)) < 0)
-			return at_line(why, err, path, config_line(data, len, "rules", (int)i, NULL, -1));
+	if ((err = take_rules(c, f, path, data, len, why)) < 0)
+		return err;
 	for (uint32_t i = 0; i < f->exports_count; i++)
 		if ((err = take_export(c, &f->exports[i], why)) < 0)
 			return at_line(why, err, path, config_line(data, len, "exports", (int)i, NULL, -1));
@@ -470,6 +557,7 @@ int config_load(struct config *c, const char *path, struct why *why)
 	AUTO(freep) uint8_t *data = NULL;
 	struct file_config *f = NULL;
 	size_t len = 0;
+	unsigned line;
 	cyaml_err_t ce;
 	int err;
 
@@ -479,7 +567,9 @@ int config_load(struct config *c, const char *path, struct why *why)
 	if (ce != CYAML_OK) {
 		if (ce == CYAML_ERR_OOM)
 			return -ENOMEM;
-		return why_set(why, -EINVAL, "%s:%u: %s", path, complaint_line(&sc, data, len),
+		line = complaint_line(&sc, data, len);
+		reword(&sc);
+		return why_set(why, -EINVAL, "%s:%u: %s%s%s", path, line, sc.place, sc.place[0] ? ": " : "",
 			       sc.text[0] ? sc.text : cyaml_strerror(ce));
 	}
 	err = f ? take_file(c, f, path, data, len, why) : 0;

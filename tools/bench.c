@@ -2,11 +2,8 @@
 /*
  * bench.c - vhdnfs bench: many small calls at once, without being the bottleneck
  *
- * Each connection has a client and a session of its own with `depth` slots. A slot owns one encoded call, in which only
- * the call number, the sequenceid and what the mode changes (an offset, a name, a cookie) are set anew:
- *
- *     mark xid CALL 2 100003 4 proc cred verf | tag minor nops | SEQUENCE session seq slot high 0 | PUTFH fh | op …
- *
+ * Each connection has a client and a session of its own with `depth` slots. A slot owns one encoded call (bench_call.h), in
+ * which only the call number, the sequenceid and what the mode changes (an offset, a name, a cookie) are set anew.
  * Calls are collected per connection and sent with one send(); of a reply only the call number (which is the slot) and
  * the status are read, and in readdir the entries. Data is read and written with the anonymous stateid; entries that
  * create makes, and lookup and remove expect, are named b00000000, b00000001, …
@@ -15,9 +12,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,14 +22,16 @@
 #include <unistd.h>
 
 #include "tools/bench.h"
+#include "tools/bench_call.h"
 #include "tools/bench_hints.h"
 #include "tools/nfs_client.h"
 #include "tools/tool.h"
+#include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/size.h"
 
 #define CONNS_MAX 256u
-#define DEPTH_MAX 256u
+#define DEPTH_MAX NFSC_SLOTS_MAX
 #define FIXED 1024u /* an encoded call without data fits */
 #define RBUF (4u << 20)
 #define BUCKETS (64u * 16u)
@@ -80,9 +76,8 @@ struct slot {
 };
 
 struct conn {
+	struct nfsc *n; /* NULL: --bare */
 	int fd;
-	char session[16];
-	uint64_t clientid;
 	uint32_t flying;
 	struct slot *slot;
 	char *out;
@@ -121,76 +116,6 @@ static uint64_t now_ns(void)
 
 /* ---- encoding -------------------------------------------------------------------------------------------------------- */
 
-struct enc {
-	char *p;
-	uint32_t n;
-};
-
-static void put(struct enc *e, uint32_t v)
-{
-	wire_set(e->p + e->n, v);
-	e->n += 4;
-}
-
-static void put64(struct enc *e, uint64_t v)
-{
-	put(e, (uint32_t)(v >> 32));
-	put(e, (uint32_t)v);
-}
-
-static void put_raw(struct enc *e, const void *p, uint32_t n)
-{
-	memcpy(e->p + e->n, p, n);
-	memset(e->p + e->n + n, 0, (4 - n % 4) % 4);
-	e->n += (n + 3) & ~3u;
-}
-
-static void put_opaque(struct enc *e, const void *p, uint32_t n)
-{
-	put(e, n);
-	put_raw(e, p, n);
-}
-
-static void put_call(struct enc *e, uint32_t proc)
-{
-	put(e, 0); /* mark */
-	put(e, 0); /* xid */
-	put(e, 0);
-	put(e, 2);
-	put(e, NFS4_PROGRAM);
-	put(e, NFS_V4);
-	put(e, proc);
-	put(e, AUTH_SYS);
-	put(e, 24); /* stamp, "bench", uid, gid, no groups, with the text's padding */
-	put(e, 0);
-	put_opaque(e, "v", 1);
-	put(e, (uint32_t)getuid());
-	put(e, (uint32_t)getgid());
-	put(e, 0);
-	put(e, 0);
-	put(e, 0);
-}
-
-static void put_compound(struct enc *e, uint32_t ops)
-{
-	put_call(e, NFSPROC4_COMPOUND);
-	put(e, 0);
-	put(e, 2);
-	put(e, ops);
-}
-
-static void put_sequence(struct enc *e, const struct conn *c, uint32_t slot, uint32_t high)
-{
-	put(e, OP_SEQUENCE);
-	put_raw(e, c->session, 16);
-	put(e, 0);
-	put(e, slot);
-	put(e, high);
-	put(e, 0);
-}
-
-#define AT_SEQ (4 + 64 + 12 + 4 + 16) /* mark, header, tag minor nops, op, session */
-
 static void put_name(struct enc *e, uint64_t i)
 {
 	char name[16];
@@ -199,13 +124,13 @@ static void put_name(struct enc *e, uint64_t i)
 	put_opaque(e, name, 9);
 }
 
-static void put_open_create(struct enc *e, const struct conn *c, uint32_t slot)
+static void put_open_create(struct enc *e, uint32_t slot)
 {
 	put(e, OP_OPEN);
 	put(e, 0);
 	put(e, OPEN4_SHARE_ACCESS_WRITE);
 	put(e, OPEN4_SHARE_DENY_NONE);
-	put64(e, c->clientid);
+	put64(e, 0); /* the session's client: RFC 8881 §18.16.3 */
 	put_opaque(e, &slot, 4);
 	put(e, OPEN4_CREATE);
 	put(e, UNCHECKED4);
@@ -218,8 +143,9 @@ static void put_open_create(struct enc *e, const struct conn *c, uint32_t slot)
 }
 
 /* The mode's operation behind PUTFH; b->at_op is where the changing fields begin. */
-static uint32_t put_mode(struct bench *b, struct enc *e, const struct conn *c, uint32_t slot)
+static uint32_t put_mode(struct bench *b, struct enc *e, uint32_t slot)
 {
+	static const stateid4 anonymous;
 	uint32_t at = 0;
 
 	switch (b->mode) {
@@ -237,31 +163,23 @@ static uint32_t put_mode(struct bench *b, struct enc *e, const struct conn *c, u
 		break;
 	case M_READ4K:
 	case M_READ1M:
-		put(e, OP_READ);
-		put_raw(e, (char[16]){0}, 16);
-		at = e->n;
-		put64(e, 0);
-		put(e, modes[b->mode].io);
+		put_read(e, &anonymous, 0, modes[b->mode].io);
+		at = e->n - 12;
 		break;
 	case M_WRITE4K:
 	case M_WRITE1M:
-		put(e, OP_WRITE);
-		put_raw(e, (char[16]){0}, 16);
-		at = e->n;
-		put64(e, 0);
-		put(e, b->stable);
-		put(e, modes[b->mode].io);
+		put_write(e, &anonymous, 0, b->stable, modes[b->mode].io);
+		at = e->n - 16;
 		memset(e->p + e->n, 'v', modes[b->mode].io);
 		e->n += modes[b->mode].io;
 		break;
 	case M_CREATE:
-		put_open_create(e, c, slot);
+		put_open_create(e, slot);
 		at = e->n;
 		put_name(e, 0);
 		put(e, OP_CLOSE);
 		put(e, 0);
-		put(e, 1); /* the current stateid */
-		put_raw(e, (char[12]){0}, 12);
+		put_stateid(e, &(stateid4){.seqid = 1}); /* the current stateid */
 		break;
 	case M_REMOVE:
 		put(e, OP_REMOVE);
@@ -280,12 +198,7 @@ static uint32_t put_mode(struct bench *b, struct enc *e, const struct conn *c, u
 		put(e, nfs_attrs_mask().bitmap4_val[1]);
 		break;
 	case M_ADVISE:
-		put(e, OP_IO_ADVISE);
-		put_raw(e, (char[16]){0}, 16);
-		put64(e, 0);
-		put64(e, 0);
-		put(e, 1);
-		put(e, 1u << IO_ADVISE4_SEQUENTIAL);
+		put_io_advise(e, &anonymous, 0, 0, 1u << IO_ADVISE4_SEQUENTIAL);
 		break;
 	case M_NULL:
 		break;
@@ -304,153 +217,38 @@ static int make_record(struct bench *b, struct conn *c, uint32_t i)
 	if (b->mode == M_NULL) {
 		put_call(&e, 0);
 	} else {
-		put_compound(&e, b->mode == M_LOOKUP || b->mode == M_CREATE ? 4 : 3);
-		put_sequence(&e, c, i, b->depth - 1);
-		put(&e, OP_PUTFH);
-		put_opaque(&e, b->fh.nfs_fh4_val, b->fh.nfs_fh4_len);
-		b->at_op = put_mode(b, &e, c, i);
+		put_compound(&e, c->n, i, b->depth - 1, &b->fh, b->mode == M_LOOKUP || b->mode == M_CREATE ? 4 : 3);
+		b->at_op = put_mode(b, &e, i);
+		s->seq = wire_get(e.p + AT_SEQ);
 	}
-	wire_set(e.p, 0x80000000u | (e.n - 4));
-	wire_set(e.p + 4, i);
+	call_seal(e.p, e.n);
+	wire_set(e.p + AT_XID, i);
 	s->len = e.n;
 	return 0;
 }
 
 /* ---- setting up a connection ---------------------------------------------------------------------------------------------- */
 
-static bool take(int fd, char *p, size_t n)
-{
-	while (n) {
-		ssize_t k = recv(fd, p, n, 0);
-
-		if (k <= 0)
-			return false;
-		p += k;
-		n -= (size_t)k;
-	}
-	return true;
-}
-
-/* One call, its reply (a single fragment) in @r; 0 or the COMPOUND's status, negative. */
-static int ask(struct conn *c, struct enc *e, char *r, uint32_t room)
-{
-	uint32_t len;
-
-	memset(r, 0, room);
-	wire_set(e->p, 0x80000000u | (e->n - 4));
-	if (send(c->fd, e->p, e->n, MSG_NOSIGNAL) != (ssize_t)e->n || !take(c->fd, r, 4))
-		return -ECONNRESET;
-	len = wire_get(r) & 0x7fffffff;
-	if (len < 28 || len > room || !take(c->fd, r, len))
-		return -EPROTO;
-	return wire_get(r + 20) ? -EPROTO : -(int)wire_get(r + 24);
-}
-
-static int session_make(struct bench *b, struct conn *c, unsigned number)
-{
-	char buf[FIXED], r[4096], owner[64];
-	struct enc e = {.p = buf};
-	uint32_t seq, slots;
-	int err;
-
-	put_compound(&e, 1);
-	put(&e, OP_EXCHANGE_ID);
-	put64(&e, now_ns());
-	put_opaque(&e, owner, (uint32_t)snprintf(owner, sizeof owner, "vhdnfs bench %d.%u", (int)getpid(), number));
-	put64(&e, 0);
-	put(&e, 0);
-	if ((err = ask(c, &e, r, sizeof r)))
-		return err;
-	c->clientid = (uint64_t)wire_get(r + 44) << 32 | wire_get(r + 48);
-	seq = wire_get(r + 52);
-
-	e.n = 0;
-	put_compound(&e, 1);
-	put(&e, OP_CREATE_SESSION);
-	put64(&e, c->clientid);
-	put(&e, seq);
-	put(&e, 0);
-	for (int back = 0; back < 2; back++) {
-		put(&e, 0);
-		put(&e, back ? 4096 : (1u << 20) + 65536);
-		put(&e, back ? 4096 : (1u << 20) + 65536);
-		put(&e, 4096);
-		put(&e, 16);
-		put(&e, back ? 1 : b->depth);
-		put(&e, 0);
-	}
-	put(&e, 0x40000000);
-	put(&e, 1);
-	put(&e, 0);
-	if ((err = ask(c, &e, r, sizeof r)))
-		return err;
-	memcpy(c->session, r + 44, 16);
-	slots = wire_get(r + 88);
-	if (slots && slots < b->depth)
-		b->depth = slots;
-
-	e.n = 0;
-	put_compound(&e, 2);
-	put_sequence(&e, c, 0, 0);
-	wire_set(buf + AT_SEQ, 1);
-	put(&e, OP_RECLAIM_COMPLETE);
-	put(&e, 0);
-	return ask(c, &e, r, sizeof r);
-}
-
-static void session_end(struct conn *c)
-{
-	char buf[FIXED], r[4096];
-	struct enc e = {.p = buf};
-
-	put_compound(&e, 1);
-	put(&e, OP_DESTROY_SESSION);
-	put_raw(&e, c->session, 16);
-	if (ask(c, &e, r, sizeof r))
-		return;
-	e.n = 0;
-	put_compound(&e, 1);
-	put(&e, OP_DESTROY_CLIENTID);
-	put64(&e, c->clientid);
-	ask(c, &e, r, sizeof r);
-}
-
-static int dial(const struct nfs_url *u)
-{
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	const struct timeval limit = {.tv_sec = 30};
-	struct addrinfo *list;
-	int fd = -1, on = 1;
-
-	if (getaddrinfo(u->host, u->port, &hints, &list))
-		return -EHOSTUNREACH;
-	for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
-			close(fd);
-			fd = -1;
-		}
-	}
-	freeaddrinfo(list);
-	if (fd < 0)
-		return -ECONNREFUSED;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	return fd;
-}
-
-static int connect_all(struct bench *b)
+static int connect_one(struct bench *b, struct conn *c, struct why *why)
 {
 	int err;
 
-	for (unsigned i = 0; i < b->conns; i++) {
-		struct conn *c = &b->conn[i];
+	if (b->bare)
+		return (c->fd = nfsc_dial(&b->url, 0, why)) < 0 ? c->fd : 0;
+	if ((err = nfsc_open_slots(&c->n, &b->url, b->depth, why)) < 0)
+		return err;
+	c->fd = nfsc_fd(c->n);
+	b->depth = (unsigned)min_u64(b->depth, nfsc_slots(c->n));
+	return 0;
+}
 
-		if ((c->fd = dial(&b->url)) < 0)
-			return c->fd;
-		if (!b->bare && (err = session_make(b, c, i)))
+static int connect_all(struct bench *b, struct why *why)
+{
+	int err;
+
+	for (unsigned i = 0; i < b->conns; i++)
+		if ((err = connect_one(b, &b->conn[i], why)) < 0)
 			return err;
-	}
 	for (unsigned i = 0; i < b->conns; i++) {
 		struct conn *c = &b->conn[i];
 		struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
@@ -461,11 +259,9 @@ static int connect_all(struct bench *b)
 		c->slot = calloc(b->depth, sizeof *c->slot);
 		if (!c->out || !c->in || !c->slot)
 			return -ENOMEM;
-		for (uint32_t s = 0; s < b->depth; s++) {
+		for (uint32_t s = 0; s < b->depth; s++)
 			if ((err = make_record(b, c, s)))
 				return err;
-			c->slot[s].seq = s == 0 ? 1 : 0; /* slot 0 carried RECLAIM_COMPLETE */
-		}
 		if (epoll_ctl(b->ep, EPOLL_CTL_ADD, c->fd, &ev) < 0)
 			return -errno;
 	}
@@ -477,11 +273,12 @@ static void disconnect_all(struct bench *b)
 	for (unsigned i = 0; b->conn && i < b->conns; i++) {
 		struct conn *c = &b->conn[i];
 
-		if (c->fd >= 0) {
-			if (!b->bare && !c->flying)
-				session_end(c);
+		if (c->n && c->flying)
+			nfsc_abandon(c->n);
+		else if (c->n)
+			nfsc_close(c->n);
+		else if (c->fd >= 0)
 			close(c->fd);
-		}
 		for (uint32_t s = 0; c->slot && s < b->depth; s++)
 			free(c->slot[s].rec);
 		free(c->slot);
@@ -635,22 +432,17 @@ static bool readdir_goes_on(struct bench *b, struct slot *s, const char *r, size
 	return true;
 }
 
-/* Less data than was asked for is an error, too: nobody is fast by doing less. */
 static uint32_t reply_status(const struct bench *b, const char *r, size_t len)
 {
-	uint32_t io = modes[b->mode].io, st;
+	uint32_t io = modes[b->mode].io;
 
-	if (wire_get(r + 8) || wire_get(r + 20))
-		return NFS4ERR_SERVERFAULT;
 	if (b->mode == M_NULL || b->bare)
-		return NFS4_OK;
-	st = len >= 28 ? wire_get(r + 24) : NFS4ERR_SERVERFAULT;
-	/* Behind the status of READ: eof, length, data; behind that of WRITE: count. */
-	if (!st && (b->mode == M_READ4K || b->mode == M_READ1M) && (len < 104 + io || wire_get(r + 100) != io))
-		return NFS4ERR_IO;
-	if (!st && (b->mode == M_WRITE4K || b->mode == M_WRITE1M) && (len < 100 || wire_get(r + 96) != io))
-		return NFS4ERR_IO;
-	return st;
+		return wire_get(r + 8) || wire_get(r + 20) ? NFS4ERR_SERVERFAULT : NFS4_OK;
+	if (b->mode == M_READ4K || b->mode == M_READ1M)
+		return reply_read_status(r, len, io);
+	if (b->mode == M_WRITE4K || b->mode == M_WRITE1M)
+		return reply_write_status(r, len, io);
+	return reply_compound_status(r, len);
 }
 
 static int reply(struct bench *b, struct conn *c, const char *r, size_t len, uint64_t t)
@@ -675,37 +467,6 @@ static int reply(struct bench *b, struct conn *c, const char *r, size_t len, uin
 	return 0;
 }
 
-/* Length of the record at @p with its marks, 0 when it is not complete; *frags: how many fragments it has. */
-static size_t record_len(const char *p, size_t have, unsigned *frags)
-{
-	size_t n = 0;
-
-	for (*frags = 1; have - n >= 4; ++*frags) {
-		uint32_t mark = wire_get(p + n), len = mark & 0x7fffffff;
-
-		if (have - n - 4 < len)
-			return 0;
-		n += 4 + len;
-		if (mark >> 31)
-			return n;
-	}
-	return 0;
-}
-
-/* Moves the fragments together, behind the first mark. */
-static void join(char *p, size_t whole)
-{
-	char *to = p + 4 + (wire_get(p) & 0x7fffffff);
-
-	for (const char *q = to; q < p + whole;) {
-		uint32_t len = wire_get(q) & 0x7fffffff;
-
-		memmove(to, q + 4, len);
-		to += len;
-		q += 4 + len;
-	}
-}
-
 static int records(struct bench *b, struct conn *c, uint64_t t)
 {
 	unsigned frags;
@@ -716,7 +477,7 @@ static int records(struct bench *b, struct conn *c, uint64_t t)
 		int err;
 
 		if (frags > 1)
-			join(p, n);
+			record_join(p, n);
 		if ((err = reply(b, c, p + 4, n - 4 * (size_t)frags, t)))
 			return err;
 		c->in_at += n;
@@ -1019,7 +780,7 @@ int cmd_bench(int argc, char **argv)
 	for (unsigned i = 0; b.conn && i < b.conns; i++)
 		b.conn[i].fd = -1;
 	if (!err)
-		err = b.ep < 0 || !b.conn ? -ENOMEM : connect_all(&b);
+		err = b.ep < 0 || !b.conn ? -ENOMEM : connect_all(&b, &why);
 	if (!err) {
 		before = cpu_ns(b.server);
 		err = run(&b, &took);

@@ -53,15 +53,22 @@ int bench_server_stats(struct bench_server *s, json_t **out, struct why *why);
 
 struct bench_file {
 	struct nfsc *n;
-	nfs_fh4 fh;
+	char fh[NFS4_FHSIZE];
+	uint32_t fh_len;
 	stateid4 sid;
-	bool write;
+	bool write, opened;
+	char *out; /* the call that is sent again and again, out_len bytes up to what changes */
+	uint32_t out_len;
+	char *in; /* room for a reply */
+	size_t in_size;
+	uint32_t seq; /* of our slot */
 };
 
 /* Of a connection of its own. @path below the export. */
 int bench_open(struct bench_file *f, const struct nfs_url *root, const char *path, bool write, struct why *why);
 void bench_close(struct bench_file *f);
 int bench_read(struct bench_file *f, uint64_t off, uint32_t len);
+/* @len: a multiple of 4. */
 int bench_write(struct bench_file *f, const void *buf, uint64_t off, uint32_t len);
 int bench_commit(struct bench_file *f);
 /* @n ranges at once, at most 12; hints as bits. */

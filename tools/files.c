@@ -354,34 +354,27 @@ static bool write_all(int fd, const char *p, size_t n)
 	return true;
 }
 
-static int open_file(struct nfsc *n, const nfs_fh4 *dir, const char *name, bool create, stateid4 *sid, nfs_fh4 *fh)
+/* Empty, whatever was there. */
+static int create_file(struct nfsc *n, const nfs_fh4 *dir, const char *name, stateid4 *sid, nfs_fh4 *fh)
 {
-	static uint32_t words[2], values[3];
+	static uint32_t words[2] = {1u << FATTR4_SIZE, 1u << (FATTR4_MODE - 32)};
+	uint32_t values[3] = {0, 0, __builtin_bswap32(0644)};
 	nfs_argop4 op[3] = {nfsc_putfh(dir), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
 	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
 	COMPOUND4res res;
 	int err;
 
-	a->share_access = create ? OPEN4_SHARE_ACCESS_WRITE : OPEN4_SHARE_ACCESS_READ;
+	a->share_access = OPEN4_SHARE_ACCESS_WRITE;
 	a->owner.owner.owner_len = 6;
 	a->owner.owner.owner_val = (char *)(uintptr_t) "vhdnfs";
-	a->openhow.opentype = create ? OPEN4_CREATE : OPEN4_NOCREATE;
-	a->claim.claim = name ? CLAIM_NULL : CLAIM_FH;
-	if (name)
-		a->claim.open_claim4_u.file = (component4){.utf8string_len = (u_int)strlen(name),
-							   .utf8string_val = (char *)(uintptr_t)name};
-	if (create) {
-		/* size 0, mode 0644 */
-		fattr4 *f = &a->openhow.openflag4_u.how.createhow4_u.createattrs;
-
-		words[0] = 1u << FATTR4_SIZE;
-		words[1] = 1u << (FATTR4_MODE - 32);
-		values[0] = values[1] = 0;
-		values[2] = __builtin_bswap32(0644);
-		f->attrmask = (bitmap4){.bitmap4_len = 2, .bitmap4_val = words};
-		f->attr_vals = (attrlist4){.attrlist4_len = sizeof values, .attrlist4_val = (char *)values};
-		a->openhow.openflag4_u.how.mode = UNCHECKED4;
-	}
+	a->openhow.opentype = OPEN4_CREATE;
+	a->openhow.openflag4_u.how.mode = UNCHECKED4;
+	a->openhow.openflag4_u.how.createhow4_u.createattrs = (fattr4){
+		.attrmask = {.bitmap4_len = 2, .bitmap4_val = words},
+		.attr_vals = {.attrlist4_len = sizeof values, .attrlist4_val = (char *)values}};
+	a->claim.claim = CLAIM_NULL;
+	a->claim.open_claim4_u.file = (component4){.utf8string_len = (u_int)strlen(name),
+						   .utf8string_val = (char *)(uintptr_t)name};
 	err = nfsc_call(n, op, 3, &res);
 	if (!err) {
 		const nfs_fh4 *got = &res.resarray.resarray_val[3].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object;
@@ -390,18 +383,6 @@ static int open_file(struct nfsc *n, const nfs_fh4 *dir, const char *name, bool 
 		memcpy(fh->nfs_fh4_val, got->nfs_fh4_val, got->nfs_fh4_len);
 		fh->nfs_fh4_len = got->nfs_fh4_len;
 	}
-	nfsc_free(&res);
-	return err;
-}
-
-static int close_file(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid)
-{
-	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_CLOSE}};
-	COMPOUND4res res;
-	int err;
-
-	op[1].nfs_argop4_u.opclose.open_stateid = *sid;
-	err = nfsc_call(n, op, 2, &res);
 	nfsc_free(&res);
 	return err;
 }
@@ -447,17 +428,16 @@ int cmd_cat(int argc, char **argv)
 	if (optind == argc)
 		return usage(stderr, help);
 	for (; optind < argc; optind++) {
-		char buf[NFS4_FHSIZE];
 		struct why why = {.line = ""};
 		struct nfsc *n = NULL;
-		nfs_fh4 dir, fh = {.nfs_fh4_val = buf};
 		struct nfs_url u;
 		stateid4 sid;
-		int err = reach(argv[optind], &u, &n, &dir, &why);
+		nfs_fh4 fh;
+		int err = reach(argv[optind], &u, &n, &fh, &why);
 
-		if (!err && !(err = open_file(n, &dir, NULL, false, &sid, &fh))) {
+		if (!err && !(err = nfsc_open_fh(n, &fh, OPEN4_SHARE_ACCESS_READ, "vhdnfs", &sid))) {
 			err = copy_out(n, &fh, &sid);
-			close_file(n, &fh, &sid);
+			nfsc_close_fh(n, &fh, &sid);
 		}
 		if (err && !why.line[0])
 			why_set(&why, err, "%s: %s", argv[optind], nfsc_error(err));
@@ -565,10 +545,10 @@ static int put(const char *file, const char *text, bool sync, struct why *why)
 	if (!*name)
 		return why_set(why, -EINVAL, "%s: expected the name of a file", text);
 	if (!(err = nfsc_open(&n, &u, why)) && !(err = nfsc_lookup(n, u.path, &dir, why))) {
-		err = open_file(n, &dir, name, true, &sid, &fh);
+		err = create_file(n, &dir, name, &sid, &fh);
 		if (!err) {
 			err = copy_in(n, fd, &fh, &sid, sync);
-			e2 = close_file(n, &fh, &sid);
+			e2 = nfsc_close_fh(n, &fh, &sid);
 			err = err ? err : e2;
 		}
 		if (err)

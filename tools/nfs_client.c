@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "tools/nfs_client_wire.h"
+#include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 
 #define OPS_MAX 16u
@@ -22,6 +24,7 @@
 
 struct nfsc {
 	CLIENT *clnt;
+	int fd; /* the client's */
 	uint32_t minor;
 	uint64_t clientid;
 	sessionid4 session;
@@ -215,11 +218,17 @@ int nfsc_call(struct nfsc *n, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
 
 /* ---- opening and closing --------------------------------------------------------------------------------------------------- */
 
-static CLIENT *client_on(const struct nfsc *n, int fd, struct netbuf *nb)
+static CLIENT *client_on(const struct nfsc *n, int fd)
 {
-	CLIENT *c = n->brief ? nfs_wire_new(fd)
-			     : clnt_vc_create(fd, nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
+	struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+	socklen_t len = sizeof peer;
+	struct netbuf nb = {.maxlen = sizeof peer, .buf = &peer};
+	CLIENT *c;
 
+	if (getpeername(fd, (struct sockaddr *)&peer, &len) < 0)
+		return NULL;
+	nb.len = len;
+	c = n->brief ? nfs_wire_new(fd) : clnt_vc_create(fd, &nb, NFS4_PROGRAM, NFS_V4, MAX_IO + 65536, MAX_IO + 65536);
 	if (!c)
 		return NULL;
 	c->cl_auth = authunix_create_default();
@@ -234,35 +243,51 @@ static CLIENT *client_on(const struct nfsc *n, int fd, struct netbuf *nb)
 static int connect_within(int fd, const struct addrinfo *a, unsigned seconds)
 {
 	const struct timeval tv = {.tv_sec = (time_t)seconds};
+	int on = 1;
 
 	if (seconds && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) < 0 ||
 			setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0))
 		return -errno;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
 		return 0;
 	return errno == EINPROGRESS ? -ETIMEDOUT : -errno;
 }
 
-static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
+int nfsc_dial(const struct nfs_url *u, unsigned seconds, struct why *why)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	struct addrinfo *list, *a;
-	int err = -ECONNREFUSED, e = getaddrinfo(u->host, u->port, &hints, &list);
+	int err = -ECONNREFUSED, fd = -1, e;
+	struct addrinfo *list;
 
+	e = getaddrinfo(u->host, u->port, &hints, &list);
 	if (e)
 		return why_set(why, -EHOSTUNREACH, "%s: %s", u->host, gai_strerror(e));
-	for (a = list; a && !n->clnt; a = a->ai_next) {
-		struct netbuf nb = {.maxlen = a->ai_addrlen, .len = a->ai_addrlen, .buf = a->ai_addr};
-		int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-		err = fd < 0 ? -errno : connect_within(fd, a, n->brief);
-		if (!err && !(n->clnt = client_on(n, fd, &nb)))
-			err = -ENOMEM;
-		if (err && fd >= 0)
+	for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		err = fd < 0 ? -errno : connect_within(fd, a, seconds);
+		if (err && fd >= 0) {
 			close(fd);
+			fd = -1;
+		}
 	}
 	freeaddrinfo(list);
-	return n->clnt ? 0 : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));
+	return fd >= 0 ? fd : why_set(why, err, "%s port %s: %s", u->host, u->port, strerror(-err));
+}
+
+static int dial(struct nfsc *n, const struct nfs_url *u, struct why *why)
+{
+	int fd = nfsc_dial(u, n->brief, why);
+
+	if (fd < 0)
+		return fd;
+	n->clnt = client_on(n, fd);
+	if (n->clnt) {
+		n->fd = fd;
+		return 0;
+	}
+	close(fd);
+	return -ENOMEM;
 }
 
 static void name_self(struct nfsc *n)
@@ -344,6 +369,7 @@ static int create_session(struct nfsc *n)
 		if (room > ok->csr_fore_chan_attrs.ca_maxresponsesize)
 			room = ok->csr_fore_chan_attrs.ca_maxresponsesize;
 		memcpy(n->session, ok->csr_sessionid, sizeof n->session);
+		n->slots = (unsigned)min_u64(n->slots, ok->csr_fore_chan_attrs.ca_maxrequests);
 		n->max_io = room > MAX_IO + 1024 ? MAX_IO : room > 2048 ? room - 1024 : 1024;
 		n->have_session = true;
 	}
@@ -506,6 +532,16 @@ int nfsc_set_cred(struct nfsc *n, uint32_t uid, uint32_t gid, unsigned ngroups, 
 	return use_auth(n, authunix_create(name, uid, gid, (int)ngroups, list));
 }
 
+int nfsc_fd(const struct nfsc *n)
+{
+	return n->fd;
+}
+
+unsigned nfsc_slots(const struct nfsc *n)
+{
+	return n->slots;
+}
+
 const char *nfsc_session(const struct nfsc *n)
 {
 	return n->session;
@@ -542,6 +578,38 @@ int nfsc_create(struct nfsc *n, const nfs_fh4 *dir, const char *name, struct why
 	err = nfsc_call(n, op, 3, &res);
 	nfsc_free(&res);
 	return err ? why_set(why, err, "%s: %s", name, nfsc_error(err)) : 0;
+}
+
+int nfsc_open_fh(struct nfsc *n, const nfs_fh4 *fh, uint32_t access, const char *owner, stateid4 *sid)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_OPEN}};
+	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
+	COMPOUND4res res;
+	int err;
+
+	a->share_access = access;
+	a->share_deny = OPEN4_SHARE_DENY_NONE;
+	a->owner.owner.owner_len = (u_int)strlen(owner);
+	a->owner.owner.owner_val = (char *)(uintptr_t)owner;
+	a->openhow.opentype = OPEN4_NOCREATE;
+	a->claim.claim = CLAIM_FH;
+	err = nfsc_call(n, op, 2, &res);
+	if (!err)
+		*sid = res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
+	nfsc_free(&res);
+	return err;
+}
+
+int nfsc_close_fh(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_CLOSE}};
+	COMPOUND4res res;
+	int err;
+
+	op[1].nfs_argop4_u.opclose.open_stateid = *sid;
+	err = nfsc_call(n, op, 2, &res);
+	nfsc_free(&res);
+	return err;
 }
 
 /* ---- paths ----------------------------------------------------------------------------------------------------------------- */

@@ -17,7 +17,7 @@
 #include "vhd/base/why.h"
 #include "xdr/nfs4.h"
 
-#define NFSC_SLOTS_MAX 64u
+#define NFSC_SLOTS_MAX 256u
 
 struct nfsc;
 
@@ -33,6 +33,12 @@ int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why);
 int nfsc_open(struct nfsc **out, const struct nfs_url *u, struct why *why);
 /* The same with a session of several slots; calls of ours use slot 0, the others are the caller's. */
 int nfsc_open_slots(struct nfsc **out, const struct nfs_url *u, unsigned slots, struct why *why);
+/* For who speaks to the server itself: the connected socket, and how many slots the server gave. Not while a call of ours is under way. */
+int nfsc_fd(const struct nfsc *n);
+unsigned nfsc_slots(const struct nfsc *n);
+/* Only the connection: a socket, the caller's; @seconds at most to connect, send and receive, 0: as long as it takes. A negative errno
+ * with a line. */
+int nfsc_dial(const struct nfs_url *u, unsigned seconds, struct why *why);
 /* The server was started anew: a new connection and session of the same client, in the same life. What it had it may take back
  * until it says RECLAIM_COMPLETE. */
 int nfsc_again(struct nfsc *n, const struct nfs_url *u, struct why *why);
@@ -58,6 +64,9 @@ uint32_t nfsc_slot_seq(const struct nfsc *n, unsigned slot);
 void nfsc_set_slot_seq(struct nfsc *n, unsigned slot, uint32_t seq);
 /* Make a regular file if it is not there; closed again. */
 int nfsc_create(struct nfsc *n, const nfs_fh4 *dir, const char *name, struct why *why);
+/* OPEN of a file that is there, denying nobody anything (RFC 8881 §18.16, CLAIM_FH). @access: OPEN4_SHARE_ACCESS_*. As nfsc_call(). */
+int nfsc_open_fh(struct nfsc *n, const nfs_fh4 *fh, uint32_t access, const char *owner, stateid4 *sid);
+int nfsc_close_fh(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid);
 /* Ends session and client on the server; NULL is accepted. */
 void nfsc_close(struct nfsc *n);
 

@@ -84,14 +84,18 @@ static void lose(struct pre_server *s)
 	pre_forget_opens(s);
 }
 
-static int call(struct pre_server *s, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
+/* After each call, of which @err is what it returned. */
+static int said(struct pre_server *s, int err)
 {
-	int err = nfsc_call(s->nfs, op, nops, res);
-
 	s->said_at = pre_now_ms();
 	if (is_lost(err))
 		lose(s);
 	return err;
+}
+
+static int call(struct pre_server *s, nfs_argop4 *op, unsigned nops, COMPOUND4res *res)
+{
+	return said(s, nfsc_call(s->nfs, op, nops, res));
 }
 
 static int read_lease(struct pre_server *s)
@@ -195,9 +199,14 @@ static bool keep_fh(struct pre_file *f, const nfs_fh4 *fh)
 	return true;
 }
 
+static nfs_fh4 fh_of(const struct pre_file *f)
+{
+	return (nfs_fh4){.nfs_fh4_len = f->fh_len, .nfs_fh4_val = (char *)(uintptr_t)f->fh};
+}
+
 static nfs_argop4 putfh(const struct pre_file *f)
 {
-	const nfs_fh4 fh = {.nfs_fh4_len = f->fh_len, .nfs_fh4_val = (char *)(uintptr_t)f->fh};
+	const nfs_fh4 fh = fh_of(f);
 
 	return nfsc_putfh(&fh);
 }
@@ -244,27 +253,18 @@ static int look_up(struct pre_file *f)
 /* Hints hold while somebody has the file open: us, for the program. */
 static int open_file(struct pre_file *f)
 {
-	nfs_argop4 op[2] = {putfh(f), {.argop = OP_OPEN}};
-	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
-	COMPOUND4res res;
-	int err;
+	const nfs_fh4 fh = fh_of(f);
+	stateid4 sid;
+	int err = said(f->server,
+		       nfsc_open_fh(f->server->nfs, &fh, OPEN4_SHARE_ACCESS_READ | OPEN4_SHARE_ACCESS_WANT_NO_DELEG,
+				    "vhdnfs-fadvise", &sid));
 
-	a->share_access = OPEN4_SHARE_ACCESS_READ | OPEN4_SHARE_ACCESS_WANT_NO_DELEG;
-	a->share_deny = OPEN4_SHARE_DENY_NONE;
-	a->owner.owner.owner_len = 14;
-	a->owner.owner.owner_val = (char *)(uintptr_t) "vhdnfs-fadvise";
-	a->openhow.opentype = OPEN4_NOCREATE;
-	a->claim.claim = CLAIM_FH;
-	err = call(f->server, op, 2, &res);
-	if (!err) {
-		const stateid4 *sid = &res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
-
-		f->opened = true;
-		f->seqid = sid->seqid;
-		memcpy(f->other, sid->other, sizeof f->other);
-	}
-	nfsc_free(&res);
-	return err;
+	if (err)
+		return err;
+	f->opened = true;
+	f->seqid = sid.seqid;
+	memcpy(f->other, sid.other, sizeof f->other);
+	return 0;
 }
 
 static void log_hints(const struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len, const char *outcome,
@@ -377,16 +377,13 @@ void pre_say(struct pre_file *f, uint32_t hints, uint64_t off, uint64_t len)
 
 void pre_say_closed(struct pre_file *f)
 {
-	nfs_argop4 op[2] = {putfh(f), {.argop = OP_CLOSE}};
-	CLOSE4args *a = &op[1].nfs_argop4_u.opclose;
-	COMPOUND4res res;
+	const nfs_fh4 fh = fh_of(f);
+	stateid4 sid = {.seqid = f->seqid};
 
 	if (!f->opened || !f->server->nfs)
 		return;
-	a->open_stateid.seqid = f->seqid;
-	memcpy(a->open_stateid.other, f->other, sizeof f->other);
-	call(f->server, op, 2, &res);
-	nfsc_free(&res);
+	memcpy(sid.other, f->other, sizeof f->other);
+	said(f->server, nfsc_close_fh(f->server->nfs, &fh, &sid));
 	f->opened = false;
 }
 

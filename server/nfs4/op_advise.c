@@ -62,7 +62,7 @@ static void read_ahead(struct fs_node *n, const struct adv_step *step)
 		};
 
 		if (n->fs->ops->advise(n, &h) < 0 || h.taken < h.off + h.len) {
-			adv_taken(&n->stream, step->run, h.taken);
+			adv_taken(&n->stream, step, h.taken, h.at_end);
 			return;
 		}
 	}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/nfs4/compound.h"
+#include "server/nfs4/standing.h"
 #include "xdr/prims.h"
 
 #define TARGET_MAX 4095u
@@ -357,6 +358,17 @@ static nfsstat4 may_move(struct compound *c, const component4 *name)
 	return st;
 }
 
+/* By its new name: what was moved is not told. Somebody else may have moved it on already, and told so himself. */
+static void tell_moved(struct compound *c, const component4 *newname)
+{
+	struct fs_node *to = c->cfh.node, *n;
+
+	if (to->fs->ops->lookup(to, newname->utf8string_val, newname->utf8string_len, nowait(c), &n) != 0)
+		return;
+	standing_moved(c->srv, c->sfh.node, to, n, newname);
+	fs_node_put(n);
+}
+
 nfsstat4 op_rename(struct compound *c)
 {
 	RENAME4args a = {.oldname = {0}};
@@ -388,6 +400,7 @@ nfsstat4 op_rename(struct compound *c)
 		st = NFS4ERR_EXIST;
 	if (st != NFS4_OK)
 		return st;
+	tell_moved(c, &a.newname);
 	res.source_cinfo = cinfo_of(&from);
 	res.target_cinfo = cinfo_of(&to);
 	return C_ENCODE(c, RENAME4resok, &res);

@@ -51,6 +51,15 @@ void standing_named(struct nfs_server *srv, const struct fs_node *dir, struct fs
 		put(&s->rule, by_rule(srv, name));
 }
 
+void standing_moved(struct nfs_server *srv, const struct fs_node *from, const struct fs_node *to, struct fs_node *n,
+		    const component4 *name)
+{
+	standing_named(srv, to, n, name);
+	/* Nobody knows what lies below, and remembers the folders that were above. */
+	if (n->type == FS_DIR && from->ino != to->ino)
+		standing_changed(srv);
+}
+
 /* What an attribute says: -ENODATA when it is not there, or says nothing that can be understood. */
 static int by_attribute(struct fs_node *n, unsigned flags, uint32_t *hints)
 {

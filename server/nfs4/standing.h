@@ -18,7 +18,10 @@
 void standing_named(struct nfs_server *srv, const struct fs_node *dir, struct fs_node *n, const component4 *name);
 /* Hints for a regular file, ADV_*; 0: none. -EAGAIN with FS_NOWAIT. What cannot be read or understood is as if it was not there. */
 int standing_advice(struct nfs_server *srv, struct fs_node *n, unsigned flags, uint32_t *hints);
-/* An attribute was set or taken away. */
+/* @n was moved from one folder to another, which may be the same, and has this name now. */
+void standing_moved(struct nfs_server *srv, const struct fs_node *from, const struct fs_node *to, struct fs_node *n,
+		    const component4 *name);
+/* An attribute was set or taken away, or a folder with all that lies below it is in another one. */
 void standing_changed(struct nfs_server *srv);
 
 #endif

@@ -577,6 +577,66 @@ START_TEST(attributes_hold_for_files_and_for_what_lies_below_folders)
 }
 END_TEST
 
+static void make_folder(const char *name)
+{
+	nfs_argop4 op = {.argop = OP_CREATE};
+
+	op.nfs_argop4_u.opcreate.objtype.type = NF4DIR;
+	op.nfs_argop4_u.opcreate.objname = name_of(name);
+	ck_assert_int_eq(just(c, &dir, &op), NFS4_OK);
+}
+
+static void move(const nfs_fh4 *from, const char *name, const nfs_fh4 *to, const char *newname)
+{
+	nfs_argop4 op[4] = {nfsc_putfh(from), {.argop = OP_SAVEFH}, nfsc_putfh(to), {.argop = OP_RENAME}};
+	COMPOUND4res res;
+
+	op[3].nfs_argop4_u.oprename = (RENAME4args){.oldname = name_of(name), .newname = name_of(newname)};
+	ck_assert_int_eq(nfsc_call(c, op, 4, &res), 0);
+	nfsc_free(&res);
+}
+
+/* By its filehandle, so that it is not looked up again. */
+static const char *holds_when_opened(struct open_file *f, const char *path)
+{
+	const char *text;
+
+	ck_assert_int_eq(nfsc_open_fh(c, &f->fh, OPEN4_SHARE_ACCESS_READ, "me", &f->sid), 0);
+	text = holds(path);
+	ck_assert_int_eq(close_it(c, f), NFS4_OK);
+	return text;
+}
+
+START_TEST(what_is_moved_has_the_advice_of_where_it_is)
+{
+	const createhow4 how = {.mode = UNCHECKED4};
+	char top_buf[NFS4_FHSIZE], sub_buf[NFS4_FHSIZE];
+	struct open_file f;
+	nfs_fh4 top, sub;
+
+	make_folder("top");
+	make_folder("sub");
+	look_up(c, "/disk/top", &top, top_buf);
+	look_up(c, "/disk/sub", &sub, sub_buf);
+	json_decref(ask("persist", "/disk/top", "noreuse"));
+	ck_assert_int_eq(open_in(c, &sub, "f", "me", OPEN4_SHARE_ACCESS_BOTH, 0, &how, &f), NFS4_OK);
+	ck_assert_str_eq(holds("/disk/sub/f"), "");
+	ck_assert_int_eq(close_it(c, &f), NFS4_OK);
+	/* A folder, and back. */
+	move(&dir, "sub", &top, "below");
+	ck_assert_str_eq(holds_when_opened(&f, "/disk/top/below/f"), "NOREUSE");
+	move(&top, "below", &dir, "sub");
+	ck_assert_str_eq(holds_when_opened(&f, "/disk/sub/f"), "");
+	/* The file itself; and another name, that a rule is about. */
+	move(&sub, "f", &top, "f");
+	ck_assert_str_eq(holds_when_opened(&f, "/disk/top/f"), "NOREUSE");
+	move(&top, "f", &sub, "f.db");
+	ck_assert_str_eq(holds_when_opened(&f, "/disk/sub/f.db"), "RANDOM");
+	move(&sub, "f.db", &sub, "f");
+	ck_assert_str_eq(holds_when_opened(&f, "/disk/sub/f"), "");
+}
+END_TEST
+
 START_TEST(without_detection_only_hints_count)
 {
 	struct open_file f;
@@ -592,15 +652,6 @@ START_TEST(without_detection_only_hints_count)
 END_TEST
 
 /* ---- to see it -------------------------------------------------------------------------------------------------------------------------------- */
-
-static void make_folder(const char *name)
-{
-	nfs_argop4 op = {.argop = OP_CREATE};
-
-	op.nfs_argop4_u.opcreate.objtype.type = NF4DIR;
-	op.nfs_argop4_u.opcreate.objname = name_of(name);
-	ck_assert_int_eq(just(c, &dir, &op), NFS4_OK);
-}
 
 /* By name, wherever they lie, the one that is read most first. */
 START_TEST(the_busiest_files_are_told)
@@ -760,6 +811,7 @@ static Suite *suite(void)
 		r28_a_retry_does_not_repeat_the_action,
 		rules_hold_when_a_file_is_opened,
 		attributes_hold_for_files_and_for_what_lies_below_folders,
+		what_is_moved_has_the_advice_of_where_it_is,
 		the_busiest_files_are_told,
 		d3_r26_no_hint_ever_changes_what_is_read,
 	};

@@ -38,7 +38,9 @@ struct vhd {
 	atomic_long fail_after; /* >= 0: that many calls go well, the next one fails with -EIO, once */
 	atomic_uint calls[2], ios[2];
 	atomic_uint flushes;
-	atomic_bool slow; /* transfers take a moment, some a long one */
+	atomic_uint maps;            /* calls of vhd_load_maps(), … */
+	_Atomic uint64_t maps_bytes; /* … and of how much */
+	atomic_bool slow;            /* transfers take a moment, some a long one */
 };
 
 static struct vhd *fake_new(uint64_t size)
@@ -195,6 +197,26 @@ int vhd_write(struct vhd *v, const void *buf, uint64_t len, uint64_t off)
 	struct vhd_io io = {.off = off, .iov = &iov, .niov = 1};
 
 	return vhd_writev(v, &io, 1);
+}
+
+int vhd_load_maps(struct vhd *v, uint64_t off, uint64_t len)
+{
+	ck_assert(len && range_ok(off, len, v->size));
+	atomic_fetch_add(&v->maps_bytes, len);
+	lock_take(&v->mu);
+	atomic_fetch_add(&v->maps, 1);
+	cond_broadcast(&v->cond);
+	lock_drop(&v->mu);
+	return 0;
+}
+
+/* Until it was asked for maps @n times. */
+static inline void fake_await_maps(struct vhd *v, unsigned n)
+{
+	lock_take(&v->mu);
+	while (atomic_load(&v->maps) < n)
+		cond_wait(&v->cond, &v->mu);
+	lock_drop(&v->mu);
 }
 
 int vhd_discard(struct vhd *v, uint64_t off, uint64_t len)

@@ -233,6 +233,47 @@ START_TEST(what_can_wait_does_not_compete)
 }
 END_TEST
 
+/* Of more than the bytes may be: the account has a quarter of the cache. */
+START_TEST(maps_of_what_can_wait_are_loaded_at_once_and_nothing_else)
+{
+	pthread_t t;
+
+	fake_gate(v, FAKE_READ, true);
+	ck_assert_int_eq(pthread_create(&t, NULL, use_late, NULL), 0);
+	fake_await(v, FAKE_READ, 1);
+	ck_assert_uint_eq(want(FRAME, v->size - FRAME, 1, 0, true), QUARTER);
+	fake_await_maps(v, 1);
+	ck_assert_uint_eq(atomic_load(&v->maps_bytes), v->size - FRAME);
+	/* Of whom somebody waits for. */
+	ck_assert_uint_eq(atomic_load(&v->calls[FAKE_READ]), 1);
+	cache_unwant(d, 0, UINT64_MAX);
+	fake_gate(v, FAKE_READ, false);
+	pthread_join(t, NULL);
+	/* What is to be read needs no request for its maps, nor what is there. */
+	ck_assert_uint_eq(want(0, FRAME, 1, 0, false), FRAME);
+	await(0, FRAME);
+	ck_assert_uint_eq(want(0, FRAME, 1, 0, true), FRAME);
+	ck_assert_uint_eq(want(500 * FRAME, FRAME, 1, 0, true), FRAME);
+	ck_assert_uint_eq(atomic_load(&v->maps), 1);
+}
+END_TEST
+
+START_TEST(maps_are_given_up_with_the_rest)
+{
+	fake_gate(v, FAKE_READ, true);
+	for (unsigned i = 0; i < 4; i++)
+		want((100 + i * 20) * FRAME, 2 * FRAME, 0, 100 + i, false);
+	fake_await(v, FAKE_READ, 4);
+	want(300 * FRAME, 2 * FRAME, 0, 5, true);
+	cache_unwant(d, 5, UINT64_MAX);
+	want(400 * FRAME, 2 * FRAME, 0, 6, true);
+	ck_assert_uint_eq(stats().ahead_canceled, 2 * FRAME);
+	fake_gate(v, FAKE_READ, false);
+	fake_await_maps(v, 1);
+	ck_assert_uint_eq(atomic_load(&v->maps_bytes), 2 * FRAME);
+}
+END_TEST
+
 /* Many small ranges at once: a disk that does many things at a time sees them together. */
 START_TEST(short_requests_are_read_together)
 {
@@ -328,6 +369,8 @@ static Suite *suite(void)
 		who_comes_too_early_is_counted_as_waiting,
 		what_can_wait_is_read_when_nobody_waits_for_the_image,
 		what_can_wait_does_not_compete,
+		maps_of_what_can_wait_are_loaded_at_once_and_nothing_else,
+		maps_are_given_up_with_the_rest,
 		short_requests_are_read_together,
 		a_scan_that_gives_up_what_it_read_takes_nothing_from_others,
 		nobody_gives_up_what_others_have_read,

@@ -114,6 +114,55 @@ START_TEST(a_wrong_network_in_an_export_is_named_with_its_line)
 }
 END_TEST
 
+/* One line with the file, the line, the field, what was found or expected. */
+static const struct {
+	const char *text;
+	unsigned line;
+	const char *said;
+} bad_rules[] = {
+	{"rules:\n  - match: a\n    advise: [random]\n  - match: b\n    advise:\n      - noreuse\n      - sequental\n",
+	 7, "rules[1].advise[1]: advice \"sequental\": expected sequential, backwards, random, noreuse or normal"},
+	{"rules:\n  - match: a\n    advise: [random]\n  - advise: [random]\n", 4, "rules[1]: match is missing"},
+	{"rules:\n  - match: a\n", 2, "rules[0]: advise is missing"},
+	{"rules:\n  - match: a\n    advise: [sequential, random]\n", 3,
+	 "rules[0].advise: sequential, backwards and random exclude each other"},
+	{"rules:\n  - match: a\n    advise: [noreuse, normal]\n", 3, "rules[0].advise: normal excludes the others"},
+	{"rules:\n  - match: a\n    advise: [\"random,sequential\"]\n", 3,
+	 "rules[0].advise[0]: advice \"random,sequential\": sequential, backwards and random exclude each other"},
+	{"rules:\n  - match: a\n    advise: []\n", 3, "rules[0].advise: expected at least one entry"},
+	{"rules:\n  - match: a\n    advise: [\"\"]\n", 3, "rules[0].advise[0]: must not be empty"},
+	{"rules:\n  - match: a\n    advise: random\n", 3, "rules[0].advise: expected a list"},
+	{"rules:\n  - match: \"\"\n    advise: [random]\n", 2, "rules[0].match: must not be empty"},
+	{"rules:\n  - match: a/b\n    advise: [random]\n", 2, "rules[0].match: \"a/b\": names have no '/'"},
+	{"rules:\n  - match: a\n    advice: [random]\n", 3, "rules[0]: Unexpected key: advice"},
+	{"rules:\n  match: a\n", 2, "rules: expected a list"},
+	{"rules:\n  - a\n", 2, "rules[0]: expected keys with values"},
+};
+
+START_TEST(a_mistake_in_a_rule_is_named_with_line_and_field)
+{
+	char want[300];
+
+	ck_assert_int_eq(load(bad_rules[_i].text), -EINVAL);
+	snprintf(want, sizeof want, "%s:%u: %s", path, bad_rules[_i].line, bad_rules[_i].said);
+	ck_assert_str_eq(why.line, want);
+	ck_assert_uint_eq(conf.nrule, strstr(bad_rules[_i].said, "rules[1].") != NULL);
+}
+END_TEST
+
+START_TEST(rules_are_taken_in_their_order)
+{
+	ck_assert_int_eq(load("rules:\n  - match: \"*.mp4\"\n    advise: [sequential, noreuse]\n"
+			      "  - {match: \"*\", advise: [normal]}\n"),
+			 0);
+	ck_assert_uint_eq(conf.nrule, 2);
+	ck_assert_str_eq(conf.rule[0].match, "*.mp4");
+	ck_assert_uint_eq(conf.rule[0].hints, 1u << 1 | 1u << 7);
+	ck_assert_str_eq(conf.rule[1].match, "*");
+	ck_assert_uint_eq(conf.rule[1].hints, 1u << 0);
+}
+END_TEST
+
 START_TEST(an_export_without_an_image_is_refused)
 {
 	ck_assert_int_eq(load("exports:\n  - name: x\n"), -EINVAL);
@@ -191,6 +240,9 @@ int main(void)
 	tcase_add_test(t, an_unknown_key_is_named_with_its_line);
 	tcase_add_test(t, a_wrong_size_is_named_with_its_line);
 	tcase_add_test(t, a_wrong_network_in_an_export_is_named_with_its_line);
+	tcase_add_loop_test(t, a_mistake_in_a_rule_is_named_with_line_and_field, 0,
+			    (int)(sizeof bad_rules / sizeof bad_rules[0]));
+	tcase_add_test(t, rules_are_taken_in_their_order);
 	tcase_add_test(t, an_export_without_an_image_is_refused);
 	tcase_add_test(t, broken_yaml_is_refused_with_a_line);
 	tcase_add_test(t, two_images_of_one_name_are_refused);

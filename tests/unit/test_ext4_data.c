@@ -484,6 +484,37 @@ START_TEST(what_will_be_needed_is_read_without_being_asked_for)
 }
 END_TEST
 
+/* And each change of the length is counted. */
+START_TEST(a_hint_beyond_the_end_is_told_where_the_end_is)
+{
+	struct fs_hint h = {.off = 1 << 20, .len = 2 << 20, .how = FS_WILLNEED};
+	struct fs_setattr cut = {.what = FS_SET_SIZE, .size = 1 << 20};
+	struct fs_node *n;
+	unsigned sized;
+
+	make(kinds[0], 32);
+	mount_it();
+	n = cold_file("f", 2 << 20);
+	ck_assert_int_eq(fs->ops->advise(n, &h), 0);
+	ck_assert(h.at_end);
+	ck_assert_uint_eq(h.taken, 2 << 20);
+	h = (struct fs_hint){.off = 0, .len = 1 << 20, .how = FS_WILLNEED};
+	ck_assert_int_eq(fs->ops->advise(n, &h), 0);
+	ck_assert(!h.at_end);
+	sized = atomic_load(&n->stream.sized);
+	ck_assert_int_eq(put(n, "x", 1, (2 << 20) - 1), 0);
+	ck_assert_uint_eq(atomic_load(&n->stream.sized), sized);
+	ck_assert_int_eq(put(n, "x", 1, 2 << 20), 0);
+	ck_assert_uint_ne(atomic_load(&n->stream.sized), sized);
+	sized = atomic_load(&n->stream.sized);
+	ck_assert_int_eq(fs->ops->setattr(n, &cut, NULL), 0);
+	ck_assert_uint_ne(atomic_load(&n->stream.sized), sized);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 START_TEST(what_is_not_needed_any_more_leaves_memory_first)
 {
 	struct fs_node *keep, *go, *more;
@@ -629,6 +660,7 @@ int main(void)
 	tcase_add_test(t, a_file_over_the_file_systems_own_blocks_is_refused);
 	tcase_add_loop_test(t, the_host_gets_back_the_space_of_removed_files, 0, 2);
 	tcase_add_test(t, what_will_be_needed_is_read_without_being_asked_for);
+	tcase_add_test(t, a_hint_beyond_the_end_is_told_where_the_end_is);
 	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);
 	tcase_add_test(t, what_is_given_up_keeps_its_data);
 	tcase_add_test(t, holes_are_found_by_seek);

@@ -327,9 +327,62 @@ START_TEST(what_was_not_taken_on_is_asked_for_again)
 	adv_hint(&s, ADV_SEQUENTIAL);
 	step = rd(0, 64 * K);
 	ck_assert_uint_eq(step.ahead_len, 8 * M);
-	adv_taken(&s, step.run, M);
+	adv_taken(&s, &step, M, false);
 	step = rd(64 * K, 64 * K);
 	ck_assert_uint_eq(step.ahead_off, M);
+}
+END_TEST
+
+/* A scan of a file of so many bytes, from @off on. */
+static void scan_to(uint64_t off, uint64_t size, uint32_t len, uint64_t each)
+{
+	for (; off < size; off += each) {
+		struct adv_step step = rd(off, (uint32_t)(size - off < len ? size - off : len));
+		uint64_t end = step.ahead_off + step.ahead_len + (uint64_t)step.ahead_step * (step.ahead_n - 1);
+
+		if (step.ahead_len && end > size)
+			adv_taken(&s, &step, size, true);
+	}
+}
+
+START_TEST(at_the_end_of_the_file_nothing_more_is_asked_for)
+{
+	unsigned before;
+
+	adv_hint(&s, ADV_SEQUENTIAL);
+	scan_to(0, 20 * M, 64 * K, 64 * K);
+	before = requests;
+	ck_assert_uint_le(requests, 1 + 12 * M / (4 * M) + 1);
+	/* Nor by others, and no further than there. */
+	scan_to(0, 20 * M, 64 * K, 64 * K);
+	ck_assert_uint_le(requests, 2 * before);
+	ck_assert_uint_eq(ahead_to, 20 * M);
+	/* It was written on. */
+	before = requests;
+	atomic_fetch_add(&s.sized, 1);
+	scan_to(20 * M, 40 * M, 64 * K, 64 * K);
+	ck_assert_uint_gt(requests, before);
+	ck_assert_uint_ge(ahead_to, 40 * M);
+	before = requests;
+	rd(40 * M, 4096);
+	ck_assert_uint_eq(requests, before);
+	/* Cut, and written again. */
+	atomic_fetch_add(&s.sized, 1);
+	rd(40 * M + 4096, 4096);
+	ck_assert_uint_gt(requests, before);
+}
+END_TEST
+
+START_TEST(steps_end_at_the_end_of_the_file)
+{
+	unsigned before;
+
+	scan_to(0, 20 * M, 64 * K, 512 * K);
+	before = requests;
+	ck_assert_uint_ge(requests, 1);
+	scan_to(0, 20 * M, 64 * K, 512 * K);
+	ck_assert_uint_le(requests, 2 * before);
+	ck_assert_uint_lt(ahead_to, 20 * M + 64 * K);
 }
 END_TEST
 
@@ -403,6 +456,8 @@ int main(void)
 	tcase_add_test(t, a_scan_with_a_hint_leaves_what_it_passed);
 	tcase_add_test(t, waiting_makes_the_window_grow);
 	tcase_add_test(t, what_was_not_taken_on_is_asked_for_again);
+	tcase_add_test(t, at_the_end_of_the_file_nothing_more_is_asked_for);
+	tcase_add_test(t, steps_end_at_the_end_of_the_file);
 	tcase_add_test(t, it_can_be_switched_off);
 	suite_add_tcase(suite, t);
 	r = srunner_create(suite);

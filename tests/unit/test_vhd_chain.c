@@ -96,6 +96,52 @@ static void same(struct vhd *v, const uint8_t *copy)
 	}
 }
 
+static unsigned reads_of_child, reads_of_parent;
+
+static int count_reads(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
+{
+	(void)off;
+	(void)len;
+	(void)iov;
+	(void)niov;
+	*(unsigned *)arg += ev == HIO_EV_READ;
+	return 0;
+}
+
+/* A parent's are needed where its child is not full. */
+START_TEST(maps_of_all_layers_are_loaded)
+{
+	AUTO(freep) uint8_t *b = calloc(1, SIZE);
+	struct vhd_run run;
+	struct vhd *v;
+
+	memset(b, 1, SIZE);
+	make_base("base", VHD_DYNAMIC, SIZE, 0);
+	v = open_it("base", VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, b, 6 * MIB, 0), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+	make_child("one", "base", 0);
+	v = open_it("one", VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, b, 512, 0), 0);
+	ck_assert_int_eq(vhd_write(v, b, 2 * MIB, 8 * MIB), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+	v = open_it("one", 0);
+	hio_set_hook(vhd_host(v), count_reads, &reads_of_child);
+	hio_set_hook(vhd_host(vhd_backing(v)), count_reads, &reads_of_parent);
+	reads_of_child = reads_of_parent = 0;
+	ck_assert_int_eq(vhd_load_maps(v, 8 * MIB, 2 * MIB), 0);
+	ck_assert_uint_eq(reads_of_child, 1);
+	ck_assert_uint_eq(reads_of_parent, 0);
+	ck_assert_int_eq(vhd_load_maps(v, 0, SIZE), 0);
+	ck_assert_uint_eq(reads_of_child, 2);
+	ck_assert_uint_eq(reads_of_parent, 3);
+	for (uint64_t off = 0; off < SIZE; off += run.len)
+		ck_assert_int_eq(vhd_map(v, off, SIZE - off, &run), 0);
+	ck_assert_uint_eq(reads_of_child + reads_of_parent, 5);
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 /* 35: bits are honoured sector by sector, in every layer; blocks of different sizes; a base of each kind. */
 START_TEST(a_chain_reads_as_the_last_write_to_each_sector)
 {
@@ -575,6 +621,7 @@ int main(void)
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, a_chain_reads_as_the_last_write_to_each_sector, 0, 2);
 	tcase_add_test(t, a_run_says_which_layer_it_is_in);
+	tcase_add_test(t, maps_of_all_layers_are_loaded);
 	tcase_add_test(t, parents_may_be_smaller_or_larger);
 	tcase_add_test(t, many_writers_of_new_blocks_in_a_child);
 	tcase_add_test(t, children_of_one_base_share_it);

@@ -500,6 +500,39 @@ START_TEST(sector_bitmaps_are_honoured_sector_by_sector)
 }
 END_TEST
 
+/* Those of a range and no others, once, and no data. */
+START_TEST(maps_are_loaded_without_data)
+{
+	AUTO(freep) uint8_t *b = hio_alloc(32 * MIB);
+	struct vhd_run run;
+	struct vhd *v;
+
+	ck_assert_ptr_nonnull(b);
+	fill(b, 32 * MIB, 1);
+	fx_make(VHD_DYNAMIC, 64 * MIB, 0);
+	v = fx_open(VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, b, 32 * MIB, 0), 0);
+	fx_close(v);
+	half_bitmaps(12);
+	v = fx_open(0);
+	hio_set_hook(vhd_host(v), counting, NULL);
+	count = (struct count){0};
+	ck_assert_int_eq(vhd_load_maps(v, 5 * MIB, 1), 0);
+	ck_assert_int_eq(vhd_load_maps(v, 7 * MIB, 2 * MIB), 0);
+	ck_assert_uint_eq(count.reads, 3);
+	ck_assert_int_eq(vhd_load_maps(v, 0, 64 * MIB), 0);
+	ck_assert_uint_eq(count.reads, 16);
+	ck_assert_uint_eq(count.read_bytes, 16 * 512);
+	ck_assert_int_eq(vhd_load_maps(v, 0, 64 * MIB), 0);
+	for (uint64_t off = 0; off < 64 * MIB; off += run.len)
+		ck_assert_int_eq(vhd_map(v, off, 64 * MIB - off, &run), 0);
+	ck_assert_uint_eq(count.reads, 16);
+	ck_assert_int_eq(vhd_load_maps(v, vhd_size(v) - 1, 2), -EINVAL);
+	ck_assert_int_eq(vhd_load_maps(v, 0, 0), -EINVAL);
+	fx_close(v);
+}
+END_TEST
+
 /* ---- failures ------------------------------------------------------------------------------------------------------------------ */
 
 static int fail_after, fail_err;
@@ -640,6 +673,7 @@ int main(void)
 	tcase_add_test(t, neighbours_of_a_batch_are_joined);
 	tcase_add_loop_test(t, many_writers_of_one_block_share_it, 0, 4);
 	tcase_add_test(t, sector_bitmaps_are_honoured_sector_by_sector);
+	tcase_add_test(t, maps_are_loaded_without_data);
 	tcase_add_loop_test(t, any_failing_operation_of_an_allocation_leaves_a_whole_image, 0, 4);
 	tcase_add_test(t, no_space_for_our_own_metadata_is_tried_again);
 	tcase_add_loop_test(t, after_a_failed_sync_nothing_is_promised, 0, 2);

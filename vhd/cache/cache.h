@@ -107,7 +107,7 @@ struct cache_want {
 	uint16_t
 		account; /* 1 … CACHE_ACCOUNTS - 1: what it may have in memory unused is limited; 0: only the cache's own limits hold */
 	bool down; /* the end of the range first: the reader goes downwards */
-	bool idle; /* only while nobody waits for the image and memory is free */
+	bool idle; /* only while nobody waits for the image and memory is free; what the image says of the range (its maps) at once */
 };
 #define CACHE_ACCOUNTS 1024u
 

@@ -144,6 +144,7 @@ struct prefetch_req {
 	uint64_t off, len;
 	uint64_t turn;  /* bytes that it may have before the next request's turn */
 	uint32_t since; /* ms */
+	bool maps;      /* not the bytes, only what the image says of them; charged to nobody */
 	struct cache_want want;
 };
 struct prefetch_ring {

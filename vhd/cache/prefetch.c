@@ -8,6 +8,8 @@
  * taken at once is read together: a piece of a long request, or up to 32 short ones, which a disk that works on many at a time then
  * has at the same time, and one with a head in the order of their places.
  *
+ * What may wait is asked for twice: its maps (vhd_load_maps()) now, as a request of its own, the bytes later.
+ *
  * Accounts: units that are asked for are charged until they are read, and then as long as they are in memory and unused. A full
  * ring or account drops the request, a lack of memory the rest of it: nobody waits for either, the reader just comes later.
  */
@@ -19,10 +21,13 @@
 #define PIECE_FRAMES 32u /* at most */
 #define DOWN_FRAMES 260u /* the same downwards, where each piece costs a disk with a head the way back over two */
 #define TURN_BYTES (4u << 20)
-#define QUIET_MS 20u   /* nobody waited for the image that long: it has nothing else to do */
-#define LOOK_MS 5u     /* how often to look whether that is so */
-#define IDLE_FREE 8u   /* and one frame in so many is free */
-#define LATER_MS 2000u /* what could wait that long is of no use any more */
+#define QUIET_MS 20u                   /* nobody waited for the image that long: it has nothing else to do */
+#define LOOK_MS 5u                     /* how often to look whether that is so */
+#define IDLE_FREE 8u                   /* and one frame in so many is free */
+#define LATER_MS 2000u                 /* what could wait that long is of no use any more */
+#define MAPS_BYTES (UINT64_C(1) << 30) /* whose maps are loaded at most, for one request: 512 blocks as a rule, … */
+#define MAPS_BYTES_HEAD (8u << 20)     /* … and from a disk with a head, which goes to each of them */
+#define MAPS_PIECE (64u << 20)
 
 /* ---- accounts ------------------------------------------------------------------------------------------------------------- */
 
@@ -123,11 +128,17 @@ static bool already_there(struct cache_dev *d, uint64_t off, uint64_t len)
 	return true;
 }
 
+/* What a request is charged with. */
+static int64_t units_asked(const struct prefetch_req *q)
+{
+	return q->maps ? 0 : units_of(q->off, q->len);
+}
+
 static bool ring_add(struct prefetch_ring *r, const struct prefetch_req *q)
 {
 	struct prefetch_req *last = r->n ? &r->q[(r->head + r->n - 1) % PREFETCH_QUEUE] : NULL;
 
-	if (last && last->d == q->d && last->want.tag == q->want.tag && !q->want.down &&
+	if (last && last->d == q->d && last->want.tag == q->want.tag && last->maps == q->maps && !q->want.down &&
 	    last->off + last->len == q->off && last->off % CACHE_UNIT == 0 && q->off % CACHE_UNIT == 0) {
 		last->len += q->len;
 		return true;
@@ -136,6 +147,20 @@ static bool ring_add(struct prefetch_ring *r, const struct prefetch_req *q)
 		return false;
 	r->q[(r->head + r->n++) % PREFETCH_QUEUE] = *q;
 	return true;
+}
+
+/* Not where it would take the place of what is wanted itself. */
+static void want_maps(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_want *w)
+{
+	struct prefetch *p = &d->c->prefetch;
+	struct prefetch_req q = {.d = d, .off = off, .turn = TURN_BYTES, .since = now_ms(), .maps = true, .want = *w};
+
+	q.len = min_u64(len, d->rotational ? MAPS_BYTES_HEAD : MAPS_BYTES);
+	q.want.down = false;
+	lock_take(&p->mu);
+	if (p->now.n < PREFETCH_QUEUE / 2 && ring_add(&p->now, &q))
+		cond_signal(&p->work);
+	lock_drop(&p->mu);
 }
 
 uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_want *w)
@@ -150,6 +175,8 @@ uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const s
 	len = min_u64(len, d->len - off);
 	if (already_there(d, off, min_u64(len, c->limit / 4)))
 		return min_u64(len, c->limit / 4);
+	if (w->idle)
+		want_maps(d, off, len, w);
 	q.len = min_u64(len, allowance(d, w->account));
 	if (!q.len) {
 		atomic_fetch_add_explicit(&c->ahead_dropped, 1, memory_order_relaxed);
@@ -180,8 +207,9 @@ static void ring_filter(struct prefetch_ring *r, bool (*keep)(const struct prefe
 		if (keep(&q, arg)) {
 			r->q[(r->head + kept++) % PREFETCH_QUEUE] = q;
 		} else {
-			charge(q.d->c, q.want.account, q.d->id, -units_of(q.off, q.len));
-			atomic_fetch_add_explicit(&q.d->c->ahead_canceled, q.len, memory_order_relaxed);
+			charge(q.d->c, q.want.account, q.d->id, -units_asked(&q));
+			if (!q.maps)
+				atomic_fetch_add_explicit(&q.d->c->ahead_canceled, q.len, memory_order_relaxed);
 		}
 	}
 	r->n = kept;
@@ -232,6 +260,7 @@ void prefetch_purge(struct cache_dev *d)
 struct taken {
 	struct cache_dev *d;
 	uint64_t tag;
+	bool maps; /* one piece, of which only the maps are wanted */
 	unsigned n, frames;
 	struct ahead_piece piece[AHEAD_PIECES];
 };
@@ -269,8 +298,10 @@ static bool ring_advance(const struct prefetch *p, struct prefetch_ring *r) REQU
 static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
 {
 	struct prefetch_req *first = &r->q[r->head], q;
-	uint64_t most = min_u64(first->want.down ? DOWN_FRAMES : PIECE_FRAMES, max_u64(1, c->nframes / 5 - 1))
-			<< FRAME_SHIFT;
+	uint64_t most = first->maps
+				? MAPS_PIECE
+				: min_u64(first->want.down ? DOWN_FRAMES : PIECE_FRAMES, max_u64(1, c->nframes / 5 - 1))
+					  << FRAME_SHIFT;
 	struct ahead_piece p = {.off = first->off, .account = first->want.account};
 
 	if (first->want.down) {
@@ -282,7 +313,7 @@ static struct ahead_piece first_piece(struct cache *c, struct prefetch_ring *r)
 		p.len = min_u64(first->len, most - p.off % CACHE_FRAME);
 		first->off += p.len;
 	}
-	p.charged = units_of(p.off, p.len);
+	p.charged = first->maps ? 0 : units_of(p.off, p.len);
 	first->len -= p.len;
 	first->turn -= min_u64(first->turn, p.len);
 	if (first->len && (first->turn || r->n == 1))
@@ -309,11 +340,12 @@ static void take(struct cache *c, const struct prefetch *p, struct prefetch_ring
 
 	t->d = r->q[r->head].d;
 	t->tag = r->q[r->head].want.tag;
+	t->maps = r->q[r->head].maps;
 	t->n = t->frames = 0;
 	while (r->n && t->n < AHEAD_PIECES) {
 		const struct prefetch_req *q = &r->q[r->head];
 
-		if (t->n && (q->d != t->d || q->len > CACHE_FRAME || at_work(p, q) ||
+		if (t->n && (t->maps || q->maps || q->d != t->d || q->len > CACHE_FRAME || at_work(p, q) ||
 			     t->frames + frames_of(q->off, q->len) > most))
 			break;
 		t->piece[t->n] = first_piece(c, r);
@@ -332,8 +364,20 @@ static int by_place(const void *a, const void *b)
 	return (x->off > y->off) - (x->off < y->off);
 }
 
+/* What fails is told to whoever needs it. */
+static void fetch_maps(struct cache_dev *d, const struct ahead_piece *p)
+{
+	dev_enter(d);
+	vhd_load_maps(d->v, d->start + p->off, p->len);
+	dev_leave(d);
+}
+
 static void fetch(struct cache *c, struct taken *t)
 {
+	if (t->maps) {
+		fetch_maps(t->d, &t->piece[0]);
+		return;
+	}
 	qsort(t->piece, t->n, sizeof t->piece[0], by_place);
 	pin_ahead(t->d, t->piece, t->n);
 	for (unsigned i = 0; i < t->n; i++)

@@ -706,6 +706,7 @@ int ext4_op_advise(struct fs_node *fn, struct fs_hint *h) NO_THREAD_SAFETY
 		return err;
 	h->taken = h->off;
 	err = advise_runs(n, h, min_u64(end, ext4_size(&n->inode)));
+	h->at_end = !err && h->taken >= ext4_size(&n->inode);
 	rwlock_drop(&n->rw);
 	return err;
 }

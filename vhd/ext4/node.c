@@ -674,6 +674,7 @@ void ext4_set_size(struct ext4_node *n, uint64_t size)
 {
 	n->inode.i_size = (uint32_t)size;
 	n->inode.i_size_high = (uint32_t)(size >> 32);
+	atomic_fetch_add_explicit(&n->n.stream.sized, 1, memory_order_release);
 	if (size >> 31 && !ext2fs_has_feature_large_file(ext4_fs_of_node(n)->e2->super))
 		ext2fs_set_feature_large_file(ext4_fs_of_node(n)->e2->super);
 }

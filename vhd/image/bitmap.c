@@ -113,26 +113,24 @@ static bool unseen(const struct vhd *v, uint32_t block)
 	return block < v->blocks && bat_get(v, block) != VHD_UNUSED && !block_is(v, block, BLOCK_FULL | BLOCK_PARTIAL);
 }
 
-/* The bitmap comes into memory, or the block turns out to be full. A reader that walks forward gets those of the next blocks
- * in the same batch; not from a disk with a head, which would go to each, and come back for the data behind it. */
-static int load(struct vhd *v, uint32_t block)
+/* The bitmaps of at most READ_AHEAD blocks come into memory, or blocks turn out to be full; the first has to. */
+static int read_bitmaps(struct vhd *v, const uint32_t *blocks, uint32_t n)
 {
-	bool walking = !hio_is_rotational(v->io) && (block == 0 || block_is(v, block - 1, BLOCK_FULL | BLOCK_PARTIAL));
-	uint32_t want = walking ? READ_AHEAD : 1, n = 0, blocks[READ_AHEAD];
 	struct hio_req req[READ_AHEAD];
 	struct iovec iov[READ_AHEAD];
-	AUTO(freep) uint8_t *buf = hio_alloc((size_t)want * v->bitmap_bytes);
+	AUTO(freep) uint8_t *buf = hio_alloc((size_t)n * v->bitmap_bytes);
 	uint64_t seq;
 	bool ok;
 	int err;
 
 	if (!buf)
 		return -ENOMEM;
-	for (uint32_t b = block; b - block < want && (b == block || unseen(v, b)); b++, n++) {
-		blocks[n] = b;
-		iov[n] = (struct iovec){buf + (size_t)n * v->bitmap_bytes, v->bitmap_bytes};
-		req[n] = (struct hio_req){
-			.op = HIO_OP_READ, .off = (uint64_t)bat_get(v, b) * VHD_SECTOR, .iov = &iov[n], .niov = 1};
+	for (uint32_t i = 0; i < n; i++) {
+		iov[i] = (struct iovec){buf + (size_t)i * v->bitmap_bytes, v->bitmap_bytes};
+		req[i] = (struct hio_req){.op = HIO_OP_READ,
+					  .off = (uint64_t)bat_get(v, blocks[i]) * VHD_SECTOR,
+					  .iov = &iov[i],
+					  .niov = 1};
 	}
 	for (;;) {
 		lock_take(&v->maps_mu);
@@ -143,13 +141,56 @@ static int load(struct vhd *v, uint32_t block)
 			return err;
 		lock_take(&v->maps_mu);
 		ok = seq == v->maps_seq;
-		for (uint32_t i = n; ok && i-- > 0;) /* ours last: it is not the first to leave */
+		for (uint32_t i = n; ok && i-- > 0;) /* the first last: it is not the first to leave */
 			if (!req[i].result && !accept(v, blocks[i], iov[i].iov_base) && i == 0)
 				err = -ENOMEM;
 		lock_drop(&v->maps_mu);
 		if (ok || err)
 			return err;
 	}
+}
+
+/* A reader that walks forward gets those of the next blocks in the same batch; not from a disk with a head, which would go to each,
+ * and come back for the data behind it. */
+static int load(struct vhd *v, uint32_t block)
+{
+	bool walking = !hio_is_rotational(v->io) && (block == 0 || block_is(v, block - 1, BLOCK_FULL | BLOCK_PARTIAL));
+	uint32_t want = walking ? READ_AHEAD : 1, n = 0, blocks[READ_AHEAD];
+
+	for (uint32_t b = block; b - block < want && (b == block || unseen(v, b)); b++)
+		blocks[n++] = b;
+	return read_bitmaps(v, blocks, n);
+}
+
+static bool in_memory(struct vhd *v, uint32_t block)
+{
+	bool found;
+
+	lock_take(&v->maps_mu);
+	found = find(v, block) != NULL;
+	lock_drop(&v->maps_mu);
+	return found;
+}
+
+int vhd_bitmap_load(struct vhd *v, uint32_t first, uint32_t n, bool *full)
+{
+	uint32_t blocks[READ_AHEAD], k = 0;
+	int err = 0;
+
+	*full = true;
+	for (uint32_t b = first; b < first + n && !err; b++) {
+		bool there = bat_get(v, b) != VHD_UNUSED;
+
+		if (there && !block_is(v, b, BLOCK_FULL) && !(block_is(v, b, BLOCK_PARTIAL) && in_memory(v, b)))
+			blocks[k++] = b;
+		if (k && (k == READ_AHEAD || b + 1 == first + n)) {
+			err = read_bitmaps(v, blocks, k);
+			k = 0;
+		}
+	}
+	for (uint32_t b = first; b < first + n && *full; b++)
+		*full = block_is(v, b, BLOCK_FULL);
+	return err;
 }
 
 /* How many bits from @s on, up to @end, are as it is. */

@@ -70,6 +70,24 @@ int vhd_map(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
 	return vhd_map_src(v, off, len, run, &src);
 }
 
+int vhd_load_maps(struct vhd *v, uint64_t off, uint64_t len)
+{
+	bool full = false;
+	int err = 0;
+
+	if (len == 0 || !range_ok(off, len, v->size))
+		return -EINVAL;
+	for (; v && !full && !err && off < v->size; v = v->parent) {
+		uint32_t first = (uint32_t)(off >> v->block_shift);
+
+		if (v->type == VHD_FIXED || v->info_only)
+			break;
+		len = min_u64(len, v->size - off);
+		err = vhd_bitmap_load(v, first, (uint32_t)((off + len - 1) >> v->block_shift) - first + 1, &full);
+	}
+	return err;
+}
+
 int vhd_next_data(struct vhd *v, uint64_t off, uint64_t *data, uint64_t *end)
 {
 	if (off > v->size)

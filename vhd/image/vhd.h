@@ -91,6 +91,17 @@ struct vhd_run {       /* one answer of vhd_map() */
 int vhd_map(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run);
 
 /**
+ * vhd_load_maps() - what vhd_map() needs for a range comes into memory
+ * @off, @len: bytes, inside the disk
+ *
+ * Reads the sector bitmaps of blocks that are there and not known to be full, of the image and, where it is not full, of its parents,
+ * 16 at a time; no data. They leave memory again as others do: it is a hint.
+ *
+ * Return: 0; -EINVAL range outside the disk; -EIO, -ENOMEM, with some of them loaded.
+ */
+int vhd_load_maps(struct vhd *v, uint64_t off, uint64_t len);
+
+/**
  * vhd_next_data() - the first byte at or after @off that may not read as zero, and the end of that run
  *
  * Follows BAT and sector bitmaps, and the host's own holes below them (SEEK_DATA). Runs in different blocks are reported

@@ -173,6 +173,8 @@ int vhd_map_src(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run, 
 int vhd_bitmap_new(struct vhd *v, uint32_t block);
 /* Bits from sector @s of a block on, at most @max of them, that have the same value. Loads the bitmap when needed. */
 int vhd_bitmap_run(struct vhd *v, uint32_t block, uint32_t s, uint32_t max, bool *set, uint32_t *n);
+/* The bitmaps of these blocks, of those that are needed and not in memory. *full: no block of them has a hole. */
+int vhd_bitmap_load(struct vhd *v, uint32_t first, uint32_t n, bool *full);
 /* The sectors were written: they are in the block from now on. */
 int vhd_bitmap_set(struct vhd *v, uint32_t block, uint32_t s, uint32_t n);
 /* Is it time to flush for the sake of the bitmaps alone? */

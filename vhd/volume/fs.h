@@ -138,6 +138,7 @@ struct fs_hint {
 	bool down;             /* the end of the range first */
 	uint64_t tag;          /* of what is read ahead, for cache_unwant() */
 	uint64_t taken;        /* out, of FS_WILLNEED and FS_MAPS: what lies before this offset will be in memory */
+	bool at_end;           /* out: and it is the file's end, or lies behind it */
 };
 
 struct fs_ops {
@@ -250,13 +251,17 @@ struct fs_run {
 	int8_t dir;         /* +1, -1; 0: not known yet */
 };
 
-/* How the file is read. Kept with the node for those who decide on reading ahead (advise/); drivers only clear it. */
+/* How the file is read. Kept with the node for those who decide on reading ahead (advise/); drivers only clear it, and count in
+ * `sized`. */
 #define FS_RUNS 4u
 struct fs_stream {
-	atomic_uint mode; /* hints that hold */
-	atomic_flag busy; /* somebody works on what follows */
-	uint8_t distrust; /* how often what was read ahead was of no use, lately */
+	atomic_uint mode;  /* hints that hold */
+	atomic_uint sized; /* how often the file got another length; counted while nobody can see the new one */
+	atomic_flag busy;  /* somebody works on what follows */
+	uint8_t distrust;  /* how often what was read ahead was of no use, lately */
 	uint32_t reads;
+	uint32_t end_as_of;           /* 1 + `sized` when the next was seen; 0: never */
+	uint64_t end;                 /* nothing is to be read from here on */
 	uint64_t last;                /* where the last read began */
 	uint64_t bytes;               /* read, while something could be read ahead */
 	uint64_t ahead, used, wasted; /* bytes: asked for; read later; given up */
