@@ -359,8 +359,8 @@ void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, b
 
 	if (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
 		return;
-	if (r->dir < 0)
-		r->ahead = r->low;
+	if (step->ahead_down && r->dir < 0)
+		r->ahead = min_u64(r->low, max_u64(r->ahead, end));
 	else
 		r->ahead = max_u64(r->high, min_u64(r->ahead, end));
 	if (at_end && !step->ahead_down) {

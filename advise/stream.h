@@ -62,7 +62,7 @@ struct adv_step {
 /* [off, off + len) is being read by somebody whose hints are @said; len > 0, off + len does not wrap. @late: it was not in memory. */
 void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, uint64_t off, uint32_t len, bool late,
 	      struct adv_step *step);
-/* Of what adv_read() asked to be read ahead only what lies before @end (downwards: nothing) will be. @at_end: since the file ends there,
+/* Of what adv_read() asked to be read ahead only what lies before @end (downwards: behind it) will be. @at_end: since the file ends there,
  * or before; nothing behind it is asked for until it has another length. */
 void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, bool at_end);
 

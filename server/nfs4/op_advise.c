@@ -61,7 +61,9 @@ static void read_ahead(struct fs_node *n, const struct adv_step *step)
 			.tag = tag_of(n, step->run),
 		};
 
-		if (n->fs->ops->advise(n, &h) < 0 || h.taken < h.off + h.len) {
+		if (n->fs->ops->advise(n, &h) < 0)
+			h.taken = h.down ? h.off + h.len : h.off;
+		if (h.taken != (h.down ? h.off : h.off + h.len)) {
 			adv_taken(&n->stream, step, h.taken, h.at_end);
 			return;
 		}

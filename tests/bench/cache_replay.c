@@ -134,6 +134,12 @@ bool vhd_writable(const struct vhd *v)
 	return false;
 }
 
+uint64_t vhd_next_block(const struct vhd *v, uint64_t off)
+{
+	(void)off;
+	return v->size;
+}
+
 bool vhd_is_rotational(const struct vhd *v)
 {
 	(void)v;

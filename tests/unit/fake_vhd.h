@@ -28,6 +28,8 @@ struct vhd {
 	atomic_uint *reads; /* per sector, since the start */
 	uint64_t size;
 	bool read_only;
+	bool rotational;
+	uint64_t block; /* bytes; 0: none */
 
 	struct lock mu;
 	struct cond cond;
@@ -257,10 +259,14 @@ bool vhd_writable(const struct vhd *v)
 	return !v->read_only;
 }
 
+uint64_t vhd_next_block(const struct vhd *v, uint64_t off)
+{
+	return v->block ? min_u64(round_up_u64(off, v->block), v->size) : v->size;
+}
+
 bool vhd_is_rotational(const struct vhd *v)
 {
-	(void)v;
-	return false;
+	return v->rotational;
 }
 
 const char *vhd_path(const struct vhd *v)

@@ -114,6 +114,41 @@ START_TEST(an_account_has_a_quarter_of_the_cache_and_not_more)
 }
 END_TEST
 
+/* Downwards it is the other end that is needed first. */
+START_TEST(of_what_is_read_downwards_the_end_is_taken_on)
+{
+	const struct cache_want w = {.account = 1, .down = true};
+
+	ck_assert_uint_eq(cache_prefetch(d, FRAME, QUARTER + 3 * FRAME, &w), QUARTER);
+	await(4 * FRAME, QUARTER);
+	ck_assert(!there(FRAME, FRAME) && !there(3 * FRAME, FRAME));
+	use(4 * FRAME, FRAME, 9);
+}
+END_TEST
+
+/* A head that goes to a place in the middle of a block goes past its bitmap first. */
+START_TEST(on_a_disk_with_a_head_a_piece_begins_with_a_block)
+{
+	struct vhd *disk = fake_new(4u << 20);
+	struct cache_dev *part;
+
+	disk->block = 1u << 20;
+	ck_assert_int_eq(cache_attach(c, disk, 4096, disk->size - 4096, &part), 0);
+	ck_assert_uint_eq(cache_good_start(part, 8192, 3u << 20), 8192);
+	ck_assert_int_eq(cache_detach(part), 0);
+	disk->rotational = true;
+	ck_assert_int_eq(cache_attach(c, disk, 4096, disk->size - 4096, &part), 0);
+	ck_assert_uint_eq(cache_good_start(part, 8192, 3u << 20), (1u << 20) - 4096);
+	ck_assert_uint_eq(cache_good_start(part, (1u << 20) - 4096, 3u << 19), (1u << 20) - 4096); /* it does */
+	ck_assert_uint_eq(cache_good_start(part, 8192, 1u << 19), 8192);                           /* too far */
+	ck_assert_uint_eq(cache_good_start(part, 8192, 1u << 30), 8192);                           /* no such range */
+	disk->block = 0;
+	ck_assert_uint_eq(cache_good_start(part, 8192, 3u << 20), 8192);
+	ck_assert_int_eq(cache_detach(part), 0);
+	fake_free(disk);
+}
+END_TEST
+
 START_TEST(what_was_dropped_from_memory_unused_is_wasted)
 {
 	ck_assert_uint_eq(want(0, 4 * FRAME, 1, 0, false), 4 * FRAME);
@@ -362,6 +397,8 @@ static Suite *suite(void)
 {
 	const TTest *const tests[] = {
 		an_account_has_a_quarter_of_the_cache_and_not_more,
+		of_what_is_read_downwards_the_end_is_taken_on,
+		on_a_disk_with_a_head_a_piece_begins_with_a_block,
 		what_was_dropped_from_memory_unused_is_wasted,
 		what_comes_again_is_counted_again,
 		a_transfer_that_failed_was_not_read_ahead,

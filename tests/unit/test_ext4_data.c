@@ -515,6 +515,48 @@ START_TEST(a_hint_beyond_the_end_is_told_where_the_end_is)
 }
 END_TEST
 
+/* Data, a hole and data; and more runs than are taken on at a time. */
+START_TEST(downwards_the_runs_of_a_file_come_from_its_end)
+{
+	enum { RUNS = 40, BLOCK = 4096 };
+	struct fs_hint h = {.len = 3 << 20, .how = FS_WILLNEED, .down = true};
+	struct fs_node *n, *many;
+	uint8_t b[BLOCK];
+
+	make(kinds[0], 32);
+	mount_it();
+	memset(b, 7, sizeof b);
+	many = new_file("many");
+	for (unsigned i = 0; i < RUNS; i++)
+		ck_assert_int_eq(put(many, b, BLOCK, (uint64_t)2 * BLOCK * i), 0);
+	fs_node_put(many);
+	n = cold_file("f", 1 << 20);
+	ck_assert_int_eq(put(n, b, BLOCK, 2 << 20), 0);
+	ck_assert_int_eq(fs->ops->commit(n, 0, 0), 0);
+	fs_node_put(n);
+	unmount_it();
+	mount_it();
+	ck_assert_int_eq(fs->ops->lookup(fs->root, "f", 1, 0, &n), 0);
+	ck_assert_int_eq(fs->ops->lookup(fs->root, "many", 4, 0, &many), 0);
+	ck_assert_int_eq(fs->ops->advise(n, &h), 0);
+	ck_assert_uint_eq(h.taken, 0);
+	ck_assert(!h.at_end);
+	for (int i = 0; i < 500 && !(in_memory(n, 0, 1 << 20) && in_memory(n, 2 << 20, (2 << 20) + BLOCK)); i++)
+		usleep(10000);
+	ck_assert(in_memory(n, 0, 1 << 20) && in_memory(n, 2 << 20, (2 << 20) + BLOCK));
+	h = (struct fs_hint){.off = 1 << 20, .len = 1 << 20, .how = FS_WILLNEED, .down = true};
+	ck_assert_int_eq(fs->ops->advise(n, &h), 0);
+	ck_assert_uint_eq(h.taken, 1 << 20);
+	h = (struct fs_hint){.len = 2 * BLOCK * RUNS, .how = FS_WILLNEED, .down = true};
+	ck_assert_int_eq(fs->ops->advise(many, &h), 0);
+	ck_assert_uint_eq(h.taken, 2 * BLOCK * (RUNS - 32));
+	fs_node_put(many);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 START_TEST(what_is_not_needed_any_more_leaves_memory_first)
 {
 	struct fs_node *keep, *go, *more;
@@ -661,6 +703,7 @@ int main(void)
 	tcase_add_loop_test(t, the_host_gets_back_the_space_of_removed_files, 0, 2);
 	tcase_add_test(t, what_will_be_needed_is_read_without_being_asked_for);
 	tcase_add_test(t, a_hint_beyond_the_end_is_told_where_the_end_is);
+	tcase_add_test(t, downwards_the_runs_of_a_file_come_from_its_end);
 	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);
 	tcase_add_test(t, what_is_given_up_keeps_its_data);
 	tcase_add_test(t, holes_are_found_by_seek);

@@ -333,6 +333,28 @@ START_TEST(what_was_not_taken_on_is_asked_for_again)
 }
 END_TEST
 
+START_TEST(downwards_what_was_not_taken_on_is_asked_for_again)
+{
+	struct adv_step step;
+	uint64_t low, top;
+
+	adv_hint(&s, ADV_BACKWARDS);
+	step = rd(100 * M, 64 * K);
+	low = step.ahead_off;
+	top = low + step.ahead_len;
+	ck_assert(step.ahead_down && step.ahead_len > 128 * K);
+	/* A part at the lower end was left out; the next one begins there. */
+	adv_taken(&s, &step, low + 64 * K, false);
+	step = rd(100 * M - 64 * K, 64 * K);
+	ck_assert_uint_eq(step.ahead_off + step.ahead_len, low + 64 * K);
+	/* Nothing was taken on, and the reader has come further meanwhile. */
+	rd(100 * M - 128 * K, 64 * K);
+	adv_taken(&s, &step, step.ahead_off + step.ahead_len, false);
+	step = rd(100 * M - 192 * K, 64 * K);
+	ck_assert(step.ahead_len == 0 || step.ahead_off + step.ahead_len <= top);
+}
+END_TEST
+
 /* A scan of a file of so many bytes, from @off on. */
 static void scan_to(uint64_t off, uint64_t size, uint32_t len, uint64_t each)
 {
@@ -446,6 +468,7 @@ int main(void)
 	tcase_add_test(t, of_a_contradiction_nothing_is_followed);
 	tcase_add_test(t, nothing_wraps);
 	tcase_add_test(t, downwards_is_found_out);
+	tcase_add_test(t, downwards_what_was_not_taken_on_is_asked_for_again);
 	tcase_add_test(t, equal_steps_are_found_out);
 	tcase_add_test(t, several_readers_of_one_file_are_told_apart);
 	tcase_add_test(t, a_second_scan_is_read_ahead_like_the_first);

@@ -117,9 +117,12 @@ struct cache_want {
  * Best effort; never blocks. What is read ahead and was not used yet is at most a quarter of the cache for an account, and half of
  * it for a device.
  *
- * Return: bytes of the range, from its start, that are in memory or will be; 0: the queue or the account is full.
+ * Return: bytes of the range, from its start (down: to its end), that are in memory or will be; 0: the queue or the account is full.
  */
 uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_want *w);
+/* Where a piece of [off, off + len) that is to be read by itself had better begin: on a disk with a head at the image's next block,
+ * since the way to @off leads past the bitmap of the one it is in. Else, or when that is not in the range: @off. */
+uint64_t cache_good_start(struct cache_dev *d, uint64_t off, uint64_t len);
 /* Nobody needs what was wanted with a tag that is @tag in the bits of @mask, as far as it was not begun. Never blocks. */
 void cache_unwant(struct cache_dev *d, uint64_t tag, uint64_t mask);
 

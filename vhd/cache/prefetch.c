@@ -178,11 +178,13 @@ uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const s
 	if (w->idle)
 		want_maps(d, off, len, w);
 	q.len = min_u64(len, allowance(d, w->account));
+	if (w->down)
+		q.off += len - q.len;
 	if (!q.len) {
 		atomic_fetch_add_explicit(&c->ahead_dropped, 1, memory_order_relaxed);
 		return 0;
 	}
-	charge(c, w->account, d->id, units_of(off, q.len));
+	charge(c, w->account, d->id, units_of(q.off, q.len));
 	lock_take(&p->mu);
 	taken = ring_add(w->idle ? &p->later : &p->now, &q);
 	if (taken)
@@ -190,9 +192,20 @@ uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const s
 	lock_drop(&p->mu);
 	if (taken)
 		return q.len;
-	charge(c, w->account, d->id, -units_of(off, q.len));
+	charge(c, w->account, d->id, -units_of(q.off, q.len));
 	atomic_fetch_add_explicit(&c->ahead_dropped, 1, memory_order_relaxed);
 	return 0;
+}
+
+uint64_t cache_good_start(struct cache_dev *d, uint64_t off, uint64_t len)
+{
+	uint64_t next;
+
+	if (!d->rotational || !range_ok(off, len, d->len) || !len || !dev_try_enter(d))
+		return off;
+	next = vhd_next_block(d->v, d->start + off) - d->start;
+	dev_leave(d);
+	return next < off + len ? next : off;
 }
 
 /* Requests that are not @keep leave the ring. */

@@ -20,6 +20,7 @@
 #define WINDOW_FIRST (64u << 10)
 #define WINDOW_MAX (8u << 20)
 #define RESERVE_MAX (64u << 20) /* bytes that advice reserves at most, … */
+#define DOWN_RUNS 32u           /* of a file, read ahead downwards at a time */
 #define RESERVE_SHARE 16u       /* … and of the free space one part in so many */
 
 static uint8_t zeros[CACHE_FRAME];
@@ -662,6 +663,61 @@ static int reserve(struct ext4_node *n, uint64_t off, uint64_t end, unsigned fla
 	return err == -ENOSPC ? -ENOBUFS : err;
 }
 
+struct run {
+	uint64_t at, from, bytes; /* in the file, on the volume */
+};
+
+/* What of a range is on the volume: the last DOWN_RUNS runs of it, in a ring. How many there are in all. */
+static unsigned last_runs(struct ext4_node *n, uint64_t at, uint64_t end, struct run *ring)
+{
+	const uint32_t bits = ext4_fs_of_node(n)->block_bits;
+	unsigned count = 0;
+
+	while (at < end) {
+		uint32_t lblk = (uint32_t)(at >> bits);
+		uint64_t in = at - ((uint64_t)lblk << bits), bytes;
+		struct ext4_ext e;
+
+		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &e);
+		bytes = min_u64(((uint64_t)e.len << bits) - in, end - at);
+		if (e.pblk && !(e.flags & EXT_UNWRITTEN))
+			ring[count++ % DOWN_RUNS] = (struct run){at, (e.pblk << bits) + in, bytes};
+		at += bytes;
+	}
+	return count;
+}
+
+/* Towards the start of a file: from the end of the range downwards. What is at its lower end may be left for the next time, where that
+ * spares the disk a way. */
+static int advise_down(struct ext4_node *n, struct fs_hint *h, uint64_t end)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct run ring[DOWN_RUNS], *r;
+	unsigned count = last_runs(n, h->off, end, ring), left = count < DOWN_RUNS ? count : DOWN_RUNS;
+	uint64_t low = h->off, taken;
+
+	if (count && count == left && ring[0].at == low) {
+		uint64_t skip = cache_good_start(fs->dev, ring[0].from, min_u64(ring[0].bytes, h->len / 2)) -
+				ring[0].from;
+
+		ring[0] = (struct run){low + skip, ring[0].from + skip, ring[0].bytes - skip};
+		low += skip;
+	}
+	for (h->taken = end; left; left--) {
+		bool all;
+
+		r = &ring[--count % DOWN_RUNS];
+		all = advise_run(fs, h, r->from, r->bytes, &taken);
+		if (taken)
+			h->taken = r->at + r->bytes - taken;
+		if (!all)
+			return h->taken == end ? -ENOBUFS : 0;
+	}
+	if (!count) /* all of them: below are holes */
+		h->taken = low;
+	return 0;
+}
+
 /* Through the extents of a range. */
 static int advise_runs(struct ext4_node *n, struct fs_hint *h, uint64_t end)
 {
@@ -705,8 +761,9 @@ int ext4_op_advise(struct fs_node *fn, struct fs_hint *h) NO_THREAD_SAFETY
 	if ((err = lock_mapped(n, h->flags, false)) < 0)
 		return err;
 	h->taken = h->off;
-	err = advise_runs(n, h, min_u64(end, ext4_size(&n->inode)));
-	h->at_end = !err && h->taken >= ext4_size(&n->inode);
+	end = min_u64(end, ext4_size(&n->inode));
+	err = h->down ? advise_down(n, h, end) : advise_runs(n, h, end);
+	h->at_end = !err && !h->down && h->taken >= ext4_size(&n->inode);
 	rwlock_drop(&n->rw);
 	return err;
 }

@@ -258,6 +258,11 @@ bool vhd_writable(const struct vhd *v)
 	return v->writable;
 }
 
+uint64_t vhd_next_block(const struct vhd *v, uint64_t off)
+{
+	return v->type == VHD_FIXED ? v->size : min_u64(round_up_u64(off, v->block_size), v->size);
+}
+
 bool vhd_is_rotational(const struct vhd *v)
 {
 	return hio_is_rotational(v->io);

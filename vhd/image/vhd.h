@@ -63,6 +63,9 @@ void vhd_closep(struct vhd **v);
 uint64_t vhd_size(const struct vhd *v); /* bytes, a multiple of 512 */
 bool vhd_writable(const struct vhd *v);
 const char *vhd_path(const struct vhd *v);
+/* The first byte from @off < size on with which a block begins, or the disk's end: blocks lie anywhere in the file, each behind its
+ * bitmap. A fixed image has none. */
+uint64_t vhd_next_block(const struct vhd *v, uint64_t off);
 /* See hio_is_rotational(). */
 bool vhd_is_rotational(const struct vhd *v);
 /* The next image of the chain; NULL: there is none. Lives as long as @v. */

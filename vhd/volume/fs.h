@@ -137,8 +137,9 @@ struct fs_hint {
 	uint16_t who, account; /* see cache_demote(), struct cache_want */
 	bool down;             /* the end of the range first */
 	uint64_t tag;          /* of what is read ahead, for cache_unwant() */
-	uint64_t taken;        /* out, of FS_WILLNEED and FS_MAPS: what lies before this offset will be in memory */
-	bool at_end;           /* out: and it is the file's end, or lies behind it */
+	uint64_t
+		taken; /* out, of FS_WILLNEED and FS_MAPS: what lies before this offset (down: behind it) will be in memory */
+	bool at_end; /* out: and it is the file's end, or lies behind it */
 };
 
 struct fs_ops {
