@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "vhd/base/cleanup.h"
-#include "vhd/cache/cache.h"
+#include "vhd/cache/cache_int.h"
 #include "vhd/image/snapshot.h"
 
 enum { DISK = 24 << 20, CHILDREN = 3, STEP = 12288 };
@@ -148,6 +148,97 @@ START_TEST(what_one_child_writes_no_other_sees)
 }
 END_TEST
 
+/* Reads all of a child in a thread of its own. */
+static void *check_all(void *arg)
+{
+	struct child *c = arg;
+
+	check(c, 0, DISK - 8192);
+	return NULL;
+}
+
+/* However many children there are, attached and read at once: the parent's bytes are read once, and in memory once. */
+START_TEST(fifty_children_hold_one_copy)
+{
+	enum { MANY = 50 };
+	static struct child many[MANY];
+	struct cache_stats st;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		struct vhd_create_opts co = {.type = VHD_DIFF, .parent = base_path};
+		char name[16];
+
+		snprintf(name, sizeof name, "many%u", i);
+		path_of(many[i].path, name);
+		ck_assert_int_eq(vhd_create(many[i].path, &co, NULL), 0);
+		open_child(&many[i]);
+		many[i].shadow = child[0].shadow;
+		ck_assert_ptr_eq(vhd_backing(many[i].v), vhd_backing(child[0].v));
+		ck_assert_ptr_eq(atomic_load(&many[i].d->below), atomic_load(&child[0].d->below));
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		ck_assert_int_eq(pthread_create(&many[i].t, NULL, check_all, &many[i]), 0);
+	for (unsigned i = 0; i < MANY; i++)
+		pthread_join(many[i].t, NULL);
+	cache_stats(cache, &st);
+	/* A frame at the end, which the parent's device does not fill, is each child's own. */
+	ck_assert_uint_le(st.used, DISK + MANY * 2 * CACHE_FRAME);
+	ck_assert_uint_le(st.bytes_read, DISK + MANY * 2 * CACHE_FRAME);
+	for (unsigned i = 0; i < MANY; i++) {
+		ck_assert_int_eq(cache_detach(many[i].d), 0);
+		ck_assert_int_eq(vhd_close(many[i].v), 0);
+	}
+}
+END_TEST
+
+/* A chain of ten: what each layer holds is in memory once, under that layer, and a read goes there at once. */
+START_TEST(each_layer_keeps_what_is_its_own)
+{
+	struct child *c = &child[0], top = {.seed = 9, .shadow = child[0].shadow};
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+	enum { DEEP = 8 };
+
+	for (unsigned n = 0; n < DEEP; n++) {
+		char as[120];
+
+		change(c, n * (2u << 20) + 70000, 200000);
+		ck_assert_int_eq(cache_flush(c->d), 0);
+		snprintf(as, sizeof as, "%s@%u.vhd", c->path, n);
+		cache_pause(c->d);
+		ck_assert_int_eq(vhd_snapshot(&c->v, as, &oo, NULL), 0);
+		cache_resume(c->d, c->v);
+		check(c, 0, DISK - 8192);
+		/* Another child of what was just made a parent. */
+		if (n == DEEP - 1) {
+			struct vhd_create_opts co = {.type = VHD_DIFF, .parent = as};
+
+			path_of(top.path, "top");
+			ck_assert_int_eq(vhd_create(top.path, &co, NULL), 0);
+		}
+	}
+	/* What was read before the snapshots is in frames of the first child. */
+	open_child(&top);
+	check(&top, 0, DISK - 8192);
+	for (unsigned n = 0; n < DEEP; n++) {
+		struct cache_dev *in, *below = atomic_load(&top.d->below);
+		struct frame *f = share_find(top.d, (n * (2u << 20) + 131072) >> FRAME_SHIFT, &in);
+
+		ck_assert_ptr_nonnull(f);
+		ck_assert_ptr_eq(in, below->layer[DEEP - 1 - n]);
+		ck_assert_ptr_eq(share_dev_of(top.d, f), in);
+		cache_unpin(&(struct cache_seg){.pin = f}, 1);
+	}
+	change(&top, 3 << 20, 100);
+	ck_assert_int_eq(cache_flush(top.d), 0);
+	check(&top, 0, DISK - 8192);
+	ck_assert_int_eq(cache_detach(top.d), 0);
+	ck_assert_int_eq(vhd_close(top.v), 0);
+	/* No other child sees that. */
+	memcpy(child[0].shadow + 4096 + (3 << 20), child[1].shadow + 4096 + (3 << 20), 100);
+	check(&child[0], 0, DISK - 8192);
+}
+END_TEST
+
 static void *storm(void *arg)
 {
 	struct child *c = arg;
@@ -249,6 +340,8 @@ int main(void)
 	tcase_add_checked_fixture(u, setup_small, teardown);
 	tcase_add_test(t, what_one_child_read_the_next_finds_in_memory);
 	tcase_add_test(t, what_one_child_writes_no_other_sees);
+	tcase_add_test(t, fifty_children_hold_one_copy);
+	tcase_add_test(t, each_layer_keeps_what_is_its_own);
 	tcase_add_test(u, what_one_child_writes_no_other_sees);
 	tcase_add_test(u, children_that_read_and_write_at_once_in_little_memory);
 	tcase_add_test(u, images_are_replaced_by_snapshots_meanwhile);
