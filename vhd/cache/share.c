@@ -34,7 +34,7 @@ static struct cache_dev *find_shared(struct cache *c, const struct vhd *parent, 
 /* The parent's device, with a reference; NULL when there is none, or it can do without (its frames are then the child's own). */
 static struct cache_dev *take_below(struct cache *c, struct vhd *parent, uint64_t start, uint64_t len)
 {
-	struct cache_dev *d, *below;
+	struct cache_dev *d, *below, *other;
 	uint64_t size = vhd_size(parent);
 
 	if (start >= size)
@@ -53,10 +53,16 @@ static struct cache_dev *take_below(struct cache *c, struct vhd *parent, uint64_
 	for (unsigned i = 0; below && i < below->layers; i++)
 		d->layer[d->layers++] = below->layer[i];
 	lock_take(&c->share_mu);
-	d->share_refs = 1;
-	list_push_back(&c->shared, &d->share_link);
+	other = find_shared(c, parent, start, len); /* somebody may have been faster */
+	if (!other) {
+		d->share_refs = 1;
+		list_push_back(&c->shared, &d->share_link);
+	}
 	lock_drop(&c->share_mu);
-	return d;
+	if (!other)
+		return d;
+	cache_detach(d);
+	return other;
 }
 
 void share_attach(struct cache_dev *d)
@@ -112,6 +118,9 @@ struct frame *share_find(struct cache_dev *d, uint32_t no, struct cache_dev **in
 		*in = d;
 		if (f || !atomic_load(&d->below))
 			return f;
+		/* A look without a lock may be overtaken: what was written, and is not in the image yet, must not be missed. */
+		if (atomic_load_explicit(&d->ndirty, memory_order_acquire) && (f = frame_find(d, no)))
+			return f;
 		below = next_below(d, no);
 		if (!below)
 			return NULL;
@@ -122,14 +131,16 @@ struct frame *share_find(struct cache_dev *d, uint32_t no, struct cache_dev **in
 struct cache_dev *share_dev_of(struct cache_dev *d, struct frame *f)
 {
 	uint32_t id = (uint32_t)(atomic_load_explicit(&f->key, memory_order_relaxed) >> 32);
-	struct cache_dev *at = d;
+	struct cache_dev *at = d, *below;
 
 	while (at && at->id != id)
 		at = next_below(at, frame_no(f));
 	if (at)
 		return at;
 	/* An image above it got a block meanwhile. A snapshot puts a device between two; none leaves while somebody is over it. */
-	while (d->id != id)
-		d = atomic_load(&d->below);
+	while (d->id != id) {
+		below = atomic_load(&d->below);
+		d = below ? below : atomic_load(&d->was_below);
+	}
 	return d;
 }
