@@ -87,8 +87,8 @@ void share_detach(struct cache_dev *below)
 		cache_detach(below);
 }
 
-/* Where to look for a frame that the device has not: the device of the first image below that may have something of its bytes. NULL: they
- * belong to the device itself; as long as its image is being replaced, too. */
+/* Where to look for a frame that the device has not: the device of the first image below that may have something of its bytes.
+ * NULL: they belong to the device itself; as long as its image is being replaced, too. */
 static struct cache_dev *next_below(struct cache_dev *d, uint32_t no)
 {
 	uint64_t off = (uint64_t)no << FRAME_SHIFT;

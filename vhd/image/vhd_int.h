@@ -168,13 +168,14 @@ int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why
 void vhd_chain_drop(struct vhd *parent); /* gives a reference back; NULL is accepted */
 
 /* ---- layer.c ---- */
-/* All parents of an image are open: the same goes for those that have been set up already. -ENOMEM. Under chain.c's lock. */
+/* Once all parents of an image are open, before anybody maps it; nothing to do for an image without, or the second time. 0, -ENOMEM.
+ * Under chain.c's lock. */
 int vhd_layers_init(struct vhd *v);
 void vhd_layers_free(struct vhd *v);
-uint8_t vhd_below_find(struct vhd *v, uint32_t block);
+uint8_t vhd_below_find(struct vhd *v, uint32_t block); /* the first time */
 
-/* How many layers below an image with a parent the first is that may have something in a block's range, in which the image has nothing
- * itself; VHD_LAYER_NONE. */
+/* Of an image with a parent: how many layers below it (1 …) the first image is that may have something in the range of a
+ * block, whatever the image has there itself; VHD_LAYER_NONE: none. */
 static inline uint8_t vhd_below(struct vhd *v, uint32_t block)
 {
 	_Atomic(uint8_t) *seg = atomic_load_explicit(&v->below[block / SEG_BLOCKS], memory_order_acquire);
