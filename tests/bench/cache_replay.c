@@ -115,12 +115,12 @@ struct vhd *vhd_backing(struct vhd *v)
 	return NULL;
 }
 
-bool vhd_is_absent(const struct vhd *v, uint64_t off, uint64_t len)
+unsigned vhd_layer(struct vhd *v, uint64_t off, uint64_t len)
 {
 	(void)v;
 	(void)off;
 	(void)len;
-	return false;
+	return 0;
 }
 
 uint64_t vhd_size(const struct vhd *v)

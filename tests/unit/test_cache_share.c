@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "vhd/base/cleanup.h"
-#include "vhd/cache/cache.h"
+#include "vhd/cache/cache_int.h"
 #include "vhd/image/snapshot.h"
 
 enum { DISK = 24 << 20, CHILDREN = 3, STEP = 12288 };
@@ -56,6 +56,12 @@ static void open_child(struct child *c)
 	ck_assert_int_eq(cache_attach(cache, c->v, 4096, DISK - 8192, &c->d), 0);
 }
 
+static void close_child(struct child *c)
+{
+	ck_assert_int_eq(cache_detach(c->d), 0);
+	ck_assert_int_eq(vhd_close(c->v), 0);
+}
+
 static void setup_limit(size_t limit)
 {
 	const char *tmp = getenv("TMPDIR");
@@ -84,8 +90,7 @@ static void teardown(void)
 	char cmd[100];
 
 	for (unsigned i = 0; i < CHILDREN; i++) {
-		ck_assert_int_eq(cache_detach(child[i].d), 0);
-		ck_assert_int_eq(vhd_close(child[i].v), 0);
+		close_child(&child[i]);
 		free(child[i].shadow);
 	}
 	cache_free(cache);
@@ -145,6 +150,200 @@ START_TEST(what_one_child_writes_no_other_sees)
 		ck_assert_int_eq(cache_flush(child[i].d), 0);
 	for (unsigned i = 0; i < CHILDREN; i++)
 		check(&child[i], 0, DISK - 8192);
+}
+END_TEST
+
+enum { MANY = 50 };
+
+static pthread_barrier_t all_there;
+
+static void *open_and_check(void *arg)
+{
+	struct child *c = arg;
+
+	pthread_barrier_wait(&all_there);
+	open_child(c);
+	check(c, 0, DISK - 8192);
+	return NULL;
+}
+
+/* However many children there are, opened, attached and read at once: the parent is open once, its bytes are read once, and in memory
+ * once. */
+START_TEST(fifty_children_hold_one_copy)
+{
+	static struct child many[MANY];
+	struct cache_stats st;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		struct vhd_create_opts co = {.type = VHD_DIFF, .parent = base_path};
+		char name[16];
+
+		snprintf(name, sizeof name, "many%u", i);
+		path_of(many[i].path, name);
+		many[i].shadow = child[0].shadow;
+		ck_assert_int_eq(vhd_create(many[i].path, &co, NULL), 0);
+	}
+	for (unsigned i = 0; i < CHILDREN; i++)
+		close_child(&child[i]);
+	pthread_barrier_init(&all_there, NULL, MANY);
+	for (unsigned i = 0; i < MANY; i++)
+		ck_assert_int_eq(pthread_create(&many[i].t, NULL, open_and_check, &many[i]), 0);
+	for (unsigned i = 0; i < MANY; i++)
+		pthread_join(many[i].t, NULL);
+	pthread_barrier_destroy(&all_there);
+	for (unsigned i = 1; i < MANY; i++) {
+		ck_assert_ptr_eq(vhd_backing(many[i].v), vhd_backing(many[0].v));
+		ck_assert_ptr_eq(atomic_load(&many[i].d->below), atomic_load(&many[0].d->below));
+	}
+	cache_stats(cache, &st);
+	/* A frame at the end, which the parent's device does not fill, is each child's own. */
+	ck_assert_uint_le(st.used, DISK + MANY * 2 * CACHE_FRAME);
+	ck_assert_uint_le(st.bytes_read, DISK + MANY * 2 * CACHE_FRAME);
+	for (unsigned i = 0; i < MANY; i++)
+		close_child(&many[i]);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		open_child(&child[i]);
+}
+END_TEST
+
+static void *attach_below(void *arg)
+{
+	share_attach(arg);
+	return NULL;
+}
+
+/* Both look for the parent's device, find none, and wait to make one. */
+START_TEST(two_that_come_at_once_share_one_device)
+{
+	close_child(&child[2]);
+	for (unsigned i = 0; i < 2; i++)
+		share_detach(atomic_exchange(&child[i].d->below, NULL));
+	lock_take(&cache->mu);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(pthread_create(&child[i].t, NULL, attach_below, child[i].d), 0);
+	usleep(100000); /* if one is late, the test says less */
+	lock_drop(&cache->mu);
+	for (unsigned i = 0; i < 2; i++)
+		pthread_join(child[i].t, NULL);
+	ck_assert_ptr_nonnull(atomic_load(&child[0].d->below));
+	ck_assert_ptr_eq(atomic_load(&child[0].d->below), atomic_load(&child[1].d->below));
+	open_child(&child[2]);
+	for (unsigned i = 0; i < CHILDREN; i++)
+		check(&child[i], 0, DISK - 8192);
+}
+END_TEST
+
+/* A chain of ten: what each layer holds is in memory once, under that layer, and a read goes there at once. */
+START_TEST(each_layer_keeps_what_is_its_own)
+{
+	struct child *c = &child[0], top = {.seed = 9, .shadow = child[0].shadow};
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+	enum { DEEP = 8 };
+
+	for (unsigned n = 0; n < DEEP; n++) {
+		char as[120];
+
+		change(c, n * (2u << 20) + 70000, 200000);
+		ck_assert_int_eq(cache_flush(c->d), 0);
+		snprintf(as, sizeof as, "%s@%u.vhd", c->path, n);
+		cache_pause(c->d);
+		ck_assert_int_eq(vhd_snapshot(&c->v, as, &oo, NULL), 0);
+		cache_resume(c->d, c->v);
+		check(c, 0, DISK - 8192);
+		/* Another child of what was just made a parent. */
+		if (n == DEEP - 1) {
+			struct vhd_create_opts co = {.type = VHD_DIFF, .parent = as};
+
+			path_of(top.path, "top");
+			ck_assert_int_eq(vhd_create(top.path, &co, NULL), 0);
+		}
+	}
+	/* What was read before the snapshots is in frames of the first child. */
+	open_child(&top);
+	check(&top, 0, DISK - 8192);
+	for (unsigned n = 0; n < DEEP; n++) {
+		struct cache_dev *in, *below = atomic_load(&top.d->below);
+		struct frame *f = share_find(top.d, (n * (2u << 20) + 131072) >> FRAME_SHIFT, &in);
+
+		ck_assert_ptr_nonnull(f);
+		ck_assert_ptr_eq(in, below->layer[DEEP - 1 - n]);
+		ck_assert_ptr_eq(share_dev_of(top.d, f), in);
+		cache_unpin(&(struct cache_seg){.pin = f}, 1);
+	}
+	change(&top, 3 << 20, 100);
+	ck_assert_int_eq(cache_flush(top.d), 0);
+	check(&top, 0, DISK - 8192);
+	close_child(&top);
+	/* No other child sees that. */
+	memcpy(child[0].shadow + 4096 + (3 << 20), child[1].shadow + 4096 + (3 << 20), 100);
+	check(&child[0], 0, DISK - 8192);
+}
+END_TEST
+
+static atomic_bool has_read;
+
+static void *read_one(void *arg)
+{
+	check(arg, 1 << 20, 4096);
+	atomic_store(&has_read, true);
+	return NULL;
+}
+
+/* A walk through a bucket may be overtaken, and then misses a frame that is there. Here it finds the bucket empty. */
+START_TEST(what_was_written_is_found_when_a_look_is_overtaken)
+{
+	uint64_t key = frame_key(child[0].d, (1 << 20) >> FRAME_SHIFT);
+	struct shard *s = key_shard(cache, key);
+	struct frame *frames;
+	pthread_t t;
+
+	check(&child[1], 1 << 20, 65536);
+	change(&child[0], 1 << 20, 4096);
+	lock_take(&s->mu);
+	frames = atomic_exchange(&cache->buckets[key_bucket(cache, key)], NULL);
+	ck_assert_int_eq(pthread_create(&t, NULL, read_one, &child[0]), 0);
+	/* Who looks below without asking again ends now; who asks again waits for the lock. */
+	for (unsigned i = 0; i < 200 && !atomic_load(&has_read); i++)
+		usleep(1000);
+	atomic_store(&cache->buckets[key_bucket(cache, key)], frames);
+	lock_drop(&s->mu);
+	pthread_join(t, NULL);
+}
+END_TEST
+
+/* No device for the new parent: the child does without, and whoever looks at frames of the old ones still finds whose they are. */
+START_TEST(a_snapshot_without_memory_for_its_device)
+{
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+	struct child *c = &child[0];
+	struct cache_dev *in;
+	struct frame *f;
+	uint32_t id;
+
+	check(c, 1 << 20, 65536);
+	f = share_find(c->d, (1 << 20) >> FRAME_SHIFT, &in);
+	ck_assert(f && in == atomic_load(&c->d->below));
+	for (unsigned n = 0; n < 2; n++) {
+		char as[120];
+
+		snprintf(as, sizeof as, "%s@%u.vhd", c->path, n);
+		change(c, 5 << 20, 4096);
+		ck_assert_int_eq(cache_flush(c->d), 0);
+		cache_pause(c->d);
+		ck_assert_int_eq(vhd_snapshot(&c->v, as, &oo, NULL), 0);
+		lock_take(&cache->mu);
+		id = cache->next_id;
+		cache->next_id = n ? id : 0;
+		lock_drop(&cache->mu);
+		cache_resume(c->d, c->v);
+		ck_assert(!atomic_load(&c->d->below) == !n);
+		lock_take(&cache->mu);
+		cache->next_id = n ? cache->next_id : id;
+		lock_drop(&cache->mu);
+		ck_assert_ptr_eq(share_dev_of(c->d, f), in);
+		check(c, 0, DISK - 8192);
+	}
+	cache_unpin(&(struct cache_seg){.pin = f}, 1);
 }
 END_TEST
 
@@ -249,6 +448,11 @@ int main(void)
 	tcase_add_checked_fixture(u, setup_small, teardown);
 	tcase_add_test(t, what_one_child_read_the_next_finds_in_memory);
 	tcase_add_test(t, what_one_child_writes_no_other_sees);
+	tcase_add_test(t, fifty_children_hold_one_copy);
+	tcase_add_test(t, two_that_come_at_once_share_one_device);
+	tcase_add_test(t, each_layer_keeps_what_is_its_own);
+	tcase_add_test(t, what_was_written_is_found_when_a_look_is_overtaken);
+	tcase_add_test(t, a_snapshot_without_memory_for_its_device);
 	tcase_add_test(u, what_one_child_writes_no_other_sees);
 	tcase_add_test(u, children_that_read_and_write_at_once_in_little_memory);
 	tcase_add_test(u, images_are_replaced_by_snapshots_meanwhile);

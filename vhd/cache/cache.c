@@ -186,7 +186,7 @@ int cache_detach(struct cache_dev *d)
 			  (unsigned long long)lost * (CACHE_UNIT / 1024), strerror(-err));
 	/* What failed earlier and was never asked for, but went well in the end, is no error any more. */
 	share_detach(atomic_load(&d->below));
-	share_detach(d->was_below);
+	share_detach(atomic_load(&d->was_below));
 	overlay_free(d);
 	lock_fini(&d->gate_mu);
 	cond_fini(&d->gate);

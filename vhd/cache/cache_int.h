@@ -237,9 +237,12 @@ struct cache_dev {
 	struct overlay *overlay; /* overlay.c; NULL: there is none */
 
 	/* share.c */
-	struct cache_dev *_Atomic below; /* of the parent; a reference */
-	struct cache_dev *was_below;     /* gate.c: a reference to what others may be looking at */
-	struct list share_link;          /* cache.share_mu, as the next: of a parent's device */
+	struct cache_dev *_Atomic below;     /* of the parent; a reference */
+	struct cache_dev *_Atomic was_below; /* gate.c: a reference to what others may be looking at */
+	/* Of a parent's device: itself, and those that are below it. */
+	struct cache_dev *layer[VHD_CHAIN_MAX];
+	unsigned layers;
+	struct list share_link; /* cache.share_mu, as the next: of a parent's device */
 	unsigned share_refs;
 
 	/* gate.c: whoever uses v is counted, so that it can be replaced. */

@@ -33,20 +33,21 @@ void cache_pause(struct cache_dev *d)
 
 void cache_resume(struct cache_dev *d, struct vhd *v)
 {
-	struct cache_dev *was = atomic_load(&d->below);
+	struct cache_dev *was = atomic_load(&d->below), *earlier = atomic_load(&d->was_below);
 
 	if (d->v != v) {
 		d->v = v;
-		share_attach(d);
 		/* What was below is in the new chain too, and so outlives those who are looking at it. If there is no chain for
-		 * want of memory, it is kept for them. */
-		if (!atomic_load(&d->below)) {
-			struct cache_dev *earlier = d->was_below;
-
-			d->was_below = was;
-			was = earlier;
+		 * want of memory, it is kept for them, where they find it. */
+		if (was)
+			atomic_store(&d->was_below, was);
+		share_attach(d);
+		if (was && atomic_load(&d->below)) {
+			atomic_store(&d->was_below, earlier);
+			share_detach(was);
+		} else if (was) {
+			share_detach(earlier);
 		}
-		share_detach(was);
 	}
 	lock_take(&d->gate_mu);
 	atomic_store(&d->paused, false);

@@ -6,7 +6,8 @@
  *
  * Where a parent is: what the caller says, else the child's locators, relative paths first, else the name in its header,
  * beside the child. A path from an image is not trusted: what it leads to (links resolved) must lie below a folder that the
- * operator allows, be a regular file, hold the UUID the child asks for, and not be in the chain already. At most DEPTH_MAX.
+ * operator allows, be a regular file, hold the UUID the child asks for, and not be in the chain already. At most VHD_CHAIN_MAX
+ * images.
  *
  * Parents are open read-only and shared: the children of one base, and the chains that meet in it, hold references to one
  * struct vhd. chain_mu guards the list of them and the counts; it is held while a chain is opened, which is rare.
@@ -23,7 +24,6 @@
 #include "vhd/base/log.h"
 #include "vhd/image/vhd_int.h"
 
-#define DEPTH_MAX 32u
 #define SLACK_S 2 /* seconds that file systems and archives round times by */
 
 static struct lock chain_mu = LOCK_INIT;
@@ -263,9 +263,9 @@ int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why
 	for (struct vhd *c = v; !err && c->type == VHD_DIFF; c = c->parent, depth++) {
 		struct search s = {.top = v, .child = c, .o = o};
 
-		if (depth >= DEPTH_MAX) {
+		if (depth >= VHD_CHAIN_MAX) {
 			err = why_set(why, -EUCLEAN, "%s: more than %u parents, the last %s", vhd_path(v),
-				      DEPTH_MAX - 1, vhd_path(c));
+				      VHD_CHAIN_MAX - 1, vhd_path(c));
 			break;
 		}
 		if (c->parent) /* shared, its own parents are open */
@@ -278,6 +278,8 @@ int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why
 		if (err)
 			break;
 	}
+	for (struct vhd *c = v; !err && c; c = c->parent)
+		err = vhd_layers_init(c);
 	lock_drop(&chain_mu);
 	return err;
 }

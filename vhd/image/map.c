@@ -4,7 +4,7 @@
  *
  * A run is a hole, or bytes that are contiguous in the file. Holes are merged across blocks; data never crosses a block, since
  * a bitmap lies between two. Sector by sector nothing is done: a block that is full is one run, of others the bitmap in memory
- * gives runs. What is a hole in a child is looked for in its parent, and so on: a step per image, in tables that are in memory.
+ * gives runs. What is a hole in a child is looked for in the first image below that may have it, which layer.c remembers per block.
  */
 #include <errno.h>
 
@@ -21,7 +21,7 @@ static int map_block(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *
 	*run = (struct vhd_run){.len = min_u64(len, v->block_size - in)};
 	if (entry == VHD_UNUSED) {
 		run->hole = true;
-		while (run->len < len && bat_get(v, ++block) == VHD_UNUSED)
+		while (!v->parent && run->len < len && bat_get(v, ++block) == VHD_UNUSED)
 			run->len += min_u64(len - run->len, v->block_size);
 		return 0;
 	}
@@ -44,22 +44,44 @@ static int map_one(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *ru
 	return 0;
 }
 
+/* Where to look for what is a hole in an image with a parent; VHD_LAYER_NONE: nowhere. The run goes on over the next blocks as long as
+ * they are to be looked for in the same place, and one answer of that can cover them. */
+static unsigned below_run(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run)
+{
+	uint32_t block = (uint32_t)(off >> v->block_shift);
+	unsigned n = vhd_below(v, block);
+	uint64_t useful = len;
+
+	/* A hole among the sectors of a block ends with it. */
+	if (run->len == len || bat_get(v, block) != VHD_UNUSED)
+		return n;
+	if (n != VHD_LAYER_NONE && v->layer[n]->type != VHD_FIXED)
+		useful = min_u64(len, v->layer[n]->block_size - (off & (v->layer[n]->block_size - 1)));
+	while (run->len < useful && bat_get(v, ++block) == VHD_UNUSED && vhd_below(v, block) == n)
+		run->len += min_u64(len - run->len, v->block_size);
+	return n;
+}
+
 int vhd_map_src(struct vhd *v, uint64_t off, uint64_t len, struct vhd_run *run, struct vhd **src)
 {
-	uint8_t layer = 0;
+	unsigned layer = 0;
 	int err;
 
 	if (len == 0 || !range_ok(off, len, v->size))
 		return -EINVAL;
 	if (v->info_only)
 		return -ENOTSUP;
-	while ((err = map_one(v, off, len, run)) == 0 && run->hole && v->parent && off < v->parent->size) {
-		v = v->parent;
-		len = min_u64(run->len, v->size - off);
-		layer++;
-	}
-	run->layer = layer;
 	*src = v;
+	while ((err = map_one(*src, off, len, run)) == 0 && run->hole && (*src)->parent) {
+		unsigned n = below_run(*src, off, len, run);
+
+		if (n == VHD_LAYER_NONE || off >= v->layer[layer + n]->size)
+			break;
+		layer += n;
+		*src = v->layer[layer];
+		len = min_u64(run->len, (*src)->size - off);
+	}
+	run->layer = (uint8_t)layer;
 	return err;
 }
 

@@ -163,6 +163,7 @@ static struct vhd *vhd_alloc(void)
 
 void vhd_free(struct vhd *v)
 {
+	vhd_layers_free(v);
 	vhd_chain_drop(v->parent);
 	vhd_bitmap_free_all(v);
 	for (unsigned i = 0; i < LATCHES; i++)
@@ -281,16 +282,6 @@ const struct vhd *vhd_parent(const struct vhd *v)
 struct vhd *vhd_backing(struct vhd *v)
 {
 	return v->parent;
-}
-
-bool vhd_is_absent(const struct vhd *v, uint64_t off, uint64_t len)
-{
-	if (v->type != VHD_DIFF || !range_ok(off, len, v->size) || !len)
-		return false;
-	for (uint64_t b = off >> v->block_shift; b <= (off + len - 1) >> v->block_shift; b++)
-		if (bat_get(v, (uint32_t)b) != VHD_UNUSED)
-			return false;
-	return true;
 }
 
 struct hio *vhd_host(struct vhd *v)

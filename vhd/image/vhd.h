@@ -5,7 +5,7 @@
  * All offsets and lengths are bytes of the guest's disk unless a name says otherwise. Any thread may call any function
  * at any time; writes to overlapping ranges race as on a disk (the block cache above never issues them).
  *
- * Every call but vhd_size(), vhd_map() on cached metadata and the info getters may block on the host's storage.
+ * Every call but vhd_size(), vhd_layer(), vhd_map() on cached metadata and the info getters may block on the host's storage.
  */
 #ifndef VHDNFS_IMAGE_VHD_H
 #define VHDNFS_IMAGE_VHD_H
@@ -23,6 +23,8 @@ struct hio; /* its host file, vhd/io/hio.h */
 enum vhd_type { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFF = 4 }; /* as in the footer */
 enum vhd_size_from { VHD_SIZE_AUTO, VHD_SIZE_CHS, VHD_SIZE_CURRENT };
 
+#define VHD_CHAIN_MAX 32u                         /* images in a chain */
+#define VHD_LAYER_NONE 255u                       /* none of them */
 #define VHD_MAX_SIZE (UINT64_C(0xff000000) * 512) /* 2040 GiB */
 
 enum vhd_open_flags {
@@ -72,8 +74,10 @@ bool vhd_is_rotational(const struct vhd *v);
 const struct vhd *vhd_parent(const struct vhd *v);
 /* The same to read from; NULL also while @v is only open for information. */
 struct vhd *vhd_backing(struct vhd *v);
-/* Has the image itself no block in the range, so that all of it is the parent's? A look at memory. */
-bool vhd_is_absent(const struct vhd *v, uint64_t off, uint64_t len);
+/* The first layer that may hold something of a range: 0 the image itself, 1 its parent, …; none above it has a block there.
+ * 0 also for an image without parents, and a range outside the disk. VHD_LAYER_NONE: all of it is zeros. A look at memory;
+ * only the first one at a block costs more with more layers. */
+unsigned vhd_layer(struct vhd *v, uint64_t off, uint64_t len);
 /* The host file of the image itself, for tests that watch or disturb what goes to it; not for transfers. */
 struct hio *vhd_host(struct vhd *v);
 

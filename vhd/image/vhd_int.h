@@ -34,6 +34,7 @@
 
 #define LATCHES 64u
 #define MAP_BUCKETS 1024u
+#define SEG_BLOCKS 4096u /* layer.c */
 
 enum block_state { BLOCK_FULL = 1 << 0, BLOCK_PARTIAL = 1 << 1, BLOCK_ON_DISK = 1 << 2 };
 
@@ -42,8 +43,10 @@ struct bitmap; /* of one block, in memory; bitmap.c */
 struct vhd {
 	struct hio *io;
 	struct hio_id id;
-	struct vhd *parent;     /* of a child: read-only, and shared by all children of it; chain.c */
-	struct list share_link; /* of a parent, like the next, under chain.c's lock */
+	struct vhd *parent;               /* of a child: read-only, and shared by all children of it; chain.c */
+	struct vhd *layer[VHD_CHAIN_MAX]; /* with a parent: itself, its parent, …; set together with it */
+	_Atomic(uint8_t) *_Atomic *below; /* [blocks / SEG_BLOCKS] of segments, which come with use; layer.c */
+	struct list share_link;           /* of a parent, like the next, under chain.c's lock */
 	unsigned refs;
 	struct vhd_footer footer;
 	enum vhd_type type;
@@ -163,6 +166,23 @@ uint64_t vhd_child_bytes(const struct vhd_child *c);
 /* Finds and opens the parents of a child, and theirs. */
 int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why);
 void vhd_chain_drop(struct vhd *parent); /* gives a reference back; NULL is accepted */
+
+/* ---- layer.c ---- */
+/* Once all parents of an image are open, before anybody maps it; nothing to do for an image without, or the second time. 0, -ENOMEM.
+ * Under chain.c's lock. */
+int vhd_layers_init(struct vhd *v);
+void vhd_layers_free(struct vhd *v);
+uint8_t vhd_below_find(struct vhd *v, uint32_t block); /* the first time */
+
+/* Of an image with a parent: how many layers below it (1 …) the first image is that may have something in the range of a
+ * block, whatever the image has there itself; VHD_LAYER_NONE: none. */
+static inline uint8_t vhd_below(struct vhd *v, uint32_t block)
+{
+	_Atomic(uint8_t) *seg = atomic_load_explicit(&v->below[block / SEG_BLOCKS], memory_order_acquire);
+	uint8_t n = seg ? atomic_load_explicit(&seg[block % SEG_BLOCKS], memory_order_relaxed) : 0;
+
+	return n ? n : vhd_below_find(v, block);
+}
 
 /* ---- map.c ---- */
 /* As vhd_map(); *src is the image of the chain that the run is in. */
