@@ -123,6 +123,14 @@ unsigned vhd_layer(struct vhd *v, uint64_t off, uint64_t len)
 	return 0;
 }
 
+int vhd_load_maps(struct vhd *v, uint64_t off, uint64_t len)
+{
+	(void)v;
+	(void)off;
+	(void)len;
+	return 0;
+}
+
 uint64_t vhd_size(const struct vhd *v)
 {
 	return v->size;
