@@ -27,14 +27,14 @@ struct vhd {
 	atomic_int *busy;   /* per sector: readers, or -1 for a writer */
 	atomic_uint *reads; /* per sector, since the start */
 	uint64_t size;
-	bool read_only;
-	bool rotational;
+	bool read_only, rotational;
 	uint64_t block; /* bytes; 0: none */
 
 	struct lock mu;
 	struct cond cond;
 	bool closed[2] GUARDED_BY(mu);      /* the gate */
 	unsigned waiting[2] GUARDED_BY(mu); /* at the gate */
+	unsigned most[2] GUARDED_BY(mu);    /* of them at a time, ever */
 
 	atomic_int error[2];    /* every transfer of that kind fails with it */
 	atomic_long fail_after; /* >= 0: that many calls go well, the next one fails with -EIO, once */
@@ -145,6 +145,7 @@ static int fake_run(struct vhd *v, struct vhd_io *io, unsigned n, enum fake_dir 
 	atomic_fetch_add(&v->ios[dir], n);
 	lock_take(&v->mu);
 	v->waiting[dir]++;
+	v->most[dir] = (unsigned)max_u64(v->most[dir], v->waiting[dir]);
 	cond_broadcast(&v->cond);
 	while (v->closed[dir])
 		cond_wait(&v->cond, &v->mu);

@@ -20,11 +20,22 @@ static struct vhd *v;
 static struct cache *c;
 static struct cache_dev *d;
 
-static void setup(void)
+static void begin(bool rotational)
 {
 	v = fake_new(32u << 20);
+	v->rotational = rotational;
 	ck_assert_int_eq(cache_new(&c, CACHE_MIN_LIMIT), 0);
 	ck_assert_int_eq(cache_attach(c, v, 0, v->size, &d), 0);
+}
+
+static void setup(void)
+{
+	begin(false);
+}
+
+static void setup_with_a_head(void)
+{
+	begin(true);
 }
 
 static void teardown(void)
@@ -325,6 +336,23 @@ START_TEST(short_requests_are_read_together)
 }
 END_TEST
 
+/* Whatever for: long and short, of many tags. */
+START_TEST(from_a_disk_with_a_head_one_thread_reads_ahead)
+{
+	fake_gate(v, FAKE_READ, true);
+	for (unsigned i = 0; i < 16; i++)
+		want(i * 8 * FRAME, i % 2 ? FRAME / 2 : 2 * FRAME, 0, i, false);
+	fake_await(v, FAKE_READ, 1);
+	nap(20); /* others would come */
+	fake_gate(v, FAKE_READ, false);
+	for (unsigned i = 0; i < 16; i++)
+		await(i * 8 * FRAME, i % 2 ? FRAME / 2 : 2 * FRAME);
+	lock_take(&v->mu);
+	ck_assert_uint_eq(v->most[FAKE_READ], 1);
+	lock_drop(&v->mu);
+}
+END_TEST
+
 /* ---- giving up -------------------------------------------------------------------------------------------------------- */
 
 /* A hot set of 60 % of the cache, and a scan of ten times the cache that gives up what it has read. */
@@ -415,13 +443,17 @@ static Suite *suite(void)
 		what_was_read_ahead_stays_until_it_is_used,
 	};
 	Suite *s = suite_create("cache ahead");
-	TCase *t = tcase_create("ahead");
+	TCase *t = tcase_create("ahead"), *head = tcase_create("head");
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 60);
 	for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
 		tcase_add_test(t, tests[i]);
 	suite_add_tcase(s, t);
+	tcase_add_checked_fixture(head, setup_with_a_head, teardown);
+	tcase_set_timeout(head, 60);
+	tcase_add_test(head, from_a_disk_with_a_head_one_thread_reads_ahead);
+	suite_add_tcase(s, head);
 	return s;
 }
 

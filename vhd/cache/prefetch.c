@@ -4,9 +4,9 @@
  *
  * Two rings of requests: what should be read now, and what may be read when nothing else is to be done. A few threads take from the
  * first, the oldest request first, 4 MiB at most before the next one's turn: so nobody is held up for long. What has one tag is
- * read by one thread at a time, in order: a disk with a head has a long way back to what another thread was about to ask for. What is
- * taken at once is read together: a piece of a long request, or up to 32 short ones, which a disk that works on many at a time then
- * has at the same time, and one with a head in the order of their places.
+ * read by one thread at a time, in order; so is all that is read from a disk with a head, which has a long way back to what another
+ * thread was about to ask for. What is taken at once is read together: a piece of a long request, or up to 32 short ones, which a disk
+ * that works on many at a time then has at the same time, and one with a head in the order of their places.
  *
  * What may wait is asked for twice: its maps (vhd_load_maps()) now, as a request of its own, the bytes later.
  *
@@ -278,13 +278,14 @@ struct taken {
 	struct ahead_piece piece[AHEAD_PIECES];
 };
 
+/* Of a disk with a head one thread reads ahead at a time, whatever for: what was said of a file and what was found out about it have
+ * two tags, and would take the head away from each other. Elsewhere the more short ones at a time the better. */
 static bool at_work(const struct prefetch *p, const struct prefetch_req *q) REQUIRES(p->mu)
 {
-	/* Short ones are here and there anyway; where that costs nothing, the more at a time the better. */
-	if (q->len <= CACHE_FRAME && !q->d->rotational)
-		return false;
-	for (unsigned i = 0; i < PREFETCH_THREADS; i++)
-		if (p->at[i].d == q->d && p->at[i].tag == q->want.tag)
+	bool head = q->d->rotational;
+
+	for (unsigned i = 0; i < PREFETCH_THREADS && (head || q->len > CACHE_FRAME); i++)
+		if (p->at[i].d == q->d && (head || p->at[i].tag == q->want.tag))
 			return true;
 	return false;
 }
