@@ -237,11 +237,13 @@ static void backward(struct fs_run *r, uint32_t most, struct adv_step *step)
 }
 
 /* `ahead` is the place of the last read that was read ahead. */
-static void steps(struct fs_run *r, uint32_t len, uint64_t end, struct adv_step *step)
+static void steps(struct fs_run *r, const struct adv_conf *conf, uint32_t len, uint64_t end, struct adv_step *step)
 {
 	uint64_t size = r->step < 0 ? -(uint64_t)r->step : (uint64_t)r->step, reach;
 	uint64_t done = r->window ? steps_ahead(r) : 0;
-	uint32_t most = (uint32_t)min_u64(STEPS_AHEAD, 2u << min_u64(r->same, 16)), n;
+	/* In memory each takes whole frames, one more than its bytes fill when it does not begin with one. */
+	uint64_t room = max_u64(1, 2 * (uint64_t)conf->window_max / (round_up_u64(len, CACHE_FRAME) + CACHE_FRAME));
+	uint32_t most = (uint32_t)min_u64(min_u64(STEPS_AHEAD, room), 2u << min_u64(r->same, 16)), n;
 
 	if (done * 2 > most || done >= most)
 		return;
@@ -313,7 +315,7 @@ static void on_run(struct fs_stream *s, const struct adv_conf *conf, struct fs_r
 		s->distrust = 0;
 	if (in_steps) {
 		if (r->same >= SAME_STEPS && conf->detect && !(mode & ADV_RANDOM))
-			steps(r, len, end_of(s, step), step);
+			steps(r, conf, len, end_of(s, step), step);
 	} else if ((most = window_of(s, r, conf, mode, len, late))) {
 		if (r->dir < 0) {
 			backward(r, most, step);

@@ -395,6 +395,25 @@ START_TEST(at_the_end_of_the_file_nothing_more_is_asked_for)
 }
 END_TEST
 
+/* Of a cache of 4 MiB, where each takes two frames. */
+START_TEST(steps_ahead_take_no_more_than_there_is_memory_for)
+{
+	uint64_t far = 0;
+
+	conf.window_max = adv_window_max(4 * M);
+	for (uint64_t off = 0; off < 100 * M; off += 512 * K) {
+		struct adv_step step = rd(off, 64 * K);
+
+		if (step.ahead_len)
+			far = step.ahead_off + 512 * K * (step.ahead_n - 1ull);
+		ck_assert_uint_le(far, off + 8 * 512 * K);
+		if (off > 4 * M)
+			ck_assert_uint_ge(far, off + 3 * 512 * K);
+	}
+	ck_assert_uint_gt(far, 0);
+}
+END_TEST
+
 START_TEST(steps_end_at_the_end_of_the_file)
 {
 	unsigned before;
@@ -480,6 +499,7 @@ int main(void)
 	tcase_add_test(t, waiting_makes_the_window_grow);
 	tcase_add_test(t, what_was_not_taken_on_is_asked_for_again);
 	tcase_add_test(t, at_the_end_of_the_file_nothing_more_is_asked_for);
+	tcase_add_test(t, steps_ahead_take_no_more_than_there_is_memory_for);
 	tcase_add_test(t, steps_end_at_the_end_of_the_file);
 	tcase_add_test(t, it_can_be_switched_off);
 	suite_add_tcase(suite, t);
