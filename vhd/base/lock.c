@@ -10,6 +10,8 @@
 
 #include "vhd/base/wait.h"
 
+#define SOON 64u /* looks */
+
 _Thread_local struct waiter *wait_self;
 
 static void must(int err, const char *what)
@@ -87,6 +89,24 @@ bool lock_try(struct lock *l) NO_THREAD_SAFETY
 	return true;
 }
 
+/* Some 40 ns. */
+static void pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+bool lock_try_soon(struct lock *l) NO_THREAD_SAFETY
+{
+	for (unsigned i = 0; i < SOON; i++, pause_briefly())
+		if (lock_try(l))
+			return true;
+	return false;
+}
+
 void lock_drop(struct lock *l) NO_THREAD_SAFETY
 {
 	must(pthread_mutex_unlock(&l->m), "mutex unlock");
@@ -138,6 +158,22 @@ bool rwlock_try_write(struct rwlock *l) NO_THREAD_SAFETY
 		return false;
 	must(err, "rwlock try write");
 	return true;
+}
+
+bool rwlock_try_read_soon(struct rwlock *l) NO_THREAD_SAFETY
+{
+	for (unsigned i = 0; i < SOON; i++, pause_briefly())
+		if (rwlock_try_read(l))
+			return true;
+	return false;
+}
+
+bool rwlock_try_write_soon(struct rwlock *l) NO_THREAD_SAFETY
+{
+	for (unsigned i = 0; i < SOON; i++, pause_briefly())
+		if (rwlock_try_write(l))
+			return true;
+	return false;
 }
 
 void rwlock_drop(struct rwlock *l) NO_THREAD_SAFETY

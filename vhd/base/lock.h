@@ -54,6 +54,8 @@ void lock_init(struct lock *l);
 void lock_fini(struct lock *l);
 void lock_take(struct lock *l) ACQUIRE(l);
 bool lock_try(struct lock *l) TRY_ACQUIRE(true, l);
+/* The same, and looks again for a microsecond or two: for locks that are held so long, as a rule, by who may not wait longer. */
+bool lock_try_soon(struct lock *l) TRY_ACQUIRE(true, l);
 void lock_drop(struct lock *l) RELEASE(l);
 
 void rwlock_init(struct rwlock *l);
@@ -62,6 +64,8 @@ void rwlock_read(struct rwlock *l) ACQUIRE_SHARED(l);
 void rwlock_write(struct rwlock *l) ACQUIRE(l);
 bool rwlock_try_read(struct rwlock *l) TRY_ACQUIRE_SHARED(true, l);
 bool rwlock_try_write(struct rwlock *l) TRY_ACQUIRE(true, l);
+bool rwlock_try_read_soon(struct rwlock *l) TRY_ACQUIRE_SHARED(true, l);
+bool rwlock_try_write_soon(struct rwlock *l) TRY_ACQUIRE(true, l);
 void rwlock_drop(struct rwlock *l) RELEASE_GENERIC(l);
 
 /* Conditions wait on CLOCK_MONOTONIC. cond_wait_ms() and cond_wait_ns() return false when the time passed first. */

@@ -28,7 +28,7 @@ enum {
 static bool read_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE_SHARED(true, n->rw) NO_THREAD_SAFETY
 {
 	if (flags & FS_NOWAIT)
-		return rwlock_try_read(&n->rw);
+		return rwlock_try_read_soon(&n->rw);
 	rwlock_read(&n->rw);
 	return true;
 }
@@ -36,7 +36,7 @@ static bool read_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE_SHARED(tr
 static bool write_lock(struct ext4_node *n, unsigned flags) TRY_ACQUIRE(true, n->rw) NO_THREAD_SAFETY
 {
 	if (flags & FS_NOWAIT)
-		return rwlock_try_write(&n->rw);
+		return rwlock_try_write_soon(&n->rw);
 	rwlock_write(&n->rw);
 	return true;
 }

@@ -40,7 +40,7 @@ int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREA
 
 		if (!(flags & FS_NOWAIT))
 			lock_take(&fs->mu);
-		else if (cache_is_full(fs->dev) || !lock_try(&fs->mu))
+		else if (cache_is_full(fs->dev) || !lock_try_soon(&fs->mu))
 			return -EAGAIN;
 		err = atomic_load_explicit(&fs->failed, memory_order_relaxed) ? -EIO : make_room(fs, credits, flags);
 		if (!err) {
