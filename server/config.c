@@ -50,7 +50,7 @@ struct file_config {
 	uint32_t parent_dirs_count;
 	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes;
 	enum squash *squash;
-	uint32_t *threads, *workers, *max_connections, *lease_seconds, *grace_seconds;
+	uint32_t *threads, *workers, *busy_poll, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
 	enum readahead *readahead;
 	struct file_rule *rules;
@@ -126,6 +126,7 @@ static const cyaml_schema_field_t top_fields[] = {
 			     CYAML_ARRAY_LEN(squash_words)),
 	CYAML_FIELD_UINT_PTR("threads", OPT_PTR, struct file_config, threads),
 	CYAML_FIELD_UINT_PTR("workers", OPT_PTR, struct file_config, workers),
+	CYAML_FIELD_UINT_PTR("busy-poll", OPT_PTR, struct file_config, busy_poll),
 	CYAML_FIELD_UINT_PTR("max-connections", OPT_PTR, struct file_config, max_connections),
 	CYAML_FIELD_UINT_PTR("lease-seconds", OPT_PTR, struct file_config, lease_seconds),
 	CYAML_FIELD_UINT_PTR("grace-seconds", OPT_PTR, struct file_config, grace_seconds),
@@ -515,6 +516,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->loops = *f->threads;
 	if (f->workers)
 		c->workers = *f->workers;
+	if (f->busy_poll)
+		c->busy_poll_us = *f->busy_poll < BUSY_POLL_MAX ? *f->busy_poll : BUSY_POLL_MAX;
 	if (f->max_connections)
 		c->max_connections = *f->max_connections;
 	if (f->grace_seconds)
@@ -586,6 +589,7 @@ void config_init(struct config *c)
 		.squash = SQUASH_ROOT,
 		.log_level = LOG_LVL_INFO,
 		.lease_seconds = 90,
+		.busy_poll_us = 50,
 	};
 }
 

@@ -54,12 +54,14 @@ struct config {
 	enum squash squash;      /* for images that do not say */
 	unsigned loops, workers; /* 0: by the number of cores */
 	unsigned max_connections;
+	unsigned busy_poll_us; /* how long an event loop looks for calls before it sleeps */
 	unsigned lease_seconds;
 	unsigned grace_seconds; /* 0: as lease_seconds */
 	int log_level;          /* enum log_level */
 };
 
 #define CONFIG_PORT 2049
+#define BUSY_POLL_MAX 1000u
 
 void config_init(struct config *c); /* the defaults */
 void config_fini(struct config *c);

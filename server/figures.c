@@ -37,6 +37,7 @@ static json_t *cache_json(struct cache *c)
 	json_put(o, "ahead_late", st.ahead_late);
 	json_put(o, "ahead_canceled", st.ahead_canceled);
 	json_put(o, "ahead_waiting", st.ahead_waiting);
+	json_put(o, "reads_saved", st.reads_saved);
 	json_put(o, "hits_meta", st.hits_meta);
 	json_put(o, "evicted_meta", st.evicted_meta);
 	json_put(o, "evicted_given_up", st.evicted_given_up);

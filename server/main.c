@@ -79,6 +79,8 @@ static const char usage[] =
 	"      --trace FILE         write down which parts of images are asked for, for tests/bench/cache-replay\n"
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
+	"      --busy-poll USEC     how long an event loop looks for calls before it sleeps, where they come quickly\n"
+	"                           (default 50; 0: not at all)\n"
 	"      --lease SECONDS      lease time (default 90)\n"
 	"      --grace SECONDS      how long, after a restart, clients may reclaim what they had (default: the lease)\n"
 	"      --log-level LEVEL    error, warn, info (default) or debug\n"
@@ -110,6 +112,7 @@ enum {
 	OPT_TRACE,
 	OPT_THREADS,
 	OPT_WORKERS,
+	OPT_BUSY_POLL,
 	OPT_LEASE,
 	OPT_GRACE,
 	OPT_LOG_LEVEL,
@@ -138,6 +141,7 @@ static const struct option options[] = {
 	{"trace", required_argument, NULL, OPT_TRACE},
 	{"threads", required_argument, NULL, OPT_THREADS},
 	{"workers", required_argument, NULL, OPT_WORKERS},
+	{"busy-poll", required_argument, NULL, OPT_BUSY_POLL},
 	{"lease", required_argument, NULL, OPT_LEASE},
 	{"grace", required_argument, NULL, OPT_GRACE},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
@@ -149,13 +153,13 @@ static const struct option options[] = {
 
 /* ---- the command line ------------------------------------------------------------------------------------------------ */
 
-static int number(const char *name, const char *text, unsigned max, unsigned *out, struct why *why)
+static int number(const char *name, const char *text, unsigned min, unsigned max, unsigned *out, struct why *why)
 {
 	char *end;
 	unsigned long v = strtoul(text, &end, 10);
 
-	if (text[0] < '0' || text[0] > '9' || *end || v == 0 || v > max)
-		return why_set(why, -EINVAL, "--%s \"%.100s\": expected a number from 1 to %u", name, text, max);
+	if (text[0] < '0' || text[0] > '9' || *end || v < min || v > max)
+		return why_set(why, -EINVAL, "--%s \"%.100s\": expected a number from %u to %u", name, text, min, max);
 	*out = (unsigned)v;
 	return 0;
 }
@@ -260,13 +264,15 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		c->trace = arg;
 		return 0;
 	case OPT_THREADS:
-		return number("threads", arg, 256, &c->loops, why);
+		return number("threads", arg, 1, 256, &c->loops, why);
 	case OPT_WORKERS:
-		return number("workers", arg, 1024, &c->workers, why);
+		return number("workers", arg, 1, 1024, &c->workers, why);
+	case OPT_BUSY_POLL:
+		return number("busy-poll", arg, 0, BUSY_POLL_MAX, &c->busy_poll_us, why);
 	case OPT_LEASE:
-		return number("lease", arg, 3600, &c->lease_seconds, why);
+		return number("lease", arg, 1, 3600, &c->lease_seconds, why);
 	case OPT_GRACE:
-		return number("grace", arg, 3600, &c->grace_seconds, why);
+		return number("grace", arg, 1, 3600, &c->grace_seconds, why);
 	case OPT_LOG_LEVEL:
 		return log_level_of(arg, &c->log_level, why);
 	case OPT_LIST_OPS:
@@ -317,6 +323,7 @@ static int take_addresses(struct daemon *d, struct why *why)
 		.loops = d->conf.loops,
 		.workers = d->conf.workers,
 		.max_conns = d->conf.max_connections,
+		.look_us = d->conf.busy_poll_us,
 		.max_record = IO_MAX + RECORD_SLACK,
 	};
 	const struct rpc_service s = {

@@ -76,8 +76,9 @@ static void show_cache(const struct rate *r)
 	       per_second(r, "cache", "bytes_written") / 1e6);
 	printf("  read ahead %s", bytes(since(r, "cache", "ahead"), a));
 	if (used + wasted)
-		printf("; %s used (%.1f %%), %s in vain, %s late", bytes(used, a), share(used, used + wasted),
-		       bytes(wasted, b), bytes(late, c));
+		printf("; %s used (%.1f %%), %s in vain, %s late, %lld reads saved the way to the disk", bytes(used, a),
+		       share(used, used + wasted), bytes(wasted, b), bytes(late, c),
+		       (long long)since(r, "cache", "reads_saved"));
 	printf("\n");
 	printf("  evicted    %lld: %lld metadata, %lld given up by hints\n", (long long)since(r, "cache", "evictions"),
 	       (long long)since(r, "cache", "evicted_meta"), (long long)since(r, "cache", "evicted_given_up"));

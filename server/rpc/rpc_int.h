@@ -92,7 +92,8 @@ struct loop {
 	uint8_t *buf; /* READ_BUF */
 	struct list conns, flush, paused, stalled, pool;
 	unsigned npool;
-	uint32_t now; /* seconds */
+	uint32_t now;     /* seconds */
+	uint64_t look_ns; /* how long to look for events before sleeping */
 
 	struct lock mu;
 	struct list back GUARDED_BY(mu);  /* calls that workers finished */

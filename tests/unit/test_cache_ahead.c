@@ -121,6 +121,7 @@ START_TEST(an_account_has_a_quarter_of_the_cache_and_not_more)
 	for (uint64_t at = 0; at < QUARTER; at += FRAME)
 		use(at, FRAME, 9);
 	ck_assert_uint_eq(stats().ahead_used, QUARTER);
+	ck_assert_uint_eq(stats().reads_saved, 1 + QUARTER / FRAME);
 	ck_assert_uint_eq(want(9 * QUARTER, FRAME, 1, 0, false), FRAME);
 }
 END_TEST
@@ -234,6 +235,7 @@ START_TEST(who_comes_too_early_is_counted_as_waiting)
 	pthread_join(t, NULL);
 	ck_assert_uint_eq(stats().ahead_late, FRAME);
 	ck_assert_uint_eq(stats().ahead_used, FRAME);
+	ck_assert_uint_eq(stats().reads_saved, 0);
 }
 END_TEST
 

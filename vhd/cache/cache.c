@@ -261,6 +261,7 @@ void cache_stats(struct cache *c, struct cache_stats *st)
 	};
 	st->ahead_late = atomic_load_explicit(&c->ahead_late, memory_order_relaxed) << UNIT_SHIFT;
 	st->ahead_canceled = atomic_load_explicit(&c->ahead_canceled, memory_order_relaxed);
+	st->reads_saved = atomic_load_explicit(&c->reads_saved, memory_order_relaxed);
 	st->ahead_waiting = ahead_waiting(c);
 	st->evicted_meta = atomic_load_explicit(&c->evicted_meta, memory_order_relaxed);
 	st->evicted_given_up = atomic_load_explicit(&c->evicted_given_up, memory_order_relaxed);

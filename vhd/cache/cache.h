@@ -207,6 +207,7 @@ struct cache_stats {
 	uint64_t ahead_dropped;  /* requests to read ahead that came when too many waited, or the account was full */
 	uint64_t ahead_late;     /* bytes that somebody had to wait for though they were being read ahead */
 	uint64_t ahead_canceled; /* bytes that nobody needed any more before they were read */
+	uint64_t reads_saved;    /* times that nobody had to go to the disk, since it had been read ahead */
 	uint64_t ahead_waiting;  /* bytes read ahead, or about to be, that nobody has used yet */
 };
 void cache_stats(struct cache *c, struct cache_stats *st);

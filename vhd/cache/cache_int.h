@@ -157,6 +157,7 @@ struct prefetch {
 	struct prefetch_ring now GUARDED_BY(mu), later
 		GUARDED_BY(mu); /* later: wanted when nothing else is to be done */
 	bool stop GUARDED_BY(mu);
+	bool waking GUARDED_BY(mu); /* a thread was told, and has not looked yet */
 	struct prefetch_at {
 		struct cache_dev *d; /* NULL: nothing */
 		uint64_t tag;
@@ -189,6 +190,7 @@ struct cache {
 	_Atomic uint64_t evictions, writebacks, throttled, bytes_read, bytes_written;
 	_Atomic uint64_t ahead_units, ahead_used, ahead_wasted; /* read ahead; used; gone without having been used */
 	_Atomic uint64_t ahead_dropped, ahead_late, ahead_canceled;
+	_Atomic uint64_t reads_saved;
 	_Atomic uint64_t evicted_meta, evicted_given_up;
 	/* Units read ahead, or about to be, that nobody has used yet: of an account, of a device (its id's low bits). */
 	_Atomic int64_t on_account[CACHE_ACCOUNTS], on_device[CACHE_ACCOUNTS];
@@ -453,14 +455,16 @@ static inline bool is_rest(uint16_t touched, uint16_t units)
 }
 
 /* Units of a frame are used. A first use says nothing about a second: a scan in small steps must look like one in large
- * ones. So only units that were used before count. */
-static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
+ * ones. So only units that were used before count. True: some had been read ahead. */
+static inline bool frame_touch(struct frame *f, uint16_t units, unsigned flags)
 {
 	uint16_t t = atomic_load_explicit(&f->touched, memory_order_relaxed);
+	bool ahead = false;
 
 	if ((t & units) != units) {
 		atomic_store_explicit(&f->touched, t | units, memory_order_relaxed);
-		if (atomic_load_explicit(&f->ahead, memory_order_relaxed) & units)
+		ahead = atomic_load_explicit(&f->ahead, memory_order_relaxed) & units;
+		if (ahead)
 			frame_ahead_used(f, units);
 	} else {
 		uint8_t n = atomic_load_explicit(&f->freq, memory_order_relaxed);
@@ -476,6 +480,7 @@ static inline void frame_touch(struct frame *f, uint16_t units, unsigned flags)
 		if (was != who && was != WHO_SEVERAL)
 			atomic_store_explicit(&f->reader, was ? (uint16_t)WHO_SEVERAL : who, memory_order_relaxed);
 	}
+	return ahead;
 }
 
 /* ---- batch.c ---------------------------------------------------------------------------------------------------- */

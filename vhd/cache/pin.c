@@ -303,15 +303,17 @@ static int pin_slow(struct pinning *p)
 	}
 }
 
-/* All pieces of a range that begins at @off are used. */
-static inline void touch_all(struct cache_seg *seg, uint64_t off, unsigned n, unsigned flags)
+/* All pieces of a range that begins at @off are used. True: some had been read ahead. */
+static inline bool touch_all(struct cache_seg *seg, uint64_t off, unsigned n, unsigned flags)
 {
 	uint32_t from = (uint32_t)off & (CACHE_FRAME - 1);
+	bool ahead = false;
 
 	for (unsigned i = 0; i < n; i++) {
-		frame_touch(seg[i].pin, units_touched(from, seg[i].len), flags);
+		ahead |= frame_touch(seg[i].pin, units_touched(from, seg[i].len), flags);
 		from = 0;
 	}
+	return ahead;
 }
 
 /* Off the path of those that are not traced. */
@@ -355,7 +357,8 @@ int cache_pin(struct cache_dev *d, uint64_t off, uint32_t len, unsigned flags, s
 	}
 	if (i == n) {
 		/* Only now: a read that has to come back would count twice. */
-		touch_all(seg, off, n, flags);
+		if (touch_all(seg, off, n, flags))
+			atomic_fetch_add_explicit(&d->c->reads_saved, 1, memory_order_relaxed);
 		count_lookups(d->c, n, 0, flags);
 		if (__builtin_expect(d->c->trace != NULL, 0))
 			trace(d, off, n);

@@ -134,6 +134,15 @@ static int64_t units_asked(const struct prefetch_req *q)
 	return q->maps ? 0 : units_of(q->off, q->len);
 }
 
+/* One thread is woken at a time, and wakes the next one when it leaves something in the ring: a dozen short requests are then one
+ * batch, and one system call for who asks. Whoever looks at the ring is awake. */
+static void wake_one(struct prefetch *p) REQUIRES(p->mu)
+{
+	if (!p->waking)
+		cond_signal(&p->work);
+	p->waking = true;
+}
+
 static bool ring_add(struct prefetch_ring *r, const struct prefetch_req *q)
 {
 	struct prefetch_req *last = r->n ? &r->q[(r->head + r->n - 1) % PREFETCH_QUEUE] : NULL;
@@ -159,7 +168,7 @@ static void want_maps(struct cache_dev *d, uint64_t off, uint64_t len, const str
 	q.want.down = false;
 	lock_take(&p->mu);
 	if (p->now.n < PREFETCH_QUEUE / 2 && ring_add(&p->now, &q))
-		cond_signal(&p->work);
+		wake_one(p);
 	lock_drop(&p->mu);
 }
 
@@ -188,7 +197,7 @@ uint64_t cache_prefetch(struct cache_dev *d, uint64_t off, uint64_t len, const s
 	lock_take(&p->mu);
 	taken = ring_add(w->idle ? &p->later : &p->now, &q);
 	if (taken)
-		cond_signal(&p->work);
+		wake_one(p);
 	lock_drop(&p->mu);
 	if (taken)
 		return q.len;
@@ -447,8 +456,11 @@ static void *prefetch_main(void *arg)
 	lock_take(&p->mu);
 	me = p->numbers++;
 	while (!p->stop) {
-		struct prefetch_ring *r = choose(c, p);
+		struct prefetch_ring *r;
 		struct taken t;
+
+		p->waking = false;
+		r = choose(c, p);
 
 		if (!r && p->later.n) {
 			cond_wait_ms(&p->work, &p->mu, LOOK_MS);
@@ -461,7 +473,7 @@ static void *prefetch_main(void *arg)
 		take(c, p, r, &t);
 		p->at[me] = (struct prefetch_at){t.d, t.tag};
 		if (p->now.n)
-			cond_signal(&p->work);
+			wake_one(p);
 		lock_drop(&p->mu);
 		fetch(c, &t);
 		lock_take(&p->mu);
