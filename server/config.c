@@ -589,7 +589,7 @@ void config_init(struct config *c)
 		.squash = SQUASH_ROOT,
 		.log_level = LOG_LVL_INFO,
 		.lease_seconds = 90,
-		.busy_poll_us = 50,
+		.busy_poll_us = 30,
 	};
 }
 

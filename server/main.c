@@ -80,7 +80,7 @@ static const char usage[] =
 	"      --threads N          event loops (default: one per core)\n"
 	"      --workers N          threads for requests that must wait for the disk\n"
 	"      --busy-poll USEC     how long an event loop looks for calls before it sleeps, where they come quickly\n"
-	"                           (default 50; 0: not at all)\n"
+	"                           (default 30; 0: not at all)\n"
 	"      --lease SECONDS      lease time (default 90)\n"
 	"      --grace SECONDS      how long, after a restart, clients may reclaim what they had (default: the lease)\n"
 	"      --log-level LEVEL    error, warn, info (default) or debug\n"
