@@ -27,6 +27,7 @@
 #include "tools/nfs_client.h"
 #include "tools/tool.h"
 #include "vhd/base/checked.h"
+#include "vhd/base/clock.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/size.h"
 
@@ -105,14 +106,6 @@ struct bench {
 	bool stopping;
 	uint64_t hist[BUCKETS];
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* ---- encoding -------------------------------------------------------------------------------------------------------- */
 

@@ -20,8 +20,8 @@
 #define SLOT 1u
 #define ROOM 4096u /* of a call without its data */
 #define PATIENCE_SECONDS 120
-#define LOOKS                                                                                                          \
-	200u /* for a reply, before the thread sleeps: what is measured is the server, not how long a client takes to wake */
+/* For a reply, before the thread sleeps: what is measured is the server, not how long a client takes to wake. */
+#define LOOKS 200u
 #define DELAYS 50u
 #define DELAY_MS 100
 

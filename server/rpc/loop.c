@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "server/rpc/rpc_int.h"
+#include "vhd/base/clock.h"
 
 #define EVENTS 64
 
@@ -153,14 +154,6 @@ static void handle(struct loop *l, const struct epoll_event *ev)
 			conn_readable(c);
 	}
 	rpc_conn_put(c);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /*

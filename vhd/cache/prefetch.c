@@ -461,7 +461,6 @@ static void *prefetch_main(void *arg)
 
 		p->waking = false;
 		r = choose(c, p);
-
 		if (!r && p->later.n) {
 			cond_wait_ms(&p->work, &p->mu, LOOK_MS);
 			continue;

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/clock.h"
 #include "vhd/base/log.h"
 
 #define TX_MAX 1024u      /* blocks: 4 MiB of copies */
@@ -587,16 +587,8 @@ void ext4_journal_tell(struct ext4_journal *j)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Those whom the last commit answered come again in a moment, most of them: one commit for all of them is cheaper than two. Not
- * longer than a commit takes; who is alone does not wait. */
+ * longer than the quickest of late took; who is alone does not wait. */
 static void gather(struct ext4_journal *j) REQUIRES(j->mu)
 {
 	uint64_t now = now_ns(), end = now + j->commit_ns;

@@ -17,6 +17,7 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
+#include "vhd/base/clock.h"
 #include "vhd/base/log.h"
 #include "vhd/ext4/journal.h"
 
@@ -1003,10 +1004,7 @@ static void evict_idle(struct ext4_fs *fs, uint32_t keep) REQUIRES(fs->table_mu)
 
 static uint64_t now_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return now_ns() / 1000000;
 }
 
 static void *housekeeper(void *arg) NO_THREAD_SAFETY

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/clock.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/list.h"
 #include "vhd/base/lock.h"
@@ -94,14 +95,6 @@ void hio_model_figures(struct hio_model_figures *f)
 }
 
 /* ---- time ---------------------------------------------------------------------------------------------------------------------- */
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
 
 static void sleep_until(uint64_t ns)
 {
