@@ -22,18 +22,18 @@ static uint64_t key_of(uint32_t i)
 	return i % 3 ? i : (uint64_t)i << 40 | i;
 }
 
+/* One assertion for all keys: Check writes a line for each, which a sanitizer makes dear. */
 static void check_all(const struct u64map *m, const uint64_t *want)
 {
-	uint32_t n = 0;
+	uint32_t n = 0, differ = 0;
 
 	for (uint32_t i = 0; i < KEYS; i++) {
 		uint64_t *got = u64map_get(m, key_of(i));
 
-		ck_assert_int_eq(got != NULL, want[i] != 0);
-		if (got)
-			ck_assert_uint_eq(*got, want[i]);
+		differ += (got ? *got : 0) != want[i];
 		n += want[i] != 0;
 	}
+	ck_assert_uint_eq(differ, 0);
 	ck_assert_uint_eq(m->n, n);
 }
 
