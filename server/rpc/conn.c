@@ -202,6 +202,7 @@ void conn_close(struct rpc_conn *c)
 	c->closing = true;
 	close(c->fd); /* leaves the epoll set by itself */
 	drop_buffers(c);
+	list_del(&c->flush_link); /* while calls of it are under way, the loop would find it there for ever */
 	list_init(&dead);
 	list_splice_back(&dead, &c->out);
 	c->out_bytes = 0;

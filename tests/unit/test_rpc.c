@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * test_rpc.c - the transport over real sockets, with a service of four procedures
+ * test_rpc.c - the transport over real sockets, with a service of a few procedures
  *
  *     1 ECHO n   -> n          3 FILL n   -> n bytes of zeros
  *     2 WAIT ms  -> ms, parked 4 DROP_CONN
@@ -77,6 +77,15 @@ static void keep_one(struct rpc_conn *c)
 		rpc_conn_put(mine);
 }
 
+static void fill(struct rpc_call *call, uint32_t n)
+{
+	uint32_t zero = 0;
+
+	for (uint32_t i = 0; i < n; i += 4)
+		if (!xa_uint32(&call->out.x, &zero))
+			break;
+}
+
 static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 {
 	uint32_t n = 0;
@@ -95,15 +104,10 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 	if (call->proc == 2)
 		wait_and_say_so(n);
 	keep_one(call->conn);
-	if (call->proc == 3) {
-		uint32_t zero = 0;
-
-		for (uint32_t i = 0; i < n; i += 4)
-			if (!xa_uint32(&call->out.x, &zero))
-				break;
-	} else if (!xa_uint32(&call->out.x, &n)) {
+	if (call->proc == 3)
+		fill(call, n);
+	else if (!xa_uint32(&call->out.x, &n))
 		call->accept = SYSTEM_ERR;
-	}
 	return RPC_REPLY;
 }
 
@@ -452,6 +456,26 @@ START_TEST(records_that_are_too_big_close_the_connection)
 }
 END_TEST
 
+/* One call is answered, one waits, and the connection ends while both are under way: nobody else notices. */
+START_TEST(a_connection_that_ends_amid_its_calls_holds_nobody_up)
+{
+	uint8_t b[2 * CALL_LEN + 4];
+	int fd, other;
+
+	start(&(struct rpc_opts){.loops = 1});
+	make_call(b, 1, 1, 0);
+	make_call(b + CALL_LEN, 2, 2, 300);
+	put(b + 2 * CALL_LEN, 0x80200000u);
+	fd = dial();
+	send_all(fd, b, sizeof b);
+	other = dial();
+	echo_works(other);
+	ck_assert(is_closed(fd));
+	close(other);
+	stop();
+}
+END_TEST
+
 START_TEST(half_closed_connections_are_let_go)
 {
 	struct rpc_stats st;
@@ -527,6 +551,7 @@ int main(void)
 	tcase_add_test(t, idle_and_slow_connections_are_closed);
 	tcase_add_test(t, connections_are_counted);
 	tcase_add_test(t, records_that_are_too_big_close_the_connection);
+	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
 	tcase_add_test(t, half_closed_connections_are_let_go);
 	tcase_add_test(t, ipv6_is_served);
 	tcase_add_test(t, records_of_our_own_reach_the_peer_and_end_with_it);
