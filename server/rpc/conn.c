@@ -437,25 +437,34 @@ void conn_queue_reply(struct rpc_conn *c, struct call *k)
 		list_push_back(&c->loop->flush, &c->flush_link);
 }
 
-/* The pieces of all replies that wait, less what of the first was sent. */
-static int gather(struct rpc_conn *c, struct iovec *iov)
+/* Leaves out the first *skip bytes of @n pieces, and takes what it left out from *skip. How many pieces are left. */
+static unsigned skip_sent(struct iovec *iov, unsigned n, size_t *skip)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		size_t here = *skip < iov[i].iov_len ? *skip : iov[i].iov_len;
+
+		*skip -= here;
+		if (here < iov[i].iov_len)
+			iov[left++] = (struct iovec){.iov_base = (char *)iov[i].iov_base + here,
+						     .iov_len = iov[i].iov_len - here};
+	}
+	return left;
+}
+
+/* The pieces of all replies that wait, less what of the first was sent: that may have been as many as fit here. */
+static unsigned gather(struct rpc_conn *c, struct iovec *iov)
 {
 	size_t skip = c->out_sent;
-	int n = 0;
+	unsigned n = 0;
 
 	list_for_each (it, &c->out) {
 		struct call *k = list_entry(it, struct call, link);
-		unsigned from = 0;
-		int first = n;
+		unsigned from = 0, got;
 
-		n += (int)xa_out_iov(&k->pub.out, iov + n, (unsigned)(SEND_IOV - n), &from);
-		for (int i = first; skip && i < n; i++) {
-			size_t here = skip < iov[i].iov_len ? skip : iov[i].iov_len;
-
-			iov[i].iov_base = (char *)iov[i].iov_base + here;
-			iov[i].iov_len -= here;
-			skip -= here;
-		}
+		while (n < SEND_IOV && (got = xa_out_iov(&k->pub.out, iov + n, SEND_IOV - n, &from)))
+			n += skip_sent(iov + n, got, &skip);
 		if (n == SEND_IOV)
 			break;
 	}
@@ -524,7 +533,7 @@ void conn_flush(struct rpc_conn *c)
 	c->want_out = false;
 	while (!list_empty(&c->out) && !c->closing) {
 		struct iovec iov[SEND_IOV];
-		struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)gather(c, iov)};
+		struct msghdr m = {.msg_iov = iov, .msg_iovlen = gather(c, iov)};
 		ssize_t n = sendmsg(c->fd, &m, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)

@@ -5,6 +5,7 @@
  *     1 ECHO n   -> n          3 FILL n   -> n bytes of zeros
  *     2 WAIT ms  -> ms, parked 4 DROP_CONN
  *     5 SPIN n   -> n, parked, computes
+ *     6 LINK n   -> n pieces of four bytes
  */
 #include <arpa/inet.h>
 #include <check.h>
@@ -86,6 +87,13 @@ static void fill(struct rpc_call *call, uint32_t n)
 			break;
 }
 
+static void link_pieces(struct rpc_call *call, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (!xa_out_link(&call->out, "four", 4, NULL, NULL))
+			call->accept = SYSTEM_ERR;
+}
+
 static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 {
 	uint32_t n = 0;
@@ -106,6 +114,8 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 	keep_one(call->conn);
 	if (call->proc == 3)
 		fill(call, n);
+	else if (call->proc == 6)
+		link_pieces(call, n);
 	else if (!xa_uint32(&call->out.x, &n))
 		call->accept = SYSTEM_ERR;
 	return RPC_REPLY;
@@ -128,7 +138,7 @@ static void closed(void *arg, struct rpc_conn *c)
 static void start(const struct rpc_opts *o)
 {
 	const struct rpc_service s = {
-		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 6, .call = serve, .done = done, .closed = closed};
+		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 7, .call = serve, .done = done, .closed = closed};
 	struct why why;
 
 	ck_assert_int_eq(rpc_server_new(&srv, o, &s, &why), 0);
@@ -476,6 +486,28 @@ START_TEST(a_connection_that_ends_amid_its_calls_holds_nobody_up)
 }
 END_TEST
 
+/* More of them than one sendmsg() takes. */
+START_TEST(a_reply_may_be_in_any_number_of_pieces)
+{
+	static const uint32_t counts[] = {511, 512, 513, 1024, 5000};
+	static uint8_t b[28 + 4 * 5000];
+	int fd;
+
+	start(&(struct rpc_opts){.loops = 1});
+	fd = dial();
+	for (unsigned i = 0; i < 5; i++) {
+		call(fd, i, 6, counts[i]);
+		ck_assert(recv_all(fd, b, 28 + 4 * counts[i]));
+		ck_assert_uint_eq(get(b), 0x80000000u | (24 + 4 * counts[i]));
+		for (unsigned k = 0; k < counts[i]; k++)
+			ck_assert_mem_eq(b + 28 + 4 * k, "four", 4);
+	}
+	echo_works(fd);
+	close(fd);
+	stop();
+}
+END_TEST
+
 START_TEST(half_closed_connections_are_let_go)
 {
 	struct rpc_stats st;
@@ -552,6 +584,7 @@ int main(void)
 	tcase_add_test(t, connections_are_counted);
 	tcase_add_test(t, records_that_are_too_big_close_the_connection);
 	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
+	tcase_add_test(t, a_reply_may_be_in_any_number_of_pieces);
 	tcase_add_test(t, half_closed_connections_are_let_go);
 	tcase_add_test(t, ipv6_is_served);
 	tcase_add_test(t, records_of_our_own_reach_the_peer_and_end_with_it);
