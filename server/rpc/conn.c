@@ -157,7 +157,9 @@ void conn_adopt(struct loop *l, struct rpc_conn *c)
 
 static void drop_buffers(struct rpc_conn *c)
 {
-	atomic_fetch_sub_explicit(&c->loop->srv->memory, c->cap + c->frag_len + c->backlog_len, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&c->loop->srv->memory,
+				  c->cap + (c->frag ? c->loop->srv->o.max_record : 0) + c->backlog_len,
+				  memory_order_relaxed);
 	free(c->buf);
 	free(c->frag);
 	free(c->backlog);
@@ -215,7 +217,8 @@ void conn_close(struct rpc_conn *c)
 
 /* ---- in ---------------------------------------------------------------------------------------------------------------------- */
 
-/* A complete fragment. False: close. */
+/* A complete fragment. False: close. What the first of several begins counts as a whole record at once: from then on the connection
+ * is read whatever the others hold (over_budget()). */
 static bool fragment(struct rpc_conn *c, uint8_t *p, size_t len, bool last, uint8_t **own, size_t own_cap)
 {
 	struct rpc_server *s = c->loop->srv;
@@ -230,10 +233,11 @@ static bool fragment(struct rpc_conn *c, uint8_t *p, size_t len, bool last, uint
 		whole = realloc(c->frag, c->frag_len + len + 1);
 		if (!whole)
 			return false;
+		if (!c->frag)
+			atomic_fetch_add_explicit(&s->memory, s->o.max_record, memory_order_relaxed);
 		memcpy(whole + c->frag_len, p, len);
 		c->frag = whole;
 		c->frag_len += len;
-		atomic_fetch_add_explicit(&s->memory, len, memory_order_relaxed);
 	}
 	if (!last)
 		return true;
@@ -241,6 +245,7 @@ static bool fragment(struct rpc_conn *c, uint8_t *p, size_t len, bool last, uint
 	len = c->frag_len;
 	c->frag = NULL;
 	c->frag_len = 0;
+	atomic_fetch_sub_explicit(&s->memory, s->o.max_record - len, memory_order_relaxed);
 	ok = call_record(c, whole, len, &whole, len);
 	if (whole) {
 		atomic_fetch_sub_explicit(&s->memory, len, memory_order_relaxed);

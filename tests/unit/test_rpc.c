@@ -508,6 +508,35 @@ START_TEST(a_reply_may_be_in_any_number_of_pieces)
 }
 END_TEST
 
+/* What a fragment begins may become as long as a record: it counts as that. */
+START_TEST(fragments_do_not_get_around_the_limit_of_memory)
+{
+	uint8_t begun[5] = {0, 0, 0, 1, 'x'}, more[5] = {0x80, 0x10, 0, 0, 'x'};
+	struct rpc_stats st;
+	uint64_t most = 0;
+	int fd[64];
+
+	start(&(struct rpc_opts){.loops = 1, .max_memory = 4u << 20, .record_seconds = 3});
+	for (unsigned i = 0; i < 64; i++) {
+		fd[i] = dial();
+		send_all(fd[i], begun, sizeof begun);
+	}
+	nap(200);
+	for (unsigned i = 0; i < 64; i++)
+		send_all(fd[i], more, sizeof more);
+	for (unsigned i = 0; i < 20; i++) {
+		rpc_server_stats(srv, &st);
+		most = st.memory > most ? st.memory : most;
+		nap(10);
+	}
+	/* The one that goes past the limit may, and each has a record begun beside its fragments. */
+	ck_assert_uint_lt(most, 12u << 20);
+	for (unsigned i = 0; i < 64; i++)
+		close(fd[i]);
+	stop();
+}
+END_TEST
+
 START_TEST(half_closed_connections_are_let_go)
 {
 	struct rpc_stats st;
@@ -585,6 +614,7 @@ int main(void)
 	tcase_add_test(t, records_that_are_too_big_close_the_connection);
 	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
 	tcase_add_test(t, a_reply_may_be_in_any_number_of_pieces);
+	tcase_add_test(t, fragments_do_not_get_around_the_limit_of_memory);
 	tcase_add_test(t, half_closed_connections_are_let_go);
 	tcase_add_test(t, ipv6_is_served);
 	tcase_add_test(t, records_of_our_own_reach_the_peer_and_end_with_it);
