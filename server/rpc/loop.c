@@ -179,6 +179,13 @@ static int wait_events(struct loop *l, struct epoll_event *ev, int ms)
 	return n;
 }
 
+void loop_drain(struct loop *l)
+{
+	take_handed(l);
+	list_for_each_safe (it, tmp, &l->conns)
+		conn_close(list_entry(it, struct rpc_conn, link));
+}
+
 static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
@@ -208,9 +215,7 @@ static void *loop_main(void *arg)
 			check_times(l);
 		}
 	}
-	take_handed(l);
-	list_for_each_safe (it, tmp, &l->conns)
-		conn_close(list_entry(it, struct rpc_conn, link));
+	loop_drain(l);
 	return NULL;
 }
 

@@ -86,7 +86,8 @@ int rpc_server_new(struct rpc_server **out, const struct rpc_opts *o, const stru
 /* @addr: "127.0.0.1:2049", "[::1]:0", "0.0.0.0:2049". *port: the one bound. -EADDRINUSE and others with a line. */
 int rpc_server_listen(struct rpc_server *r, const char *addr, uint16_t *port, struct why *why);
 int rpc_server_start(struct rpc_server *r, struct why *why);
-/* No new connections and calls; waits until the running ones have replied (at most @ms), then closes everything. */
+/* No new connections and calls; waits until the running ones have replied (at most @ms), then closes everything. Calls that are held,
+ * and those that workers have begun, are waited for beyond that: their replies go nowhere then. */
 void rpc_server_stop(struct rpc_server *r, unsigned ms);
 void rpc_server_free(struct rpc_server *r);
 

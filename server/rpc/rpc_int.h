@@ -153,6 +153,8 @@ void conn_asked(struct rpc_conn *c);
 int loop_init(struct loop *l, struct rpc_server *s);
 int loop_start(struct loop *l);
 void loop_fini(struct loop *l);
+/* What was handed over is taken and goes nowhere, connections are closed. By the loop at its end, or by whoever has waited for that. */
+void loop_drain(struct loop *l);
 void loop_wake(struct loop *l);
 void loop_give_back(struct loop *l, struct call *k);
 uint32_t seconds_now(void);

@@ -143,6 +143,12 @@ void rpc_server_stop(struct rpc_server *s, unsigned ms)
 			pthread_join(s->loop[i].thread, NULL);
 		s->loop[i].started = false;
 	}
+	/* Only those that are held are left. They have things of the service's that are wanted back, and whoever resumes them will. */
+	while (atomic_load(&s->running)) {
+		for (unsigned i = 0; i < s->nloops; i++)
+			loop_drain(&s->loop[i]);
+		nanosleep(&tick, NULL);
+	}
 	for (unsigned i = 0; i < s->nlisteners; i++)
 		close(s->listener[i]);
 	s->nlisteners = 0;

@@ -6,12 +6,14 @@
  *     2 WAIT ms  -> ms, parked 4 DROP_CONN
  *     5 SPIN n   -> n, parked, computes
  *     6 LINK n   -> n pieces of four bytes
+ *     7 HOLD n   -> n, when somebody resumes it
  */
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +34,7 @@ static uint16_t port, port6;
 static atomic_int dones, closes;
 static atomic_int spinning, most_spinning, waiting, most_waiting;
 static struct rpc_conn *_Atomic kept; /* a reference of the service's own */
+static struct rpc_call *_Atomic held;
 
 static void nap(unsigned ms)
 {
@@ -103,6 +106,11 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 		return RPC_PARK;
 	if (call->proc == 4)
 		return RPC_CLOSE;
+	if (call->proc == 7 && !call->user) {
+		call->user = &held;
+		atomic_store(&held, call);
+		return RPC_HOLD;
+	}
 	if (!xa_uint32(&call->in, &n)) {
 		call->accept = GARBAGE_ARGS;
 		return RPC_REPLY;
@@ -138,7 +146,7 @@ static void closed(void *arg, struct rpc_conn *c)
 static void start(const struct rpc_opts *o)
 {
 	const struct rpc_service s = {
-		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 7, .call = serve, .done = done, .closed = closed};
+		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 8, .call = serve, .done = done, .closed = closed};
 	struct why why;
 
 	ck_assert_int_eq(rpc_server_new(&srv, o, &s, &why), 0);
@@ -537,6 +545,34 @@ START_TEST(fragments_do_not_get_around_the_limit_of_memory)
 }
 END_TEST
 
+static void *resume_later(void *arg)
+{
+	(void)arg;
+	nap(200);
+	rpc_call_resume(atomic_load(&held));
+	return NULL;
+}
+
+/* The service has its call until it is resumed, however long stopping should take at most. */
+START_TEST(a_call_that_is_held_is_over_before_the_server_is)
+{
+	pthread_t t;
+	int fd;
+
+	start(&(struct rpc_opts){.loops = 1});
+	fd = dial();
+	call(fd, 1, 7, 0);
+	while (!atomic_load(&held))
+		nap(1);
+	ck_assert_int_eq(pthread_create(&t, NULL, resume_later, NULL), 0);
+	rpc_server_stop(srv, 1);
+	ck_assert_int_eq(atomic_load(&dones), 1);
+	pthread_join(t, NULL);
+	close(fd);
+	stop();
+}
+END_TEST
+
 START_TEST(half_closed_connections_are_let_go)
 {
 	struct rpc_stats st;
@@ -615,6 +651,7 @@ int main(void)
 	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
 	tcase_add_test(t, a_reply_may_be_in_any_number_of_pieces);
 	tcase_add_test(t, fragments_do_not_get_around_the_limit_of_memory);
+	tcase_add_test(t, a_call_that_is_held_is_over_before_the_server_is);
 	tcase_add_test(t, half_closed_connections_are_let_go);
 	tcase_add_test(t, ipv6_is_served);
 	tcase_add_test(t, records_of_our_own_reach_the_peer_and_end_with_it);
