@@ -151,6 +151,14 @@ static void end_reply(struct call *k)
 	put32(h, 0x80000000u | (uint32_t)(xa_out_len(&k->pub.out) - 4));
 }
 
+/* No memory to answer it: its connection is closed. */
+static bool give_up(struct call *k)
+{
+	k->drop = true;
+	conn_queue_reply(k->pub.conn, k);
+	return false;
+}
+
 /* A call that is denied: RPC_MISMATCH (2, 2), or an authentication error. */
 static bool deny(struct call *k, bool mismatch, uint32_t why)
 {
@@ -160,7 +168,7 @@ static bool deny(struct call *k, bool mismatch, uint32_t why)
 	xa_out_init(&k->pub.out, &k->pub.arena, 64);
 	h = xa_out_reserve(&k->pub.out, len);
 	if (!h)
-		return false;
+		return give_up(k);
 	put32(h, 0x80000000u | (uint32_t)(len - 4));
 	put32(h + 4, k->pub.xid);
 	put32(h + 8, MSG_REPLY);
@@ -358,11 +366,8 @@ bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, si
 	k->pub.cred.flavor = flavor;
 	if (flavor == AUTH_SYS ? !take_authsys(&k->pub.cred, body, cred_len) : flavor != AUTH_NONE)
 		return deny(k, false, flavor == AUTH_SYS ? AUTH_BADCRED : AUTH_TOOWEAK);
-	if (!begin_reply(k)) {
-		k->drop = true;
-		conn_queue_reply(c, k);
-		return false;
-	}
+	if (!begin_reply(k))
+		return give_up(k);
 	xa_in_init(&k->pub.in, &k->pub.arena, rec, len);
 	xa_in_seek(&k->pub.in, (size_t)(p - rec));
 	if (prog != s->s.prog)
