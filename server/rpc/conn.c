@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "server/rpc/rpc_int.h"
@@ -60,8 +61,9 @@ const char *rpc_conn_peer_name(const struct rpc_conn *c)
 	return c->name;
 }
 
-static void name_peer(struct rpc_conn *c, socklen_t len)
+static void name_peer(struct rpc_conn *c)
 {
+	socklen_t len = c->peer.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 	char host[46], port[8];
 
 	if (getnameinfo((struct sockaddr *)&c->peer, len, host, sizeof host, port, sizeof port,
@@ -69,7 +71,7 @@ static void name_peer(struct rpc_conn *c, socklen_t len)
 		snprintf(c->name, sizeof c->name, c->peer.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sockaddr_storage *peer, socklen_t len)
+static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sockaddr_storage *peer)
 {
 	struct rpc_conn *c = calloc(1, sizeof *c);
 	int on = 1;
@@ -87,10 +89,36 @@ static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sock
 	list_init(&c->stall_link);
 	list_init(&c->raw);
 	list_init(&c->asked_link);
-	name_peer(c, len);
+	name_peer(c);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 	return c;
+}
+
+/*
+ * -1: nobody is there any more. Who waits while the process has no descriptors left would keep every loop from sleeping: he is let in
+ * with the spare one, and shown out.
+ */
+static int accept_one(struct rpc_server *s, int listener, struct sockaddr_storage *peer)
+{
+	socklen_t len = sizeof *peer;
+	int fd;
+
+	lock_take(&s->accept_mu);
+	fd = accept4(listener, (struct sockaddr *)peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		if (s->spare >= 0)
+			close(s->spare);
+		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		if (fd >= 0) {
+			close(fd);
+			atomic_fetch_add(&s->refused, 1);
+		}
+		s->spare = eventfd(0, EFD_CLOEXEC);
+		fd = -1;
+	}
+	lock_drop(&s->accept_mu);
+	return fd;
 }
 
 void conn_accept(struct loop *l, int listener)
@@ -99,16 +127,14 @@ void conn_accept(struct loop *l, int listener)
 
 	for (int i = 0; i < 16; i++) {
 		struct sockaddr_storage peer;
-		socklen_t len = sizeof peer;
-		int fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept_one(s, listener, &peer);
 		struct loop *to = &s->loop[atomic_fetch_add(&s->next_loop, 1) % s->nloops];
 		struct rpc_conn *c;
 
 		if (fd < 0)
 			return;
 		if (atomic_load(&s->stopping) || atomic_load(&s->conns) >= s->o.max_conns ||
-		    (s->s.allow && !s->s.allow(s->s.arg, (struct sockaddr *)&peer)) ||
-		    !(c = conn_new(s, fd, &peer, len))) {
+		    (s->s.allow && !s->s.allow(s->s.arg, (struct sockaddr *)&peer)) || !(c = conn_new(s, fd, &peer))) {
 			atomic_fetch_add(&s->refused, 1);
 			close(fd);
 			continue;

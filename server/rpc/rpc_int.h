@@ -7,7 +7,8 @@
  *     call:  record complete -> run on the loop -> reply queued -> sent -> done
  *                                   \--park--> worker --> loop's `back` list --> reply queued
  *
- * Locks (leaves, never nested): loop.mu guards what other threads hand to a loop; server.work_mu the workers' queue.
+ * Locks (leaves, never nested): loop.mu guards what other threads hand to a loop; server.work_mu the workers' queue; server.accept_mu
+ * who is let in.
  */
 #ifndef VHDNFS_SERVER_RPC_RPC_INT_H
 #define VHDNFS_SERVER_RPC_RPC_INT_H
@@ -111,6 +112,8 @@ struct rpc_server {
 	unsigned nlisteners;
 	atomic_uint next_loop;
 	atomic_bool stopping, quit;
+	struct lock accept_mu;
+	int spare GUARDED_BY(accept_mu); /* a descriptor for when there is no other; negative: not even that */
 
 	struct lock work_mu;
 	struct cond work_cond, idle_cond;

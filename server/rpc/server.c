@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +38,8 @@ int rpc_server_new(struct rpc_server **out, const struct rpc_opts *o, const stru
 	s->o = *o;
 	s->s = *sv;
 	defaults(&s->o);
+	lock_init(&s->accept_mu);
+	s->spare = eventfd(0, EFD_CLOEXEC);
 	lock_init(&s->work_mu);
 	cond_init(&s->work_cond);
 	cond_init(&s->idle_cond);
@@ -162,7 +165,10 @@ void rpc_server_free(struct rpc_server *s)
 		loop_fini(&s->loop[i]);
 	for (unsigned i = 0; i < s->nlisteners; i++)
 		close(s->listener[i]);
+	if (s->spare >= 0)
+		close(s->spare);
 	free(s->loop);
+	lock_fini(&s->accept_mu);
 	lock_fini(&s->work_mu);
 	cond_fini(&s->work_cond);
 	cond_fini(&s->idle_cond);

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -458,6 +459,33 @@ START_TEST(connections_are_counted)
 }
 END_TEST
 
+/* They are refused then, instead of waiting, and keeping the loops from sleeping, for as long as it lasts. */
+START_TEST(connections_are_refused_while_there_are_no_descriptors)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	unsigned refused = 0;
+	struct rlimit few;
+	int fd[40];
+
+	start(&(struct rpc_opts){.loops = 2});
+	a.sin_port = htons(port);
+	for (unsigned i = 0; i < 40; i++)
+		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &few), 0);
+	few.rlim_cur = (rlim_t)fd[39] + 4;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	for (unsigned i = 0; i < 40; i++)
+		ck_assert_int_eq(connect(fd[i], (struct sockaddr *)&a, sizeof a), 0);
+	echo_works(fd[0]);
+	for (unsigned i = 20; i < 40; i++)
+		refused += is_closed(fd[i]);
+	ck_assert_uint_eq(refused, 20);
+	for (unsigned i = 0; i < 20; i++)
+		close(fd[i]);
+	stop();
+}
+END_TEST
+
 START_TEST(records_that_are_too_big_close_the_connection)
 {
 	uint8_t mark[8] = {0x80, 0x20, 0, 0};
@@ -647,6 +675,7 @@ int main(void)
 	tcase_add_test(t, a_peer_that_does_not_read_costs_bounded_memory_and_is_closed);
 	tcase_add_test(t, idle_and_slow_connections_are_closed);
 	tcase_add_test(t, connections_are_counted);
+	tcase_add_test(t, connections_are_refused_while_there_are_no_descriptors);
 	tcase_add_test(t, records_that_are_too_big_close_the_connection);
 	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
 	tcase_add_test(t, a_reply_may_be_in_any_number_of_pieces);
