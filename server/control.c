@@ -167,6 +167,7 @@ const char *control_default(void)
 static int listen_at(struct control *c, const char *path, struct why *why)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct stat st;
 	mode_t mask;
 	int err = 0;
 
@@ -176,8 +177,12 @@ static int listen_at(struct control *c, const char *path, struct why *why)
 	strcpy(a.sun_path, path);
 	if (connect(c->fd, (struct sockaddr *)&a, sizeof a) == 0)
 		return why_set(why, -EADDRINUSE, "%s: another server answers there", path);
-	if (errno == ECONNREFUSED) /* of a server that is gone */
+	/* A file refuses as the socket of a server that is gone does. */
+	if (errno == ECONNREFUSED && stat(path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode))
+			return why_set(why, -EADDRINUSE, "%s: there is something else than a socket", path);
 		unlink(path);
+	}
 	close(c->fd);
 	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	mask = umask(0177);

@@ -21,7 +21,8 @@ struct control_server {
 	struct figures_of figures;
 };
 
-/* @path is made; one that nobody answers at is replaced. -EADDRINUSE: another server answers there; what making it says. */
+/* @path is made; a socket that nobody answers at is replaced. -EADDRINUSE: another server answers there, or it is no socket; what making
+ * it says. */
 int control_start(struct control **out, const char *path, const struct control_server *s, struct why *why);
 /* Waits for the request that is being answered; the socket is removed. NULL is accepted. */
 void control_stop(struct control *c);
