@@ -294,6 +294,29 @@ START_TEST(what_cannot_be_set_is_refused_and_nothing_is_set)
 }
 END_TEST
 
+/* What is answered after something was changed has to fit: words of the mask without a bit are not sent back. */
+START_TEST(mask_of_any_length_is_answered_when_it_is_done)
+{
+	const uint32_t mode = __builtin_bswap32(0640);
+	uint32_t mask[1000] = {0, BIT(FATTR4_MODE)};
+	fattr4 f = {{1000, mask}, {4, (char *)(uintptr_t)&mode}};
+	CREATE4args c = {.objtype = {.type = NF4DIR}, .objname = text("d"), .createattrs = f};
+	CREATE4resok res;
+
+	make_file("f", 0600, 65534);
+	a.cache_this = true;
+	ck_assert_int_eq(set("f", &f), NFS4_OK);
+	ck_assert_uint_eq(ask_word("f", FATTR4_MODE), 0640);
+	begin_mem();
+	nf_op(&a, OP_CREATE);
+	NF_PUT(&a, CREATE4args, &c);
+	ck_assert_int_eq(send_mem(), NFS4_OK);
+	nf_result(&a, OP_CREATE);
+	NF_GET(&a, CREATE4resok, &res);
+	ck_assert(nf_mask_has(&res.attrset, FATTR4_MODE));
+}
+END_TEST
+
 START_TEST(values_cut_short_are_bad_xdr)
 {
 	static const unsigned nums[] = {
@@ -609,6 +632,7 @@ int main(void)
 	tcase_add_test(tc, root_of_an_export_is_mounted_on_a_directory_of_the_pseudo_root);
 	tcase_add_test(tc, change_moves_with_every_change);
 	tcase_add_test(tc, what_cannot_be_set_is_refused_and_nothing_is_set);
+	tcase_add_test(tc, mask_of_any_length_is_answered_when_it_is_done);
 	tcase_add_test(tc, values_cut_short_are_bad_xdr);
 	tcase_add_test(tc, mode_has_no_other_bits_and_may_be_set_in_part);
 	tcase_add_test(tc, owners_are_numbers);
