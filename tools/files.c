@@ -83,11 +83,25 @@ static const char *time_text(int64_t s, char *to, size_t cap)
 	return to;
 }
 
+/* Names are bytes, JSON is UTF-8: where they are something else, each that is not ASCII becomes a '?'. */
+static json_t *name_json(const char *name, size_t len)
+{
+	json_t *j = json_stringn(name, len);
+	char *copy = j ? NULL : strndup(name, len);
+
+	for (char *p = copy; p && *p; p++)
+		if (*p & 0x80)
+			*p = '?';
+	j = copy ? json_string(copy) : j;
+	free(copy);
+	return j;
+}
+
 static json_t *attrs_json(const char *name, size_t len, const struct nfs_attrs *a)
 {
 	json_t *j = json_object();
 
-	json_object_set_new(j, "name", json_stringn_nocheck(name, len));
+	json_object_set_new(j, "name", name_json(name, len));
 	json_object_set_new(j, "type", json_string(type_name(a->type)));
 	json_object_set_new(j, "mode", json_integer(a->mode));
 	json_object_set_new(j, "links", json_integer(a->nlink));
@@ -146,9 +160,13 @@ static int take_entries(const entry4 *e, struct item **items, size_t *n, uint64_
 			return -ENOMEM;
 		*items = p;
 		p[*n].name = strndup(e->name.utf8string_val, e->name.utf8string_len);
-		p[*n].len = e->name.utf8string_len;
-		if (!p[*n].name || !nfs_attrs_decode(&e->attrs, &p[*n].a))
+		if (!p[*n].name)
+			return -ENOMEM;
+		p[*n].len = strlen(p[*n].name); /* a server that says more has a NUL in it */
+		if (!nfs_attrs_decode(&e->attrs, &p[*n].a)) {
+			free(p[*n].name);
 			return -EPROTO;
+		}
 		++*n;
 		*cookie = e->cookie;
 	}
@@ -217,7 +235,8 @@ static int ls_url(const char *text, struct ls_opts *o)
 
 static int print_json(json_t *list, int rc)
 {
-	json_dumpf(list, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	if (json_dumpf(list, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII) < 0)
+		rc = TOOL_FAILED;
 	putchar('\n');
 	json_decref(list);
 	return rc;
