@@ -390,6 +390,18 @@ static bool image_withdraw(struct images *im, const char *name)
 	return !open;
 }
 
+/* Its exports are gone; no reload has to do with it any more. */
+static void image_leaves(struct images *im, const char *name)
+{
+	lock_take(&im->mu);
+	list_for_each (it, &im->list) {
+		struct image *i = list_entry(it, struct image, link);
+
+		i->leaving |= strcmp(i->conf.name, name) == 0;
+	}
+	lock_drop(&im->mu);
+}
+
 static void reload(struct images *im, const struct config *c)
 {
 	for (;;) {
@@ -398,7 +410,7 @@ static void reload(struct images *im, const struct config *c)
 		lock_take(&im->mu);
 		list_for_each (it, &im->list) {
 			const struct image *i = list_entry(it, struct image, link);
-			bool keep = i->snapshot; /* goes with its image */
+			bool keep = i->snapshot || i->leaving; /* a snapshot goes with its image */
 
 			for (unsigned n = 0; n < c->nimage; n++)
 				keep |= same(&i->conf, &c->image[n]);
@@ -412,8 +424,7 @@ static void reload(struct images *im, const struct config *c)
 			break;
 		if (!image_withdraw(im, name)) {
 			log_warn("%s is still in use; it will be closed when its last request is done", name);
-			free(name);
-			break;
+			image_leaves(im, name);
 		}
 		free(name);
 	}

@@ -32,6 +32,7 @@ struct image {
 	char *snapshot; /* its name; NULL: not one */
 	unsigned users; /* guarded by all->mu, as the next */
 	struct list volumes;
+	bool leaving; /* taken away, and somebody still uses it */
 };
 
 struct volume {
