@@ -150,7 +150,8 @@ static struct image *find(struct images *im, const char *path)
 	lock_take(&im->mu);
 	list_for_each (it, &im->list) {
 		struct image *i = list_entry(it, struct image, link);
-		AUTO(freep) char *real = i->snapshot ? NULL : realpath(i->conf.path, NULL);
+		/* Without users it is being closed. */
+		AUTO(freep) char *real = i->snapshot || !i->users ? NULL : realpath(i->conf.path, NULL);
 
 		if (real && strcmp(real, path) == 0) {
 			i->users++;
