@@ -54,6 +54,14 @@ static void charge(struct call *k, size_t n)
 	atomic_fetch_add_explicit(&k->pub.conn->loop->srv->memory, n, memory_order_relaxed);
 }
 
+void call_charge_arena(struct call *k)
+{
+	size_t more = k->pub.arena.used - k->arena_charged;
+
+	k->arena_charged += more;
+	charge(k, more);
+}
+
 void call_finish(struct call *k)
 {
 	struct rpc_conn *c = k->pub.conn;
@@ -66,7 +74,7 @@ void call_finish(struct call *k)
 	free(k->record);
 	k->record = NULL;
 	atomic_fetch_sub_explicit(&s->memory, k->charged, memory_order_relaxed);
-	k->charged = 0;
+	k->charged = k->arena_charged = 0;
 	arena_reset(&k->pub.arena);
 	list_del(&k->link);
 	if (l->npool < POOL_MAX) {
@@ -224,6 +232,7 @@ static bool park(struct call *k, uint8_t *rec, size_t len, uint8_t **own, size_t
 		charge(k, len);
 		moved = k->record - rec;
 	}
+	call_charge_arena(k);
 	k->pub.in.x_data += moved;
 	k->pub.in.x_v.vio_base += moved;
 	k->pub.in.x_v.vio_head += moved;

@@ -462,8 +462,7 @@ void conn_queue_reply(struct rpc_conn *c, struct call *k)
 		c->moved = c->loop->now;
 	list_push_back(&c->out, &k->link);
 	c->out_bytes += xa_out_len(&k->pub.out);
-	k->charged += k->pub.arena.used;
-	atomic_fetch_add_explicit(&c->loop->srv->memory, k->pub.arena.used, memory_order_relaxed);
+	call_charge_arena(k);
 	if (list_empty(&c->flush_link))
 		list_push_back(&c->loop->flush, &c->flush_link);
 }

@@ -35,9 +35,10 @@ struct call {
 	struct list link;    /* of a pool, a queue, a reply queue */
 	uint8_t *record;     /* ours, once parked; NULL while it lies in somebody's buffer */
 	size_t record_cap;
-	size_t charged; /* bytes counted in server.memory */
-	bool drop;      /* no reply */
-	bool resumed;   /* was held: the service has to be run once more */
+	size_t charged;       /* bytes counted in server.memory */
+	size_t arena_charged; /* of them, the arena's */
+	bool drop;            /* no reply */
+	bool resumed;         /* was held: the service has to be run once more */
 };
 
 struct rpc_conn {
@@ -138,6 +139,7 @@ bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, si
 bool call_run_parked(struct call *k); /* on a worker, which then gives it back; false: it is held, and no longer ours */
 void call_resume(struct call *k);     /* on the loop */
 void call_finish(struct call *k);     /* reply sent or dropped; on the loop */
+void call_charge_arena(struct call *k); /* what it takes now; while nobody runs the call */
 void pool_free(struct loop *l);
 
 /* ---- conn.c ---- */

@@ -7,6 +7,7 @@
  *     5 SPIN n   -> n, parked, computes
  *     6 LINK n   -> n pieces of four bytes
  *     7 HOLD n   -> n, when somebody resumes it
+ *     8 LATER n  -> n bytes of zeros, parked when they are there, until somebody opens the gate
  */
 #include <arpa/inet.h>
 #include <check.h>
@@ -36,6 +37,7 @@ static atomic_int dones, closes;
 static atomic_int spinning, most_spinning, waiting, most_waiting;
 static struct rpc_conn *_Atomic kept; /* a reference of the service's own */
 static struct rpc_call *_Atomic held;
+static atomic_bool gate;
 
 static void nap(unsigned ms)
 {
@@ -112,6 +114,10 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 		atomic_store(&held, call);
 		return RPC_HOLD;
 	}
+	while (call->proc == 8 && call->user && !atomic_load(&gate))
+		nap(1);
+	if (call->proc == 8 && call->user)
+		return RPC_REPLY;
 	if (!xa_uint32(&call->in, &n)) {
 		call->accept = GARBAGE_ARGS;
 		return RPC_REPLY;
@@ -121,6 +127,11 @@ static enum rpc_verdict serve(void *arg, struct rpc_call *call)
 	if (call->proc == 2)
 		wait_and_say_so(n);
 	keep_one(call->conn);
+	if (call->proc == 8) {
+		call->user = &gate;
+		fill(call, n);
+		return RPC_PARK;
+	}
 	if (call->proc == 3)
 		fill(call, n);
 	else if (call->proc == 6)
@@ -147,7 +158,7 @@ static void closed(void *arg, struct rpc_conn *c)
 static void start(const struct rpc_opts *o)
 {
 	const struct rpc_service s = {
-		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 8, .call = serve, .done = done, .closed = closed};
+		.prog = PROG, .vers_low = 4, .vers_high = 4, .nproc = 9, .call = serve, .done = done, .closed = closed};
 	struct why why;
 
 	ck_assert_int_eq(rpc_server_new(&srv, o, &s, &why), 0);
@@ -573,6 +584,30 @@ START_TEST(fragments_do_not_get_around_the_limit_of_memory)
 }
 END_TEST
 
+/* What a call has already to say, too. */
+START_TEST(a_call_that_is_parked_counts_with_all_its_memory)
+{
+	struct rpc_stats st;
+	uint8_t b[28];
+	int fd;
+
+	start(&(struct rpc_opts){.loops = 1});
+	fd = dial();
+	call(fd, 1, 8, 512 << 10);
+	do {
+		nap(1);
+		rpc_server_stats(srv, &st);
+	} while (!st.parked);
+	rpc_server_stats(srv, &st);
+	ck_assert_uint_ge(st.memory, 512 << 10);
+	atomic_store(&gate, true);
+	ck_assert(recv_all(fd, b, sizeof b));
+	ck_assert_uint_eq(get(b), 0x80000000u | (24 + (512 << 10)));
+	close(fd);
+	stop();
+}
+END_TEST
+
 static void *resume_later(void *arg)
 {
 	(void)arg;
@@ -680,6 +715,7 @@ int main(void)
 	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
 	tcase_add_test(t, a_reply_may_be_in_any_number_of_pieces);
 	tcase_add_test(t, fragments_do_not_get_around_the_limit_of_memory);
+	tcase_add_test(t, a_call_that_is_parked_counts_with_all_its_memory);
 	tcase_add_test(t, a_call_that_is_held_is_over_before_the_server_is);
 	tcase_add_test(t, half_closed_connections_are_let_go);
 	tcase_add_test(t, ipv6_is_served);
