@@ -324,6 +324,20 @@ nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key
 	return st;
 }
 
+/* Is there a range of the owner's that [first, last] is in the middle of, so that two remain of it? */
+static bool would_split(const struct st_file *f, const struct st_locks *l, uint64_t first, uint64_t last)
+{
+	list_for_each (it, &f->ranges) {
+		const struct st_range *r = list_entry(it, struct st_range, link);
+
+		if (r->first >= first)
+			break;
+		if (r->locks == l && r->last > last)
+			return true;
+	}
+	return false;
+}
+
 nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
 		   stateid4 *out)
 {
@@ -344,10 +358,14 @@ nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 	if (st == NFS4_OK) {
 		locks = container_of(x, struct st_locks, s);
 		lock_take(&sh->mu);
-		range_apply(s, x->file, locks, first, last, RANGE_NONE, spare);
+		if (cl->nranges >= s->opts.max_ranges && would_split(x->file, locks, first, last))
+			st = NFS4ERR_DELAY;
+		else
+			range_apply(s, x->file, locks, first, last, RANGE_NONE, spare);
 		lock_drop(&sh->mu);
-		st_state_stateid(s, cl, x, true, out);
 	}
+	if (st == NFS4_OK)
+		st_state_stateid(s, cl, x, true, out);
 	lock_drop(&cl->mu);
 	free(spare[1]);
 	return st;

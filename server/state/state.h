@@ -277,7 +277,8 @@ nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 /* @l->owner and the range count. GRACE. A lock whose client's lease is over does not count: it would give way. */
 nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
 		  struct st_denied *d);
-/* @l->sid and the range count; a range that is not locked, or partly, is no error. */
+/* @l->sid and the range count; a range that is not locked, or partly, is no error. DELAY: it would split a range in two, and the
+ * client has as many as it may have. */
 nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
 		   stateid4 *out);
 

@@ -355,6 +355,46 @@ START_TEST(locked_ranges_of_a_client_are_bounded)
 }
 END_TEST
 
+/* Taking out of the middle leaves two ranges for one: that is bounded as well, and everything else about unlocking is not. */
+START_TEST(unlocking_makes_no_more_ranges_than_a_client_may_have)
+{
+	const struct st_opts o = {.max_ranges = 8};
+	struct st_fhkey key = tc_file(1);
+	struct st *small = tc_state(&o);
+	struct tc t = tc_client(small, "t");
+	struct st_stats stats;
+	nfsstat4 st = NFS4_OK;
+	stateid4 open, sid;
+	struct st_lock l = {.write = true, .length = TO_END, .new_owner = true, .owner = tc_name("l")};
+
+	assert_st(tc_open(&t, 1, "o", RW, 0, &open), NFS4_OK);
+	l.sid = open;
+	assert_st(st_lock(small, t.cl, &key, &l, &sid, &denied), NFS4_OK);
+	l.length = 1;
+	for (int i = 0; i < 100 && st == NFS4_OK; i++) {
+		l.sid = sid;
+		l.offset = (uint64_t)i * 2 + 1;
+		st = st_unlock(small, t.cl, &key, &l, &sid);
+	}
+	assert_st(st, NFS4ERR_DELAY);
+	st_get_stats(small, &stats);
+	ck_assert_uint_eq(stats.ranges, 8);
+	/* What splits nothing is unlocked; then there is room for one more. */
+	l.offset = 0;
+	assert_st(st_unlock(small, t.cl, &key, &l, &sid), NFS4_OK);
+	l.sid = sid;
+	l.offset = 100;
+	assert_st(st_unlock(small, t.cl, &key, &l, &sid), NFS4_OK);
+	l.sid = sid;
+	l.offset = 0;
+	l.length = TO_END;
+	assert_st(st_unlock(small, t.cl, &key, &l, &sid), NFS4_OK);
+	st_get_stats(small, &stats);
+	ck_assert_uint_eq(stats.ranges, 0);
+	st_free(small);
+}
+END_TEST
+
 /* ---- against a model: who holds each of 64 bytes, and how ------------------------------------------------------------------------ */
 
 enum { BYTES = 64, OWNERS = 4, ROUNDS = 30000 };
@@ -484,6 +524,7 @@ int main(void)
 	tcase_add_test(tc, lock_of_a_silent_client_gives_way);
 	tcase_add_test(tc, lockt_counts_no_silent_client);
 	tcase_add_test(tc, locked_ranges_of_a_client_are_bounded);
+	tcase_add_test(tc, unlocking_makes_no_more_ranges_than_a_client_may_have);
 	tcase_add_test(tc, random_locks_agree_with_an_array_of_bytes);
 	suite_add_tcase(suite, tc);
 	r = srunner_create(suite);
