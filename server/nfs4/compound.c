@@ -49,18 +49,32 @@ void c_set_cfh(struct compound *c, struct export *exp, struct fs_node *node)
 	export_cred(exp, &c->call->cred, &c->cred);
 }
 
-nfsstat4 c_stateid(struct compound *c, const stateid4 *sid, stateid4 *out)
+static bool is_current(const stateid4 *sid)
 {
 	static const char zeros[NFS4_OTHER_SIZE];
 
-	if (sid->seqid != 1 || memcmp(sid->other, zeros, sizeof zeros) != 0) {
+	return sid->seqid == 1 && !memcmp(sid->other, zeros, sizeof zeros);
+}
+
+nfsstat4 c_stateid_exact(struct compound *c, const stateid4 *sid, stateid4 *out)
+{
+	if (!is_current(sid)) {
 		*out = *sid;
 		return NFS4_OK;
 	}
-	if (!c->has_csid)
+	if (!c->has_csid || st_is_special(&c->csid)) /* what CLOSE returned */
 		return NFS4ERR_BAD_STATEID;
 	*out = c->csid;
 	return NFS4_OK;
+}
+
+nfsstat4 c_stateid(struct compound *c, const stateid4 *sid, stateid4 *out)
+{
+	nfsstat4 st = c_stateid_exact(c, sid, out);
+
+	if (st == NFS4_OK && is_current(sid))
+		out->seqid = 0;
+	return st;
 }
 
 void c_set_stateid(struct compound *c, const stateid4 *sid)

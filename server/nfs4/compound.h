@@ -101,8 +101,11 @@ void c_set_cfh(struct compound *c, struct export *exp, struct fs_node *node);
 void obj_put(struct obj *o);
 struct obj obj_get(const struct obj *o);
 
-/* The stateid an operation works with: the current one when *sid is the special "current stateid". */
+/* The stateid an operation works with: the current one when *sid is the special "current stateid", whatever its seqid is by now
+ * (RFC 8881 8.2.3). BAD_STATEID: there is none. */
 nfsstat4 c_stateid(struct compound *c, const stateid4 *sid, stateid4 *out);
+/* The same for CLOSE and OPEN_DOWNGRADE, which mean it with its seqid. */
+nfsstat4 c_stateid_exact(struct compound *c, const stateid4 *sid, stateid4 *out);
 /* An operation returned a stateid: it is the current one now. */
 void c_set_stateid(struct compound *c, const stateid4 *sid);
 

@@ -601,6 +601,57 @@ START_TEST(current_stateid_carries_from_open_to_write_to_close)
 }
 END_TEST
 
+/* §8.2.3: what stands for the current stateid has the seqid 0, so that an open which was changed meanwhile is meant as it is now */
+START_TEST(current_stateid_is_not_old_when_its_open_was_upgraded)
+{
+	const stateid4 current = {.seqid = 1};
+	struct want w = {.name = "f", .access = RW, .create = true};
+	READ4args r = {.stateid = current, .count = 4};
+
+	nf_begin(&a);
+	nf_goto_mem(&a);
+	w.attrs = nf_attr_mode(&a, 0600);
+	put_open(&a, &w);
+	nf_op(&a, OP_SAVEFH);
+	nf_goto_mem(&a);
+	w.create = false;
+	put_open(&a, &w);
+	nf_op(&a, OP_RESTOREFH);
+	nf_op(&a, OP_READ);
+	NF_PUT(&a, READ4args, &r);
+	ck_assert_int_eq(nf_send(&a), NFS4_OK);
+
+	/* CLOSE and OPEN_DOWNGRADE mean the very one. */
+	nf_begin(&a);
+	nf_goto_mem(&a);
+	put_open(&a, &w);
+	nf_op(&a, OP_SAVEFH);
+	nf_goto_mem(&a);
+	put_open(&a, &w);
+	nf_op(&a, OP_RESTOREFH);
+	nf_stateid_op(&a, OP_CLOSE, &current);
+	ck_assert_int_eq(nf_send(&a), NFS4ERR_OLD_STATEID);
+}
+END_TEST
+
+/* §8.2.3: what CLOSE returned stands for nothing, and least of all for all zeros, which everybody may read with */
+START_TEST(current_stateid_of_a_closed_file_is_bad)
+{
+	const stateid4 current = {.seqid = 1};
+	struct want w = {.name = "f", .access = RW, .create = true};
+	READ4args r = {.stateid = current, .count = 4};
+
+	w.attrs = nf_attr_mode(&a, 0600);
+	nf_begin(&a);
+	nf_goto_mem(&a);
+	put_open(&a, &w);
+	nf_stateid_op(&a, OP_CLOSE, &current);
+	nf_op(&a, OP_READ);
+	NF_PUT(&a, READ4args, &r);
+	ck_assert_int_eq(nf_send(&a), NFS4ERR_BAD_STATEID);
+}
+END_TEST
+
 /* §18.38.3 */
 START_TEST(free_stateid_takes_the_current_stateid_and_refuses_an_open)
 {
@@ -904,6 +955,8 @@ int main(void)
 	tcase_add_test(tc, unlinked_file_stays_readable_until_its_last_close);
 	tcase_add_test(tc, close_returns_the_invalid_stateid);
 	tcase_add_test(tc, current_stateid_carries_from_open_to_write_to_close);
+	tcase_add_test(tc, current_stateid_is_not_old_when_its_open_was_upgraded);
+	tcase_add_test(tc, current_stateid_of_a_closed_file_is_bad);
 	tcase_add_test(tc, free_stateid_takes_the_current_stateid_and_refuses_an_open);
 	tcase_add_test(tc, deny_write_stops_others_from_writing_and_truncating);
 	tcase_add_test(tc, retry_of_a_create_is_answered_from_the_cache);
