@@ -53,7 +53,7 @@ nfsstat4 op_restorefh(struct compound *c)
 	struct obj o;
 
 	if (!c->sfh.exp)
-		return NFS4ERR_RESTOREFH;
+		return NFS4ERR_NOFILEHANDLE; /* what it superseded, RFC 8881 §15.1.16.4 */
 	o = obj_get(&c->sfh);
 	c_set_cfh(c, o.exp, o.node);
 	c->csid = c->ssid;

@@ -140,7 +140,7 @@ START_TEST(operations_on_the_current_filehandle_need_one)
 
 	for (unsigned i = 0; i < ARRAY_LEN(ops); i++)
 		ck_assert_int_eq(one(ops[i]), NFS4ERR_NOFILEHANDLE);
-	ck_assert_int_eq(one(OP_RESTOREFH), NFS4ERR_RESTOREFH);
+	ck_assert_int_eq(one(OP_RESTOREFH), NFS4ERR_NOFILEHANDLE); /* §18.27.3 */
 	nf_begin(&a);
 	nf_op(&a, OP_PUTROOTFH);
 	nf_op(&a, OP_RENAME);
