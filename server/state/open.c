@@ -575,6 +575,7 @@ void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo
 		} else {
 			o->history = undo->history;
 			open_reshare(s, o, undo->access, undo->deny);
+			st_state_unbump(s, x);
 		}
 	}
 	lock_drop(&cl->mu);

@@ -329,6 +329,8 @@ void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x) REQ
 /* The next seqid (bump) or the present one, as a stateid. */
 void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bool bump, stateid4 *out)
 	REQUIRES(cl->mu);
+/* Back to the seqid before; nobody was told of the present one. Under client.mu. */
+void st_state_unbump(struct st *s, struct st_state *x);
 /* @key NULL: any file. BAD_STATEID, OLD_STATEID; EXPIRED: *@out was revoked. */
 nfsstat4 st_state_find(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 		       unsigned kinds, struct st_state **out) REQUIRES(cl->mu);

@@ -131,6 +131,16 @@ void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bo
 	lock_drop(&sh->mu);
 }
 
+void st_state_unbump(struct st *s, struct st_state *x)
+{
+	struct sid_shard *sh = sid_shard(s, x->id);
+
+	lock_take(&sh->mu);
+	if (--x->seqid == 0)
+		x->seqid = UINT32_MAX;
+	lock_drop(&sh->mu);
+}
+
 /* Wrapping is far away, yet half the space behind is "old" and the other half "never seen". */
 static nfsstat4 check_seqid(uint32_t theirs, uint32_t ours)
 {

@@ -226,11 +226,13 @@ START_TEST(undo_takes_back_a_fresh_open_and_restores_an_upgraded_one)
 	ck_assert(!st_file_is_open(s, &key));
 	assert_st(tc_open(&a, 1, "o", R, 0, &sid), NFS4_OK);
 	pin = tc_pin();
-	assert_st(st_open(s, a.cl, &key, &name, RW, 3, true, &pin, &sid, &undo), NFS4_OK);
+	assert_st(st_open(s, a.cl, &key, &name, RW, 3, true, &pin, &other, &undo), NFS4_OK);
 	st_open_undo(s, a.cl, &undo);
 	assert_st(tc_open(&b, 1, "p", RW, 0, &other), NFS4_OK);
 	assert_st(io(&a, 1, &sid, W), NFS4ERR_OPENMODE);
 	assert_st(downgrade(&a, 1, &sid, RW, 3, &sid), NFS4ERR_INVAL);
+	/* Nobody was told of the seqid in between. */
+	assert_st(tc_close(&a, 1, &sid), NFS4_OK);
 }
 END_TEST
 
