@@ -212,8 +212,8 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
 
 /* ---- reading and writing ---------------------------------------------------------------------------------------------------- */
 
-/* Does an open of anybody deny this access? */
-static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t access)
+/* Does an open of anybody deny this access? But for one that denies @own. */
+static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t access, uint32_t own)
 {
 	struct file_shard *sh = st_file_shard(s, key);
 	struct st_file *f;
@@ -224,8 +224,8 @@ static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t 
 	lock_take(&sh->mu);
 	f = st_file_find(sh, key);
 	if (f)
-		denied = (access & OPEN4_SHARE_ACCESS_READ && f->deny[0]) ||
-			 (access & OPEN4_SHARE_ACCESS_WRITE && f->deny[1]);
+		denied = (access & OPEN4_SHARE_ACCESS_READ && f->deny[0] > (own & 1)) ||
+			 (access & OPEN4_SHARE_ACCESS_WRITE && f->deny[1] > (own >> 1));
 	lock_drop(&sh->mu);
 	return denied ? NFS4ERR_LOCKED : NFS4_OK;
 }
@@ -233,7 +233,7 @@ static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t 
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
 		     uint32_t access, uint32_t *advice)
 {
-	uint32_t allowed = 0;
+	uint32_t allowed = 0, own = 0;
 	nfsstat4 st = NFS4ERR_BAD_STATEID;
 	struct sid_shard *sh;
 	struct st_state *x;
@@ -247,9 +247,9 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 			return NFS4ERR_GRACE;
 		switch (special_of(sid)) {
 		case ANONYMOUS:
-			return check_denied(s, key, access);
+			return check_denied(s, key, access, 0);
 		case BYPASS: /* RFC 8881 §8.2.3: READ passes by share reservations, WRITE does not */
-			return check_denied(s, key, access & OPEN4_SHARE_ACCESS_WRITE);
+			return check_denied(s, key, access & OPEN4_SHARE_ACCESS_WRITE, 0);
 		default:
 			return NFS4ERR_BAD_STATEID;
 		}
@@ -264,6 +264,7 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 							  : container_of(x, struct st_locks, s)->open;
 
 		allowed = atomic_load_explicit(&o->access, memory_order_relaxed);
+		own = atomic_load_explicit(&o->deny, memory_order_relaxed);
 		if (advice)
 			*advice = atomic_load_explicit(&o->advice, memory_order_relaxed);
 		st = check_seqid(sid->seqid, x->seqid);
@@ -274,5 +275,5 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	if (access & ~allowed & OPEN4_SHARE_ACCESS_WRITE)
 		return NFS4ERR_OPENMODE;
 	/* A client that writes parts of blocks has to read them (RFC 8881 §18.22.3); others' reservations still count. */
-	return check_denied(s, key, OPEN4_SHARE_ACCESS_READ);
+	return check_denied(s, key, OPEN4_SHARE_ACCESS_READ, own);
 }

@@ -151,6 +151,20 @@ START_TEST(owner_is_not_denied_by_its_own_reservation)
 }
 END_TEST
 
+/* §18.22.3: reading for the sake of a partial write, where the opener denies reading to others */
+START_TEST(own_deny_does_not_stop_reads_of_who_may_write)
+{
+	stateid4 sid, other;
+
+	assert_st(tc_open(&a, 1, "o", W, 3, &sid), NFS4_OK);
+	assert_st(io(&a, 1, &sid, R), NFS4_OK);
+	assert_st(tc_close(&a, 1, &sid), NFS4_OK);
+	assert_st(tc_open(&a, 1, "o", W, 0, &sid), NFS4_OK);
+	assert_st(tc_open(&b, 1, "p", W, R, &other), NFS4_OK);
+	assert_st(io(&a, 1, &sid, R), NFS4ERR_LOCKED);
+}
+END_TEST
+
 /* §18.18.3 */
 START_TEST(downgrade_goes_only_to_what_some_of_the_opens_asked_for_together)
 {
@@ -647,6 +661,7 @@ int main(void)
 	tcase_add_test(tc, second_open_of_an_owner_adds_to_the_first_and_bumps_the_seqid);
 	tcase_add_test(tc, upgrade_that_conflicts_is_denied_and_leaves_the_open_as_it_was);
 	tcase_add_test(tc, owner_is_not_denied_by_its_own_reservation);
+	tcase_add_test(tc, own_deny_does_not_stop_reads_of_who_may_write);
 	tcase_add_test(tc, downgrade_goes_only_to_what_some_of_the_opens_asked_for_together);
 	tcase_add_test(tc, downgrade_lets_others_in);
 	tcase_add_test(tc, downgrade_with_bits_out_of_range_is_invalid);
