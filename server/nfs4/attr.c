@@ -566,8 +566,7 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 		if (now.type != FS_REG)
 			return NFS4ERR_INVAL;
 		if ((st = c_stateid(c, &a.stateid, &sid)) != NFS4_OK ||
-		    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, OPEN4_SHARE_ACCESS_WRITE, NULL)) !=
-			    NFS4_OK)
+		    (st = c_io_check(c, &key, &sid, OPEN4_SHARE_ACCESS_WRITE, NULL)) != NFS4_OK)
 			return st;
 		open = !st_is_special(&sid);
 		forget_ahead(c->cfh.node);

@@ -188,6 +188,9 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 
 /* ---- data: op_io.c, op_advise.c -------------------------------------------------------------------------------------- */
 
+/* st_io_check(), and what denies the access gives way if it is only of clients whose lease is over. ST_WAIT. */
+nfsstat4 c_io_check(struct compound *c, const struct st_fhkey *key, const stateid4 *sid, uint32_t access,
+		    uint32_t *advice);
 /* The stateid is good for this access; one that is no open's needs the permission as well. @given becomes what it stands for,
  * *advice (may be NULL) what its opener has said. */
 nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice);

@@ -8,6 +8,17 @@
 #include "vhd/base/cleanup.h"
 #include "xdr/prims.h"
 
+nfsstat4 c_io_check(struct compound *c, const struct st_fhkey *key, const stateid4 *sid, uint32_t access,
+		    uint32_t *advice)
+{
+	nfsstat4 st = st_io_check(c->srv->state, c->st.client, key, sid, access, advice);
+
+	if (st != NFS4ERR_LOCKED)
+		return st;
+	st = st_give_way(c->srv->state, key, access, c->may_block);
+	return st == NFS4_OK ? st_io_check(c->srv->state, c->st.client, key, sid, access, advice) : st;
+}
+
 nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice)
 {
 	struct st_fhkey key = fh_key(&c->cfh);
@@ -16,7 +27,7 @@ nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *
 	nfsstat4 st;
 
 	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
-	    (st = st_io_check(c->srv->state, c->st.client, &key, &sid, access, advice)) != NFS4_OK)
+	    (st = c_io_check(c, &key, &sid, access, advice)) != NFS4_OK)
 		return st;
 	*given = sid;
 	if (!st_is_special(&sid) || !access)

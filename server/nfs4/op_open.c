@@ -397,9 +397,13 @@ static nfsstat4 reserve(struct open_op *op)
 	nfsstat4 st;
 	int err;
 
-	if (op->truncate && st_io_check(s, c->st.client, &key, &anonymous, OPEN4_SHARE_ACCESS_WRITE, NULL) != NFS4_OK) {
-		pin_put(&pin);
-		return NFS4ERR_SHARE_DENIED;
+	/* Who asks for access to write is told by the reservation whether it may cut the file. */
+	if (op->truncate && !(op->access & OPEN4_SHARE_ACCESS_WRITE)) {
+		st = c_io_check(c, &key, &anonymous, OPEN4_SHARE_ACCESS_WRITE, NULL);
+		if (st != NFS4_OK) {
+			pin_put(&pin);
+			return st == NFS4ERR_LOCKED ? NFS4ERR_SHARE_DENIED : st;
+		}
 	}
 	/* What was created cannot be done a second time; and nobody else can have it open. */
 	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, c->may_block || op->created, &pin,

@@ -208,7 +208,7 @@ static bool share_conflict(const struct st_file *f, const struct st_open *own, u
 }
 
 /* A client whose lease is over and that is all that stands in the way (referenced); NULL when a live one does. */
-static struct st_client *share_blocker(struct st *s, struct st_file *f, const struct st_client *self,
+static struct st_client *share_blocker(struct st *s, const struct st_file *f, const struct st_client *self,
 				       const struct st_open *own, uint32_t access, uint32_t deny)
 {
 	struct st_client *expired = NULL;
@@ -373,6 +373,32 @@ nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 		stat_add(&s->share_denied, 1);
 	pin_put(pin);
 	return st;
+}
+
+nfsstat4 st_give_way(struct st *s, const struct st_fhkey *key, uint32_t access, bool may_wait)
+{
+	struct file_shard *sh = st_file_shard(s, key);
+
+	for (;;) {
+		struct st_client *blocker = NULL;
+		const struct st_file *f;
+		bool denied;
+		nfsstat4 st;
+
+		lock_take(&sh->mu);
+		f = st_file_find(sh, key);
+		denied = f && share_conflict(f, NULL, access, 0);
+		if (denied)
+			blocker = share_blocker(s, f, NULL, NULL, access, 0);
+		lock_drop(&sh->mu);
+		if (!blocker)
+			return denied ? NFS4ERR_LOCKED : NFS4_OK;
+		/* As for st_open(). */
+		st = may_wait ? st_client_revoke(s, blocker) : ST_WAIT;
+		st_client_put(blocker);
+		if (st != NFS4_OK)
+			return st;
+	}
 }
 
 /* ---- advice ----------------------------------------------------------------------------------------------------------------- */

@@ -310,6 +310,16 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 /* SETATTR of size, and others, ask the same with access WRITE. */
 
 /**
+ * st_give_way() - after LOCKED: is what denies @access only of clients whose lease is over?
+ * @may_wait: for the disk, as for st_open()
+ *
+ * Then they lose what they hold, as when somebody opens the file.
+ *
+ * Return: NFS4_OK: ask again; LOCKED; DELAY, ST_WAIT (as st_open()).
+ */
+nfsstat4 st_give_way(struct st *s, const struct st_fhkey *key, uint32_t access, bool may_wait);
+
+/**
  * st_advise() - what an opener says about how it will use the file
  * @sid:   an open's or a lock's, not a special one
  * @merge: called once, under a lock, with what this open said before; returns what it says now

@@ -691,6 +691,60 @@ START_TEST(deny_write_stops_others_from_writing_and_truncating)
 }
 END_TEST
 
+static nfsstat4 set_size(struct nf *n, const nfs_fh4 *fh, uint64_t size)
+{
+	SETATTR4args sa = {.stateid = {.seqid = 0}};
+
+	sa.obj_attributes = nf_attr_size(n, size);
+	nf_begin(n);
+	nf_putfh(n, fh);
+	nf_op(n, OP_SETATTR);
+	NF_PUT(n, SETATTR4args, &sa);
+	return nf_send(n);
+}
+
+/* §8.4.3: what a client whose lease is over denies is in nobody's way, whichever stateid they come with */
+START_TEST(reservation_of_a_silent_client_gives_way_to_all_that_it_denies)
+{
+	struct want deny = {.name = "f", .access = R, .deny = RW}, cut = {.name = "f", .create = true};
+	static const stateid4 anon;
+	char text[64];
+
+	make("f", FS_REG, 0666, 0);
+	for (int i = 0; i < 5; i++) {
+		ck_assert_int_eq(open_named(&a, &deny), NFS4_OK);
+		ck_assert_int_eq(write_sid(&b, &got.fh, &anon, "no"), NFS4ERR_LOCKED);
+		st_skip_time(srv.srv.state, st_lease_seconds(srv.srv.state) + 1);
+		cut.access = i == 3 ? W : R;
+		cut.attrs = nf_attr_size(&b, 0);
+		if (i == 0)
+			ck_assert_int_eq(write_sid(&b, &got.fh, &anon, "text"), NFS4_OK);
+		else if (i == 1)
+			ck_assert_int_eq(read_sid(&b, &got.fh, &anon, text), NFS4_OK);
+		else if (i == 2)
+			ck_assert_int_eq(set_size(&b, &got.fh, 1), NFS4_OK);
+		else
+			ck_assert_int_eq(open_named(&b, &cut), NFS4_OK);
+		if (i >= 3)
+			ck_assert_int_eq(close_sid(&b, &got.fh, &got.res.stateid), NFS4_OK);
+	}
+}
+END_TEST
+
+/* §9.7: nor is its own, with which it opens the file once more */
+START_TEST(own_deny_does_not_stop_a_truncating_open)
+{
+	struct want w = {.name = "f", .access = RW, .deny = W};
+	struct want cut = {.name = "f", .access = W, .deny = W, .create = true};
+
+	make("f", FS_REG, 0666, 0);
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	cut.attrs = nf_attr_size(&a, 0);
+	ck_assert_int_eq(open_named(&a, &cut), NFS4_OK);
+	ck_assert_int_eq(open_named(&b, &cut), NFS4ERR_SHARE_DENIED);
+}
+END_TEST
+
 /* ---- the replay cache ------------------------------------------------------------------------------------------------------------- */
 
 /* §2.10.6: creating twice would fail; the retry is answered, not executed */
@@ -959,6 +1013,8 @@ int main(void)
 	tcase_add_test(tc, current_stateid_of_a_closed_file_is_bad);
 	tcase_add_test(tc, free_stateid_takes_the_current_stateid_and_refuses_an_open);
 	tcase_add_test(tc, deny_write_stops_others_from_writing_and_truncating);
+	tcase_add_test(tc, reservation_of_a_silent_client_gives_way_to_all_that_it_denies);
+	tcase_add_test(tc, own_deny_does_not_stop_a_truncating_open);
 	tcase_add_test(tc, retry_of_a_create_is_answered_from_the_cache);
 	tcase_add_test(tc, retry_of_what_was_not_cached_is_told_so_and_not_executed);
 	tcase_add_test(tc, retry_by_another_user_is_a_false_one);
