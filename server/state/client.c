@@ -64,6 +64,16 @@ struct st_client *st_client_find(struct st *s, uint64_t id)
 	return NULL;
 }
 
+bool st_client_here(struct st *s, const struct st_client *cl)
+{
+	bool here;
+
+	lock_take(&s->mu);
+	here = st_client_find(s, cl->id) == cl;
+	lock_drop(&s->mu);
+	return here;
+}
+
 static struct st_client *find_owner(struct st *s, const struct st_name *owner, bool confirmed) REQUIRES(s->mu)
 {
 	list_for_each (it, owner_bucket(s, owner)) {

@@ -58,12 +58,7 @@ static bool take_state(struct st *s, struct st_client *cl, struct list *files)
 /* Is it one that exists and should be on record? A client that was struck is put on record by its own way. */
 static bool lives(struct st *s, struct st_client *cl)
 {
-	bool here;
-
-	lock_take(&s->mu);
-	here = st_client_find(s, cl->id) == cl;
-	lock_drop(&s->mu);
-	return here && !atomic_load(&cl->struck);
+	return st_client_here(s, cl) && !atomic_load(&cl->struck);
 }
 
 nfsstat4 st_client_revoke(struct st *s, struct st_client *cl)
@@ -72,7 +67,9 @@ nfsstat4 st_client_revoke(struct st *s, struct st_client *cl)
 	nfsstat4 st = NFS4_OK;
 
 	lock_take(&s->record_mu);
-	if (st_record_strike(s, cl))
+	if (!st_client_here(s, cl))
+		; /* gone; and the record may be that of its next life */
+	else if (st_record_strike(s, cl))
 		st = NFS4ERR_DELAY;
 	else if (!take_state(s, cl, &files) && lives(s, cl))
 		st_record_keep(s, cl);
@@ -101,7 +98,9 @@ nfsstat4 st_client_forget(struct st *s, struct st_client *cl)
 	nfsstat4 st = NFS4_OK;
 
 	lock_take(&s->record_mu);
-	if (st_record_strike(s, cl))
+	if (!st_client_here(s, cl))
+		; /* gone; and the record may be that of its next life */
+	else if (st_record_strike(s, cl))
 		st = NFS4ERR_DELAY;
 	else if (!remove_silent(s, cl, &files) && lives(s, cl))
 		st_record_keep(s, cl);
@@ -114,9 +113,11 @@ nfsstat4 st_client_forget(struct st *s, struct st_client *cl)
 void st_client_rejoin(struct st *s, struct st_client *cl)
 {
 	lock_take(&s->record_mu);
-	atomic_store(&cl->struck, false);
-	if (lives(s, cl) && !atomic_load(&cl->lost))
-		st_record_keep(s, cl);
+	if (!atomic_load(&cl->lost)) { /* else it lost more, and this comes again when it knows that */
+		atomic_store(&cl->struck, false);
+		if (lives(s, cl))
+			st_record_keep(s, cl);
+	}
 	lock_drop(&s->record_mu);
 	st_client_put(cl);
 }

@@ -257,6 +257,8 @@ static inline void st_client_renew(const struct st *s, struct st_client *cl)
 	atomic_store_explicit(&cl->renewed_ms, st_now_ms(s), memory_order_relaxed);
 }
 struct st_client *st_client_find(struct st *s, uint64_t id) REQUIRES(s->mu);
+/* Has it not been removed? Under record_mu its record is its own then, and stays so: a next life comes on record after it. */
+bool st_client_here(struct st *s, const struct st_client *cl);
 /* Makes the record of a new incarnation the confirmed one; what it replaces goes. Gone states' files onto @files. */
 void st_client_confirm(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
 /* Has it opens or locks? @or_lost: or lost some, and does not know yet. */

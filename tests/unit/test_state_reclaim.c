@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "server/state/record.h"
+#include "server/state/state_int.h"
 #include "tests/unit/st_fixture.h"
 
 static char dir[64], path[96];
@@ -375,6 +376,63 @@ START_TEST(a_client_that_made_room_is_off_the_record)
 }
 END_TEST
 
+/* Somebody waits for the record to take from the old life of a client, while the new one is put on it. */
+START_TEST(a_new_life_of_a_client_stays_on_record_when_its_old_one_is_to_lose_its_state)
+{
+	for (int forget = 0; forget < 2; forget++) {
+		struct tc a = tc_client(s, "a");
+		struct st_client *old = st_client_get(a.cl);
+		struct st_exchange x = tc_exchange("a", 2, 0);
+		struct st_create cs;
+		struct st_call call;
+		struct st_seq q;
+		stateid4 sid;
+
+		assert_st(tc_open(&a, 5, "o", 3, 0, &sid), NFS4_OK);
+		st_skip_time(s, LEASE + 1);
+		assert_st(st_exchange_id(s, &x), NFS4_OK);
+		cs = tc_create(x.clientid, x.sequenceid);
+		assert_st(st_create_session(s, &cs), NFS4_OK);
+		a = (struct tc){.s = s};
+		memcpy(a.session, cs.sessionid, sizeof a.session);
+		assert_st(tc_begin(&a, 7, false, 2, &q, &call), NFS4_OK);
+		a.cl = call.client;
+		tc_finish(s, &call, 64, 0);
+		assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
+		if (forget) {
+			assert_st(st_client_forget(s, old), NFS4_OK);
+		} else {
+			assert_st(st_client_revoke(s, old), NFS4_OK);
+			st_client_put(old);
+		}
+		restart();
+		ck_assert(st_in_grace(s));
+		st_skip_time(s, LEASE + 1);
+		st_tick(s);
+	}
+}
+END_TEST
+
+/* It knew what it had lost, and has lost more when it is about to be put on record again. */
+START_TEST(a_client_that_loses_more_is_on_record_again_when_it_knows_that_too)
+{
+	struct cut_off c = cut_off();
+	struct st_denied d;
+	stateid4 held;
+	struct tc a;
+
+	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
+	tc_renew(&c.a);
+	st_client_rejoin(s, st_client_get(c.a.cl));
+	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
+	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	st_tick(s);
+	restart();
+	a = tc_connect(s, "a");
+	assert_st(st_may_reclaim(s, a.cl), NFS4_OK);
+}
+END_TEST
+
 static nfsstat4 reclaims_as(uint64_t verifier, uint32_t uid)
 {
 	struct st_exchange x = tc_exchange("a", verifier, uid);
@@ -526,6 +584,8 @@ int main(void)
 	tcase_add_test(t, what_has_to_wait_for_the_disk_says_so);
 	tcase_add_test(t, nobody_is_given_what_the_record_promises_to_another);
 	tcase_add_test(t, a_client_that_made_room_is_off_the_record);
+	tcase_add_test(t, a_new_life_of_a_client_stays_on_record_when_its_old_one_is_to_lose_its_state);
+	tcase_add_test(t, a_client_that_loses_more_is_on_record_again_when_it_knows_that_too);
 	tcase_add_test(t, another_user_or_another_life_of_the_client_reclaims_nothing);
 	tcase_add_test(t, records_of_the_first_version_are_read);
 	tcase_add_test(t, records_of_a_newer_version_are_left_alone);
