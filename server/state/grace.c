@@ -178,10 +178,12 @@ nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs)
 		return NFS4_OK;
 	lock_take(&s->record_mu);
 	strike_leaving(s); /* it may be one of them: then it is off the record first, and on it again after this */
-	/* A failure is in the log; the client only cannot reclaim after the next restart. */
-	if (!cl->on_record || !st_in_grace(s))
-		st_records_put(s->records, &rec);
-	come_back(s, cl);
+	if (st_client_here(s, cl)) { /* else it may be its next life that is on record, or somebody else of this name */
+		/* A failure is in the log; the client only cannot reclaim after the next restart. */
+		if (!cl->on_record || !st_in_grace(s))
+			st_records_put(s->records, &rec);
+		come_back(s, cl);
+	}
 	lock_drop(&s->record_mu);
 	return NFS4_OK;
 }

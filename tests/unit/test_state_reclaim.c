@@ -433,6 +433,8 @@ START_TEST(a_client_that_loses_more_is_on_record_again_when_it_knows_that_too)
 }
 END_TEST
 
+static struct st_client *latest;
+
 static nfsstat4 reclaims_as(uint64_t verifier, uint32_t uid)
 {
 	struct st_exchange x = tc_exchange("a", verifier, uid);
@@ -447,10 +449,25 @@ static nfsstat4 reclaims_as(uint64_t verifier, uint32_t uid)
 	assert_st(st_create_session(s, &cs), NFS4_OK);
 	memcpy(t.session, cs.sessionid, sizeof t.session);
 	assert_st(tc_begin(&t, 7, false, 2, &q, &call), NFS4_OK);
-	t.cl = call.client;
+	latest = t.cl = call.client;
 	tc_finish(s, &call, 64, 0);
 	return st_may_reclaim(s, t.cl);
 }
+
+/* The RECLAIM_COMPLETE of a life that has ended meanwhile. */
+START_TEST(a_late_reclaim_complete_puts_no_old_life_on_record)
+{
+	struct tc a = tc_connect(s, "a");
+	struct st_client *old = st_client_get(a.cl);
+
+	reclaims_as(2, 0);
+	assert_st(st_reclaim_complete(s, latest, false), NFS4_OK);
+	st_reclaim_complete(s, old, false);
+	st_client_put(old);
+	restart();
+	assert_st(reclaims_as(2, 0), NFS4_OK);
+}
+END_TEST
 
 /* RFC 8881 §8.4.2.1: the same user, and the same life of the client. */
 START_TEST(another_user_or_another_life_of_the_client_reclaims_nothing)
@@ -586,6 +603,7 @@ int main(void)
 	tcase_add_test(t, a_client_that_made_room_is_off_the_record);
 	tcase_add_test(t, a_new_life_of_a_client_stays_on_record_when_its_old_one_is_to_lose_its_state);
 	tcase_add_test(t, a_client_that_loses_more_is_on_record_again_when_it_knows_that_too);
+	tcase_add_test(t, a_late_reclaim_complete_puts_no_old_life_on_record);
 	tcase_add_test(t, another_user_or_another_life_of_the_client_reclaims_nothing);
 	tcase_add_test(t, records_of_the_first_version_are_read);
 	tcase_add_test(t, records_of_a_newer_version_are_left_alone);
