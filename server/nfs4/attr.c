@@ -444,6 +444,9 @@ nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct 
 	XDR in;
 
 	*out = (struct attr_set){.mask = a->attrmask};
+	/* It is sent back when all is done, so it is no longer than what it says. */
+	while (out->mask.bitmap4_len && !out->mask.bitmap4_val[out->mask.bitmap4_len - 1])
+		out->mask.bitmap4_len--;
 	for (uint32_t i = 0; i < a->attrmask.bitmap4_len; i++)
 		for (uint32_t m = a->attrmask.bitmap4_val[i]; m; m &= m - 1) {
 			uint32_t n = i * 32 + (uint32_t)__builtin_ctz(m);

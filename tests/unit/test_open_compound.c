@@ -251,6 +251,23 @@ START_TEST(create_with_a_size_has_that_size)
 }
 END_TEST
 
+/* The answer says which attributes were set. Words of zeros name none, and it has to fit once the file is there. */
+START_TEST(a_long_mask_of_attributes_is_answered_by_a_short_one)
+{
+	struct want w = {.name = "f", .access = RW, .create = true};
+	uint32_t words[2000] = {0};
+
+	w.attrs = nf_attr_mode(&a, 0640);
+	memcpy(words, w.attrs.attrmask.bitmap4_val, w.attrs.attrmask.bitmap4_len * sizeof *words);
+	w.attrs.attrmask.bitmap4_val = words;
+	w.attrs.attrmask.bitmap4_len = 2000;
+	a.cache_this = true;
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	ck_assert(nf_mask_has(&got.res.attrset, FATTR4_MODE));
+	ck_assert_uint_eq(got.res.attrset.bitmap4_len, 2);
+}
+END_TEST
+
 START_TEST(guarded_create_of_an_existing_name_exists)
 {
 	struct want w = {.name = "f", .access = RW, .create = true, .mode = GUARDED4};
@@ -990,6 +1007,7 @@ int main(void)
 	tcase_add_test(tc, a_create_that_would_wait_parks_and_is_done_once);
 	tcase_add_test(tc, unchecked_create_of_an_existing_file_ignores_the_attributes_but_size_0_truncates);
 	tcase_add_test(tc, create_with_a_size_has_that_size);
+	tcase_add_test(tc, a_long_mask_of_attributes_is_answered_by_a_short_one);
 	tcase_add_test(tc, guarded_create_of_an_existing_name_exists);
 	tcase_add_test(tc, exclusive_create_succeeds_again_with_the_same_verifier_only);
 	tcase_add_test(tc, exclusive4_1_create_succeeds_again_with_the_same_verifier_only);
