@@ -191,8 +191,8 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 /* st_io_check(), and what denies the access gives way if it is only of clients whose lease is over. ST_WAIT. */
 nfsstat4 c_io_check(struct compound *c, const struct st_fhkey *key, const stateid4 *sid, uint32_t access,
 		    uint32_t *advice);
-/* The stateid is good for this access; one that is no open's needs the permission as well. @given becomes what it stands for,
- * *advice (may be NULL) what its opener has said. */
+/* The stateid is good for this access; one that is no open's, or is of an open for writing when @access is to read, needs the
+ * permission as well. @given becomes what it stands for, *advice (may be NULL) what its opener has said. */
 nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice);
 /* Whose reads these are, for the cache: an open's, or of a client that has not opened the file. 1 … CACHE_WHO_MAX; two may share a
  * number: then less is given up than could be. */

@@ -15,7 +15,7 @@ nfsstat4 c_io_check(struct compound *c, const struct st_fhkey *key, const statei
 
 	if (st != NFS4ERR_LOCKED)
 		return st;
-	st = st_give_way(c->srv->state, key, access, c->may_block);
+	st = st_give_way(c->srv->state, key, access & OPEN4_SHARE_ACCESS_BOTH, c->may_block);
 	return st == NFS4_OK ? st_io_check(c->srv->state, c->st.client, key, sid, access, advice) : st;
 }
 
@@ -24,13 +24,21 @@ nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *
 	struct st_fhkey key = fh_key(&c->cfh);
 	struct fs_attr a;
 	stateid4 sid;
+	bool opened;
 	nfsstat4 st;
 
-	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK ||
-	    (st = c_io_check(c, &key, &sid, access, advice)) != NFS4_OK)
+	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK)
+		return st;
+	opened = !st_is_special(&sid);
+	st = c_io_check(c, &key, &sid, access | ST_AS_OPENED, advice);
+	if (st == NFS4ERR_OPENMODE && access == OPEN4_SHARE_ACCESS_READ) { /* nobody asked whether it may be read */
+		st = c_io_check(c, &key, &sid, access, advice);
+		opened = false;
+	}
+	if (st != NFS4_OK)
 		return st;
 	*given = sid;
-	if (!st_is_special(&sid) || !access)
+	if (opened || !access)
 		return NFS4_OK;
 	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a))) != NFS4_OK)
 		return st;

@@ -291,15 +291,18 @@ extern const stateid4 st_invalid_stateid;
 nfsstat4 st_test_stateid(struct st *s, struct st_client *cl, const stateid4 *sid);
 nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid);
 
+#define ST_AS_OPENED 0x100u /* with READ: no reading under a WRITE-only open */
+
 /**
  * st_io_check() - may this stateid be used to read or write this file now?
  * @client: of the session
  * @sid:    already resolved (never the "current stateid"); special ones (all zeros, all ones) are allowed
- * @access: OPEN4_SHARE_ACCESS_READ or _WRITE; 0: only that the stateid is good for this file (IO_ADVISE, SEEK)
+ * @access: OPEN4_SHARE_ACCESS_READ or _WRITE; 0: only that the stateid is good for this file (IO_ADVISE); or ST_AS_OPENED
  *
  * Open and lock stateids are checked for owner, file, seqid and access mode, special ones against share reservations. A
  * *advice, unless it is NULL: what the open has said (st_advise()); 0 for nothing, and of a special stateid. A
- * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it.
+ * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it; whether
+ * the user may read the file was not asked when it was opened.
  *
  * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED (others needed it), OPENMODE, LOCKED (special stateid against DENY).
  * Never blocks; hot path: no lock shared by all clients.

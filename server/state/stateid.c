@@ -233,12 +233,13 @@ static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t 
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
 		     uint32_t access, uint32_t *advice)
 {
-	uint32_t allowed = 0, own = 0;
+	uint32_t allowed = 0, own = 0, given = access & ST_AS_OPENED;
 	nfsstat4 st = NFS4ERR_BAD_STATEID;
 	struct sid_shard *sh;
 	struct st_state *x;
 	uint64_t id;
 
+	access &= ~ST_AS_OPENED;
 	if (advice)
 		*advice = 0;
 	if (!sid_decode(s, sid, &id)) {
@@ -272,7 +273,7 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	lock_drop(&sh->mu);
 	if (st != NFS4_OK || !(access & ~allowed))
 		return st;
-	if (access & ~allowed & OPEN4_SHARE_ACCESS_WRITE)
+	if (given || access & ~allowed & OPEN4_SHARE_ACCESS_WRITE)
 		return NFS4ERR_OPENMODE;
 	/* A client that writes parts of blocks has to read them (RFC 8881 §18.22.3); others' reservations still count. */
 	return check_denied(s, key, OPEN4_SHARE_ACCESS_READ, own);

@@ -762,6 +762,28 @@ START_TEST(own_deny_does_not_stop_a_truncating_open)
 }
 END_TEST
 
+/* §18.22.3: a server may let who has a file open for writing read it, and asks then whether that user may */
+START_TEST(write_only_open_reads_only_what_its_user_may_read)
+{
+	struct want w = {.name = "f", .access = W}, rw = {.name = "f", .access = RW};
+	char text[64];
+
+	make("f", FS_REG, 0002, 0);
+	ck_assert_int_eq(open_named(&a, &rw), NFS4ERR_ACCESS);
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	ck_assert_int_eq(write_sid(&a, &got.fh, &got.res.stateid, "secret"), NFS4_OK);
+	ck_assert_int_eq(read_sid(&a, &got.fh, &got.res.stateid, text), NFS4ERR_ACCESS);
+	make("g", FS_REG, 0006, 0);
+	w.name = "g";
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	ck_assert_int_eq(read_sid(&a, &got.fh, &got.res.stateid, text), NFS4_OK);
+	make("h", FS_REG, 0200, 65534);
+	w.name = "h";
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	ck_assert_int_eq(read_sid(&a, &got.fh, &got.res.stateid, text), NFS4_OK); /* it is the owner's */
+}
+END_TEST
+
 /* ---- the replay cache ------------------------------------------------------------------------------------------------------------- */
 
 /* §2.10.6: creating twice would fail; the retry is answered, not executed */
@@ -1033,6 +1055,7 @@ int main(void)
 	tcase_add_test(tc, deny_write_stops_others_from_writing_and_truncating);
 	tcase_add_test(tc, reservation_of_a_silent_client_gives_way_to_all_that_it_denies);
 	tcase_add_test(tc, own_deny_does_not_stop_a_truncating_open);
+	tcase_add_test(tc, write_only_open_reads_only_what_its_user_may_read);
 	tcase_add_test(tc, retry_of_a_create_is_answered_from_the_cache);
 	tcase_add_test(tc, retry_of_what_was_not_cached_is_told_so_and_not_executed);
 	tcase_add_test(tc, retry_by_another_user_is_a_false_one);
