@@ -319,7 +319,7 @@ static nfsstat4 create_once(struct st *s, struct st_create *x, struct st_client 
 		st = NFS4ERR_SEQ_MISORDERED;
 	} else {
 		st = create_locked(s, cl, x, &files);
-		if (st == NFS4ERR_DELAY)
+		if (st == NFS4ERR_DELAY && cl->nsessions < SESSIONS_PER_CLIENT)
 			*in_way = st_client_victim(s, cl, false);
 	}
 	lock_drop(&s->mu);

@@ -359,6 +359,29 @@ START_TEST(clients_whose_lease_is_over_make_room_for_sessions)
 }
 END_TEST
 
+START_TEST(nobody_goes_for_a_client_that_has_as_many_sessions_as_it_may_have)
+{
+	struct tc silent = tc_client(s, "silent"), greedy;
+	struct st_stats stats;
+	struct st_create cs;
+	nfsstat4 st = NFS4_OK;
+	stateid4 sid;
+
+	assert_st(tc_open(&silent, 1, "o", 1, 0, &sid), NFS4_OK);
+	st_skip_time(s, LEASE + 1);
+	greedy = tc_client(s, "greedy");
+	for (uint32_t i = 2; i < 1000 && st == NFS4_OK; i++) {
+		cs = tc_create(greedy.id, i);
+		st = st_create_session(s, &cs);
+	}
+	assert_st(st, NFS4ERR_DELAY);
+	st_get_stats(s, &stats);
+	ck_assert_uint_eq(stats.courtesy, 1);
+	ck_assert_uint_eq(stats.opens, 1);
+	tc_renew(&silent);
+}
+END_TEST
+
 /* Better that a request waits than that its reply is lost. */
 START_TEST(cached_replies_of_all_sessions_stay_within_the_budget)
 {
@@ -896,6 +919,7 @@ int main(void)
 	tcase_add_test(tc, channels_are_granted_within_what_was_asked_and_what_there_is);
 	tcase_add_test(tc, replay_budget_bounds_what_all_sessions_may_cache);
 	tcase_add_test(tc, clients_whose_lease_is_over_make_room_for_sessions);
+	tcase_add_test(tc, nobody_goes_for_a_client_that_has_as_many_sessions_as_it_may_have);
 	tcase_add_test(tc, cached_replies_of_all_sessions_stay_within_the_budget);
 	tcase_add_test(tc, client_with_a_session_is_busy_until_the_session_is_destroyed);
 	tcase_add_test(tc, client_with_an_open_file_is_busy_without_any_session);
