@@ -116,6 +116,12 @@ void c_set_stateid(struct compound *c, const stateid4 *sid);
 #define C_DECODE(c, type, ptr) (xdr_##type((c)->in, (ptr)) ? NFS4_OK : NFS4ERR_BADXDR)
 #define C_ENCODE(c, type, ptr) (xdr_##type(&(c)->out->x, (ptr)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG)
 
+/* For what changes a stateid: the client has to hear of it. NFS4ERR_REP_TOO_BIG. */
+static inline nfsstat4 room_for_stateid(const struct compound *c)
+{
+	return xa_out_room(c->out) < sizeof(stateid4) ? NFS4ERR_REP_TOO_BIG : NFS4_OK;
+}
+
 /* ---- names and filehandles: fh.c, name.c ---------------------------------------------------------------------------- */
 
 /* component4: NFS4ERR_INVAL (empty, bad UTF-8 is accepted), NAMETOOLONG, BADNAME ("." and ".."), BADCHAR ('/' or NUL). */

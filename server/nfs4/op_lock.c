@@ -63,10 +63,8 @@ nfsstat4 op_lock(struct compound *c)
 	    (st = lock_type(a.locktype, &l.write)) != NFS4_OK || (st = lock_who(c, &a.locker, &l)) != NFS4_OK)
 		return st;
 	st = a.reclaim ? st_may_reclaim(c->srv->state, c->st.client) : st_may_claim(c->srv->state, c->st.client);
-	if (st != NFS4_OK)
+	if (st != NFS4_OK || (st = room_for_stateid(c)) != NFS4_OK)
 		return st;
-	if (xa_out_room(c->out) < sizeof(stateid4)) /* once it is locked the client has to hear of it */
-		return NFS4ERR_REP_TOO_BIG;
 	l.offset = a.offset;
 	l.length = a.length;
 	l.may_wait = c->may_block;
@@ -111,7 +109,7 @@ nfsstat4 op_locku(struct compound *c)
 
 	if ((st = C_DECODE(c, LOCKU4args, &a)) != NFS4_OK || (st = must_be_regular(c->cfh.node)) != NFS4_OK ||
 	    (st = lock_type(a.locktype, &l.write)) != NFS4_OK ||
-	    (st = c_stateid(c, &a.lock_stateid, &l.sid)) != NFS4_OK)
+	    (st = c_stateid(c, &a.lock_stateid, &l.sid)) != NFS4_OK || (st = room_for_stateid(c)) != NFS4_OK)
 		return st;
 	l.offset = a.offset;
 	l.length = a.length;

@@ -498,7 +498,7 @@ nfsstat4 op_open_downgrade(struct compound *c)
 	nfsstat4 st;
 
 	if ((st = C_DECODE(c, OPEN_DOWNGRADE4args, &a)) != NFS4_OK ||
-	    (st = c_stateid_exact(c, &a.open_stateid, &sid)) != NFS4_OK)
+	    (st = c_stateid_exact(c, &a.open_stateid, &sid)) != NFS4_OK || (st = room_for_stateid(c)) != NFS4_OK)
 		return st;
 	key = fh_key(&c->cfh);
 	st = st_open_downgrade(c->srv->state, c->st.client, &key, &sid,
@@ -518,7 +518,7 @@ nfsstat4 op_close(struct compound *c)
 	nfsstat4 st;
 
 	if ((st = C_DECODE(c, CLOSE4args, &a)) != NFS4_OK ||
-	    (st = c_stateid_exact(c, &a.open_stateid, &sid)) != NFS4_OK)
+	    (st = c_stateid_exact(c, &a.open_stateid, &sid)) != NFS4_OK || (st = room_for_stateid(c)) != NFS4_OK)
 		return st;
 	key = fh_key(&c->cfh);
 	st = st_close(c->srv->state, c->st.client, &key, &sid);

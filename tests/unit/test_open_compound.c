@@ -588,6 +588,43 @@ START_TEST(close_returns_the_invalid_stateid)
 }
 END_TEST
 
+/* Every length of what goes before: what is answered with REP_TOO_BIG_TO_CACHE was not done, and its stateid is what it was. */
+START_TEST(what_does_not_fit_into_the_reply_changes_no_stateid)
+{
+	struct want w = {.name = "f", .access = RW};
+	READ4args r = {.offset = 0};
+	char *big = calloc(1, 2049);
+	unsigned refused = 0;
+
+	memset(big, 'x', 2048);
+	ck_assert_int_eq(create(&a, "f", 0644), NFS4_OK);
+	ck_assert_int_eq(write_sid(&a, &got.fh, &got.res.stateid, big), NFS4_OK);
+	ck_assert_int_eq(close_sid(&a, &got.fh, &got.res.stateid), NFS4_OK);
+	for (r.count = 1700; r.count < 2048; r.count += 4) {
+		nfsstat4 st;
+
+		a.cache_this = false;
+		ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+		r.stateid = got.res.stateid;
+		a.cache_this = true;
+		nf_begin(&a);
+		nf_putfh(&a, &got.fh);
+		nf_op(&a, OP_READ);
+		NF_PUT(&a, READ4args, &r);
+		nf_stateid_op(&a, OP_CLOSE, &r.stateid);
+		st = nf_send(&a);
+		if (st == NFS4_OK)
+			continue;
+		refused++;
+		ck_assert_int_eq(st, NFS4ERR_REP_TOO_BIG_TO_CACHE);
+		a.cache_this = false;
+		ck_assert_int_eq(close_sid(&a, &got.fh, &r.stateid), NFS4_OK);
+	}
+	ck_assert_uint_gt(refused, 4);
+	free(big);
+}
+END_TEST
+
 /* §16.2.3.1.2 */
 START_TEST(current_stateid_carries_from_open_to_write_to_close)
 {
@@ -1048,6 +1085,7 @@ int main(void)
 	tcase_add_test(tc, open_of_an_existing_file_runs_on_the_event_loop);
 	tcase_add_test(tc, unlinked_file_stays_readable_until_its_last_close);
 	tcase_add_test(tc, close_returns_the_invalid_stateid);
+	tcase_add_test(tc, what_does_not_fit_into_the_reply_changes_no_stateid);
 	tcase_add_test(tc, current_stateid_carries_from_open_to_write_to_close);
 	tcase_add_test(tc, current_stateid_is_not_old_when_its_open_was_upgraded);
 	tcase_add_test(tc, current_stateid_of_a_closed_file_is_bad);
