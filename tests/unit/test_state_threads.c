@@ -198,9 +198,11 @@ static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
 	t.cl = call.client;
 	for (int i = 0; i < 4; i++) {
 		uint64_t ino = (uint64_t)rand_r(seed) % 8;
+		struct st_fhkey key = tc_file(ino);
 
 		if (tc_open(&t, ino, "o", RW, (uint32_t)rand_r(seed) % 4, &sid) == NFS4_OK && rand_r(seed) % 2)
 			tc_close(&t, ino, &sid);
+		st_give_way(s, &key, RW, true);
 	}
 	if (rand_r(seed) % 4 == 0)
 		st_destroy_session(s, t.session);
