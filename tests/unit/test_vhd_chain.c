@@ -11,6 +11,7 @@
 #include "tests/unit/image_fixture.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/image/check.h"
 #include "vhd/image/vhd_int.h"
 
 #define SIZE (12 * MIB)
@@ -582,6 +583,42 @@ static const struct {
 };
 
 /* Bits of partial bitmaps, and locators as XenServer and Windows write them. */
+/*
+ * A cut after room was made for the first blocks of a child, before its table named one: the footer is far behind, and nothing in
+ * between but the locators, which stay what they are when the room is given back, or used.
+ */
+START_TEST(room_without_blocks_does_not_hold_the_locators)
+{
+	struct vhd_info was, is;
+	uint8_t footer[512];
+	struct vhd *v;
+	FILE *f;
+
+	make_base("base", VHD_DYNAMIC, 1000 * MIB,
+		  0); /* a table of 500 entries ends before byte 4096, the locators behind it */
+	make_child("child", "base", 0);
+	v = open_it("child", 0);
+	vhd_info(v, &was);
+	ck_assert_int_eq(vhd_close(v), 0);
+	ck_assert(was.nparents == 3 && was.parent[2].path[0]);
+	f = fopen(in("child"), "r+e");
+	ck_assert(f && fseek(f, 0, SEEK_SET) == 0 && fread(footer, 1, sizeof footer, f) == sizeof footer);
+	ck_assert(fseek(f, 16 * MIB, SEEK_SET) == 0 && fwrite(footer, 1, sizeof footer, f) == sizeof footer);
+	fclose(f);
+	if (_i) {
+		ck_assert_int_eq(vhd_repair(in("child"), &fx_why), 0);
+	} else {
+		v = open_it("child", VHD_OPEN_WRITE);
+		ck_assert_int_eq(vhd_write(v, footer, sizeof footer, 0), 0);
+		ck_assert_int_eq(vhd_close(v), 0);
+	}
+	v = open_it("child", 0);
+	vhd_info(v, &is);
+	ck_assert_int_eq(memcmp(is.parent, was.parent, sizeof is.parent), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 START_TEST(samples_of_children_read_as_their_makers_meant)
 {
 	const struct vhd_open_opts o = {.force_parent = true}; /* unpacking is younger than the child */
@@ -630,6 +667,7 @@ int main(void)
 	tcase_add_test(t, loops_and_endless_chains_are_refused);
 	tcase_add_test(t, odd_names_are_written_and_found);
 	tcase_add_loop_test(t, what_a_child_holds_goes_into_its_parent, 0, 2);
+	tcase_add_loop_test(t, room_without_blocks_does_not_hold_the_locators, 0, 2);
 	tcase_add_loop_test(t, samples_of_children_read_as_their_makers_meant, 0, (int)ARRAY_LEN(samples));
 	suite_add_tcase(s, t);
 	return fx_main(s);

@@ -39,7 +39,7 @@ struct check {
 	bool tail_ok, head_ok;
 	struct vhd_footer footer; /* the one that counts */
 	struct vhd_dynamic header;
-	uint64_t header_at, meta_end;
+	uint64_t header_at, meta_end, locators_end;
 	uint32_t entries, blocks, block_size, bitmap_bytes;
 	struct place *place; /* of blocks that lie where they may, by sector */
 	uint32_t nplaces, room;
@@ -242,6 +242,8 @@ static void check_locators(struct check *c)
 			say(c, VHD_ERROR, "locator", at, false,
 			    "locator %u: %llu bytes at %llu in a space of %llu: expected them inside the file", i,
 			    (ull)len, (ull)off, (ull)space);
+		else if (be32_get(c->footer.type) == VHD_DIFF)
+			c->locators_end = max_u64(c->locators_end, vhd_locator_end(l, c->tail_at));
 	}
 }
 
@@ -385,7 +387,7 @@ static void check_places(struct check *c)
 	if (gaps)
 		say(c, VHD_LEAK, "file", 0, false, "%llu bytes between blocks are not used", (ull)gaps);
 	c->r->leaked += gaps;
-	end = round_up_u64(end, VHD_SECTOR);
+	end = round_up_u64(max_u64(end, c->locators_end), VHD_SECTOR);
 	if (c->tail_ok && c->tail_at > end && c->tail_at - end >= c->block_size) {
 		say(c, VHD_LEAK, "file", end, ours, "%llu bytes between the last block and the footer are not used",
 		    (ull)(c->tail_at - end));

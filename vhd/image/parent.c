@@ -104,16 +104,29 @@ static void decode(struct vhd_parent_path *p, const uint8_t *text, size_t len)
 		memcpy(p->path, text, n);
 }
 
+/* The specification counts in sectors, programs in bytes. */
+static uint64_t space_of(const struct vhd_locator *l)
+{
+	uint64_t space = be32_get(l->data_space);
+
+	return space < VHD_SECTOR ? space * VHD_SECTOR : space;
+}
+
+uint64_t vhd_locator_end(const struct vhd_locator *l, uint64_t limit)
+{
+	uint64_t off = be64_get(l->data_offset);
+
+	return round_up_u64(max_u64(off + be32_get(l->data_length), min_u64(off + space_of(l), limit)), VHD_SECTOR);
+}
+
 static int check_locator(struct vhd *v, unsigned i, struct vhd_parent_path *p, struct why *why)
 {
 	const struct vhd_locator *l = &v->header.locator[i];
-	uint64_t off = be64_get(l->data_offset), space = be32_get(l->data_space);
+	uint64_t off = be64_get(l->data_offset), space = space_of(l);
 	uint32_t len = be32_get(l->data_length);
 	AUTO(freep) uint8_t *text = NULL;
 	int err;
 
-	if (space < VHD_SECTOR)
-		space *= VHD_SECTOR;
 	if (space % VHD_SECTOR || len > space || len > LOCATOR_MAX || off % VHD_SECTOR ||
 	    !range_ok(off, len, v->file_size))
 		return vhd_bad(

@@ -21,6 +21,7 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
+#include "vhd/base/zero.h"
 #include "vhd/image/vhd_int.h"
 
 #define BLOCK_MIN VHD_SECTOR
@@ -243,6 +244,18 @@ static int check_places(struct vhd *v, uint64_t *end, struct why *why)
 	return 0;
 }
 
+/* Texts about the parent lie between the table and the first block, or anywhere else. They are no part of meta_end: others may have
+ * put them behind blocks. */
+static uint64_t locators_end(const struct vhd *v)
+{
+	uint64_t end = 0;
+
+	for (unsigned i = 0; v->type == VHD_DIFF && i < ARRAY_LEN(v->header.locator); i++)
+		if (!mem_is_zero(v->header.locator[i].code, sizeof v->header.locator[i].code))
+			end = max_u64(end, vhd_locator_end(&v->header.locator[i], tail_place(v)));
+	return end;
+}
+
 /* Where new blocks may go: behind the last block, unless others left something there. */
 static uint64_t usable_end(struct vhd *v, uint64_t end)
 {
@@ -288,6 +301,7 @@ int vhd_open_dynamic(struct vhd *v, struct why *why)
 	v->stale_end = round_up_u64(v->file_size, VHD_SECTOR);
 	v->tail_dirty = !v->tail_ok;
 	v->head_dirty = !v->head_ok;
+	end = max_u64(end, locators_end(v));
 	v->end = v->writable ? usable_end(v, end) : end;
 	if (!v->tail_ok)
 		log_warn("%s: the footer at the end is missing or damaged; the copy at the start is used%s",

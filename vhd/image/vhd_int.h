@@ -136,6 +136,8 @@ int vhd_bad(struct vhd *v, struct why *why, const char *fmt, ...) __attribute__(
 int vhd_open_dynamic(struct vhd *v, struct why *why);
 
 /* ---- parent.c ---- */
+/* Where the space of a locator ends that vhd_check_locators() accepts, whole sectors; not behind @limit unless its text does. */
+uint64_t vhd_locator_end(const struct vhd_locator *l, uint64_t limit);
 /* Reads and checks the locators of a child. */
 int vhd_check_locators(struct vhd *v, struct why *why);
 void vhd_parent_info(const struct vhd *v, struct vhd_info *info);
