@@ -323,6 +323,67 @@ START_TEST(many_writers_of_new_blocks_in_a_child)
 }
 END_TEST
 
+#define RACE_BLOCKS 2048u
+
+static void *write_own_blocks(void *arg)
+{
+	const struct writer *w = arg;
+	uint8_t b[512];
+
+	for (uint64_t n = w->n; n < RACE_BLOCKS; n += 4) {
+		memset(b, (int)(1 + n % 251), sizeof b);
+		if (vhd_write(w->v, b, sizeof b, n * (512u << 10)))
+			return arg;
+	}
+	return NULL;
+}
+
+static atomic_bool written;
+
+static void *flush_always(void *v)
+{
+	void *failed = NULL;
+
+	while (!failed && !atomic_load(&written))
+		failed = vhd_flush(v) ? v : NULL;
+	return failed;
+}
+
+/* Blocks that become new while a flush is under way, in all of its steps. */
+START_TEST(flushes_lose_nothing_of_new_blocks)
+{
+	struct writer w[4];
+	pthread_t t[4], flusher;
+	uint8_t b[512];
+	struct vhd *v;
+	void *failed;
+
+	make_base("base", VHD_DYNAMIC, RACE_BLOCKS * (UINT64_C(512) << 10), 0);
+	make_child("child", "base", 512 << 10);
+	v = open_it("child", VHD_OPEN_WRITE);
+	atomic_store(&written, false);
+	pthread_create(&flusher, NULL, flush_always, v);
+	for (unsigned i = 0; i < 4; i++) {
+		w[i] = (struct writer){v, i};
+		pthread_create(&t[i], NULL, write_own_blocks, &w[i]);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(t[i], &failed);
+		ck_assert_ptr_null(failed);
+	}
+	atomic_store(&written, true);
+	pthread_join(flusher, &failed);
+	ck_assert_ptr_null(failed);
+	ck_assert_int_eq(vhd_close(v), 0);
+	v = open_it("child", 0);
+	for (uint64_t n = 0; n < RACE_BLOCKS; n++) {
+		ck_assert_int_eq(vhd_read(v, b, sizeof b, n * (512u << 10)), 0);
+		ck_assert_msg(b[0] == 1 + n % 251 && b[511] == b[0], "block %llu: %u", (unsigned long long)n, b[0]);
+	}
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 START_TEST(children_of_one_base_share_it)
 {
 	struct vhd *a, *b, *c;
@@ -661,6 +722,7 @@ int main(void)
 	tcase_add_test(t, maps_of_all_layers_are_loaded);
 	tcase_add_test(t, parents_may_be_smaller_or_larger);
 	tcase_add_test(t, many_writers_of_new_blocks_in_a_child);
+	tcase_add_test(t, flushes_lose_nothing_of_new_blocks);
 	tcase_add_test(t, children_of_one_base_share_it);
 	tcase_add_test(t, parents_are_found_by_every_kind_of_path);
 	tcase_add_test(t, parents_that_are_not_what_they_should_be_are_refused);

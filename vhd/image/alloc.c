@@ -289,8 +289,12 @@ static int flush_dynamic(struct vhd *v)
 	uint32_t n;
 	int err;
 
-	if ((err = begin_flush(v, &block, &n)) < 0 || (err = vhd_bitmap_save(v, &maps)) < 0)
+	/* In this order: a block whose bits are saved is pending in the copy too, unless the table names it already. With bits that are
+	 * written before their block's first bitmap, which is empty, the next flush would wipe them out. */
+	if ((err = vhd_bitmap_save(v, &maps)) < 0)
 		return err;
+	if ((err = begin_flush(v, &block, &n)) < 0)
+		goto out;
 	any = n || vhd_bitmap_saved(maps);
 	/* Rules 4 and 5: first what is named, then the names. */
 	if ((err = write_new_bitmaps(v, block, n)) < 0 || (err = sync_file(v)) < 0 || !any)
