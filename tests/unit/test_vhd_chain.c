@@ -323,6 +323,44 @@ START_TEST(many_writers_of_new_blocks_in_a_child)
 }
 END_TEST
 
+static int fail_one_write(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
+{
+	const uint64_t *at = arg;
+
+	(void)iov;
+	(void)niov;
+	return ev == HIO_EV_WRITE && off == at[0] && len == at[1] ? -EIO : 0;
+}
+
+/* A flush that could not write the bitmap of one new block is made good by the next one, and takes nothing from the others. */
+START_TEST(a_flush_is_tried_again_for_all_new_blocks)
+{
+	uint64_t at[2];
+	uint8_t b[512];
+	struct vhd *v;
+
+	memset(b, 0x5a, sizeof b);
+	make_base("base", VHD_DYNAMIC, SIZE, 0);
+	make_child("child", "base", 0);
+	v = open_it("child", VHD_OPEN_WRITE);
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert_int_eq(vhd_write(v, b, sizeof b, i * 2 * MIB), 0);
+	at[0] = (uint64_t)bat_get(v, 1) * VHD_SECTOR;
+	at[1] = v->bitmap_bytes;
+	hio_set_hook(v->io, fail_one_write, at);
+	ck_assert_int_eq(vhd_flush(v), -EIO);
+	hio_set_hook(v->io, NULL, NULL);
+	ck_assert_int_eq(vhd_flush(v), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+	v = open_it("child", 0);
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_int_eq(vhd_read(v, b, sizeof b, i * 2 * MIB), 0);
+		ck_assert_msg(b[0] == 0x5a && b[511] == 0x5a, "block %u", i);
+	}
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 #define RACE_BLOCKS 2048u
 
 static void *write_own_blocks(void *arg)
@@ -722,6 +760,7 @@ int main(void)
 	tcase_add_test(t, maps_of_all_layers_are_loaded);
 	tcase_add_test(t, parents_may_be_smaller_or_larger);
 	tcase_add_test(t, many_writers_of_new_blocks_in_a_child);
+	tcase_add_test(t, a_flush_is_tried_again_for_all_new_blocks);
 	tcase_add_test(t, flushes_lose_nothing_of_new_blocks);
 	tcase_add_test(t, children_of_one_base_share_it);
 	tcase_add_test(t, parents_are_found_by_every_kind_of_path);

@@ -187,7 +187,8 @@ int vhd_block_ready(struct vhd *v, uint32_t block)
 
 #define BATCH 64u
 
-/* In whole units of the host: the room in front of the bitmap is the block's own. */
+/* In whole units of the host: the room in front of the bitmap is the block's own. Blocks that are ON_DISK have theirs there since a
+ * flush that failed later, and bits in it. */
 static int write_new_bitmaps(struct vhd *v, const uint32_t *block, uint32_t n)
 {
 	AUTO(freep) uint8_t *buf = n ? hio_alloc(v->bitmap_room) : NULL;
@@ -202,12 +203,13 @@ static int write_new_bitmaps(struct vhd *v, const uint32_t *block, uint32_t n)
 		return -ENOMEM;
 	memset(buf, 0, slack);
 	memset(buf + slack, v->type == VHD_DIFF ? 0 : 0xff, v->bitmap_bytes);
-	for (uint32_t i = 0, k; i < n && !err; i += k) {
-		for (k = 0; k < BATCH && i + k < n; k++)
-			req[k] = (struct hio_req){.op = HIO_OP_WRITE,
-						  .off = (uint64_t)bat_get(v, block[i + k]) * VHD_SECTOR - slack,
-						  .iov = &iov,
-						  .niov = 1};
+	for (uint32_t i = 0, k; i < n && !err;) {
+		for (k = 0; k < BATCH && i < n; i++)
+			if (!block_is(v, block[i], BLOCK_ON_DISK))
+				req[k++] = (struct hio_req){.op = HIO_OP_WRITE,
+							    .off = (uint64_t)bat_get(v, block[i]) * VHD_SECTOR - slack,
+							    .iov = &iov,
+							    .niov = 1};
 		err = hio_run(v->io, req, k);
 	}
 	return err;
