@@ -557,10 +557,10 @@ START_TEST(parents_that_are_not_what_they_should_be_are_refused)
 	refused("child", &o, -ENOENT, "none.vhd");
 	/* A folder, a FIFO, a device, itself. */
 	set_locators("child", ".\\dir", NULL, NULL);
-	refused("child", &o, -EINVAL, "not a regular file");
+	refused("child", &o, -EUCLEAN, "not a regular file");
 	ck_assert_int_eq(mkfifo(in("fifo"), 0600), 0);
 	set_locators("child", ".\\fifo", NULL, NULL);
-	refused("child", &o, -EINVAL, "not a regular file");
+	refused("child", &o, -EUCLEAN, "not a regular file");
 	set_locators("child", ".\\child", NULL, NULL);
 	refused("child", &o, -EUCLEAN, "parent loop");
 	/* Outside: by "..", by an absolute path, by a symbolic link. */
@@ -588,7 +588,7 @@ START_TEST(parents_that_are_not_what_they_should_be_are_refused)
 	ck_assert_int_eq(try_open("child", &force), 0);
 	/* No VHD at all. */
 	ck_assert_int_eq(fx_run("head -c 100000 /dev/zero >%s", in("base.vhd")), 0);
-	refused("child", &o, -EINVAL, "not a VHD");
+	refused("child", &o, -EUCLEAN, "not a VHD");
 }
 END_TEST
 

@@ -274,7 +274,8 @@ int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why
 			err = why_set(why, -ENOTSUP, "%s: its parent is a raw disk, not a VHD: not supported",
 				      vhd_path(c));
 		else if (find_parent(&s, &c->parent) < 0)
-			err = why_set(why, s.err, "%s", s.first.line);
+			/* -EINVAL is about the image itself: callers take that for a raw disk. */
+			err = why_set(why, s.err == -EINVAL ? -EUCLEAN : s.err, "%s", s.first.line);
 		if (err)
 			break;
 	}

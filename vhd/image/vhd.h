@@ -51,7 +51,7 @@ struct vhd_open_opts {
  * @opts: NULL for the defaults (read-only, size by the creator's rule)
  *
  * Return: 0; negative errno with one line in @why: -EINVAL not a VHD; -EUCLEAN damaged (which structure, found,
- *         expected; a parent that is another or was changed); -ENOENT a parent is not found; -EACCES it lies outside of
+ *         expected; a parent that is another, was changed or is no VHD); -ENOENT a parent is not found; -EACCES it lies outside of
  *         the folders allowed; -ENOTSUP a kind that is not served (raw parents; VHDX); -EBUSY in use elsewhere; -ENOMEM;
  *         whatever the host said. Nothing is written by opening. Parents are opened read-only, and shared.
  * Owns:   the caller closes *out.
