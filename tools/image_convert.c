@@ -216,6 +216,10 @@ int image_convert(int argc, char **argv)
 	if (!to || argc - optind != 2)
 		return image_usage(stderr, help);
 	dst = argv[optind + 1];
+	if (image_answer() && strcmp(dst, "-") == 0) {
+		fprintf(stderr, "vhdnfs: --json and the disk cannot both go to standard output\n");
+		return TOOL_USAGE;
+	}
 	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
 		if (strcmp(to, kinds[i].name) != 0)
 			continue;
