@@ -187,10 +187,11 @@ static int rewrite(const char *path, const struct image_parents *p, enum vhd_typ
 	closed = vhd_close(to.vhd);
 	if (!err && closed)
 		err = why_set(why, closed, "%s: %s", tmp, strerror(-closed));
-	vhd_close(from.vhd);
-	free(from.unused);
+	/* It is open until the copy has its place: what another wrote to it before that would be lost. */
 	if (!err)
 		err = hio_replace(tmp, path, why);
+	vhd_close(from.vhd);
+	free(from.unused);
 	image_temp_done(tmp);
 	return err;
 }
