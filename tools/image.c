@@ -2,6 +2,7 @@
 /* image.c - vhdnfs image: which subcommand; temporary files */
 #include "tools/image.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,15 @@ const char *image_temp(const char *path, const char *suffix)
 		return name;
 	}
 	return NULL;
+}
+
+char *image_real(const char *path, int *err, struct why *why)
+{
+	char *real = realpath(path, NULL);
+
+	if (!real)
+		*err = why_set(why, -errno, "%s: %s", path, strerror(errno));
+	return real;
 }
 
 void image_temp_done(const char *name)

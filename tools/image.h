@@ -100,6 +100,9 @@ int image_copy(const struct image_side *from, const struct image_side *to, const
  * Return: the name, kept until image_temp_done(); NULL: no memory, or too many at a time.
  */
 const char *image_temp(const char *path, const char *suffix);
+/* Of an image that is to be replaced: the file that a link leads to, in whose folder its copy is made. The caller frees it; NULL: it
+ * cannot be found, and *err and @why say so. */
+char *image_real(const char *path, int *err, struct why *why);
 void image_temp_done(const char *name);
 
 #endif

@@ -201,11 +201,15 @@ int image_set_parent(const char *path, const char *parent, bool force, struct wh
 {
 	const struct vhd_open_opts oo = {.flags = VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO};
 	const struct image_parents none = {.parent = NULL};
-	struct rebase r = {.path = path, .parent = parent, .unsafe = true};
+	struct rebase r = {.parent = parent, .unsafe = true};
 	struct vhd *child = NULL, *up = NULL;
 	struct vhd_info c, p;
-	int err = vhd_open(&child, path, &oo, why);
+	int err = 0;
+	AUTO(freep) char *real = image_real(path, &err, why);
 
+	r.path = real;
+	if (!err)
+		err = vhd_open(&child, real, &oo, why);
 	if (!err)
 		err = vhd_open(&up, parent, &oo, why);
 	if (!err) {
@@ -235,8 +239,9 @@ int image_rebase(int argc, char **argv)
 				   "  --force-parent    the old parent may have been changed";
 	struct image_parents parents = {.parent = NULL};
 	struct rebase r = {.path = NULL};
+	AUTO(freep) char *real = NULL;
 	struct why why = {.line = ""};
-	int opt, err;
+	int opt, err = 0;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
 		if (opt == 'u')
@@ -246,9 +251,10 @@ int image_rebase(int argc, char **argv)
 	}
 	if (argc - optind != 1 || !parents.parent)
 		return image_usage(stderr, help);
-	r.path = argv[optind];
+	r.path = real = image_real(argv[optind], &err, &why);
 	r.parent = parents.parent;
-	err = rebase(&r, &parents, &why);
+	if (!err)
+		err = rebase(&r, &parents, &why);
 	vhd_close(r.own);
 	vhd_close(r.was);
 	return err ? image_complain(&why, err) : TOOL_OK;

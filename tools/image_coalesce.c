@@ -86,14 +86,16 @@ int image_coalesce(int argc, char **argv)
 		"of it under the same UUID, replaced at once. Nobody may have either of them open, and no other image\n"
 		"may be over the parent.\n\n" IMAGE_PARENT_HELP;
 	struct image_parents parents = {.parent = NULL};
+	AUTO(freep) char *real = NULL;
 	struct why why = {.line = ""};
-	int opt, err;
+	int opt, err = 0;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1)
 		if (!image_parent_option(&parents, opt))
 			return image_usage(opt == 'h' ? stdout : stderr, help);
 	if (argc - optind != 1)
 		return image_usage(stderr, help);
-	err = coalesce(argv[optind], &parents, &why);
+	if ((real = image_real(argv[optind], &err, &why)))
+		err = coalesce(real, &parents, &why);
 	return err ? image_complain(&why, err) : TOOL_OK;
 }

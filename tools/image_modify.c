@@ -207,6 +207,15 @@ static const struct option options[] = {
 	{0},
 };
 
+static int rewrite_real(const char *path, const struct image_parents *p, enum vhd_type type, const char *what,
+			bool by_fs, struct why *why)
+{
+	int err = 0;
+	AUTO(freep) char *real = image_real(path, &err, why);
+
+	return real ? rewrite(real, p, type, what, by_fs, why) : err;
+}
+
 static int rewrite_command(int argc, char **argv, const char *help, enum vhd_type type)
 {
 	struct image_parents parents = {.parent = NULL};
@@ -222,7 +231,7 @@ static int rewrite_command(int argc, char **argv, const char *help, enum vhd_typ
 	}
 	if (argc - optind != 1)
 		return image_usage(stderr, help);
-	err = rewrite(argv[optind], &parents, type, argv[0], by_fs, &why);
+	err = rewrite_real(argv[optind], &parents, type, argv[0], by_fs, &why);
 	return err ? image_complain(&why, err) : TOOL_OK;
 }
 
