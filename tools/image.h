@@ -54,6 +54,9 @@ extern const struct option image_options[]; /* of all of them; each takes the le
  * "command", "ok" and "error" are set by the command. */
 json_t *image_answer(void);
 
+/* Text for JSON: a path or a message that is not UTF-8 has '?' for what it consists of besides ASCII. NULL: no memory. */
+json_t *image_text(const char *text);
+
 /* One line on standard error, or "error" of the answer; the exit status for it. */
 int image_complain(const struct why *why, int err);
 /* Help on standard output, or wrong usage on standard error; the exit status. */

@@ -25,6 +25,17 @@ struct report {
 	json_t *list; /* NULL: as text, at once */
 };
 
+/* Text is shown at once; JSON is one object, which a check after a repair takes as its "before". */
+static void show(json_t **answer)
+{
+	if (!*answer)
+		return;
+	json_dumpf(*answer, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(*answer);
+	*answer = NULL;
+}
+
 static void found(void *arg, const struct vhd_finding *f)
 {
 	struct report *r = arg;
@@ -38,18 +49,18 @@ static void found(void *arg, const struct vhd_finding *f)
 		       f->can_repair ? " (can be repaired)" : "");
 }
 
-static void summary(const struct report *r, const struct vhd_check_result *c)
+static void summary(const struct report *r, const struct vhd_check_result *c, json_t **answer)
 {
 	char leaked[SIZE_TEXT];
 
 	if (r->list) {
-		json_t *j = json_pack("{s:s,s:i,s:i,s:i,s:i,s:I,s:O}", "file", r->path, "errors", c->errors, "warnings",
-				      c->warnings, "leaks", c->leaks, "repairable", c->repairable, "leaked-bytes",
-				      (json_int_t)c->leaked, "findings", r->list);
+		json_t *j = json_pack("{s:o,s:i,s:i,s:i,s:i,s:I,s:O}", "file", image_text(r->path), "errors", c->errors,
+				      "warnings", c->warnings, "leaks", c->leaks, "repairable", c->repairable,
+				      "leaked-bytes", (json_int_t)c->leaked, "findings", r->list);
 
-		json_dumpf(j, stdout, JSON_INDENT(2));
-		putchar('\n');
-		json_decref(j);
+		if (*answer)
+			json_object_set_new(j, "before", *answer);
+		*answer = j;
 		return;
 	}
 	if (c->errors || c->warnings || c->leaks)
@@ -59,13 +70,13 @@ static void summary(const struct report *r, const struct vhd_check_result *c)
 		printf("%s: nothing wrong\n", r->path);
 }
 
-static int check_once(const char *path, bool json, struct vhd_check_result *c, struct why *why)
+static int check_once(const char *path, bool json, struct vhd_check_result *c, json_t **answer, struct why *why)
 {
 	struct report r = {.path = path, .list = json ? json_array() : NULL};
 	int err = vhd_check(path, found, &r, c, why);
 
 	if (!err)
-		summary(&r, c);
+		summary(&r, c, answer);
 	json_decref(r.list);
 	return err;
 }
@@ -102,6 +113,7 @@ int image_check(int argc, char **argv)
 	struct vhd_check_result c;
 	bool json = false, repair = false, azure = false;
 	struct why why = {.line = ""};
+	json_t *answer = NULL;
 	int opt, err;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
@@ -116,12 +128,13 @@ int image_check(int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return image_usage(stderr, help);
-	err = check_once(argv[optind], json, &c, &why);
+	err = check_once(argv[optind], json, &c, &answer, &why);
 	if (!err && repair && c.repairable) {
 		fprintf(stderr, "vhdnfs: %s: repairing\n", argv[optind]);
 		if ((err = vhd_repair(argv[optind], &why)) == 0)
-			err = check_once(argv[optind], json, &c, &why);
+			err = check_once(argv[optind], json, &c, &answer, &why);
 	}
+	show(&answer);
 	if (!err && azure)
 		err = check_azure(argv[optind], &why);
 	if (err)

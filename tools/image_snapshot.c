@@ -14,8 +14,13 @@
 /* -ENOENT: there is no server, or it does not serve the image. */
 static int ask_server(const char *control, const char *path, const char *name, char **made, struct why *why)
 {
-	json_t *ask = json_pack("{s:s, s:s, s:s}", "do", "snapshot", "image", path, "name", name), *out = NULL;
-	int err = ask ? control_ask(control, ask, &out, why) : -ENOMEM;
+	json_t *ask, *out = NULL, *image = json_string(path);
+	int err;
+
+	if (!image) /* no server can be asked for what is not UTF-8 */
+		return -ENOENT;
+	ask = json_pack("{s:s, s:o, s:s}", "do", "snapshot", "image", image, "name", name);
+	err = ask ? control_ask(control, ask, &out, why) : -ENOMEM;
 
 	json_decref(ask);
 	if (!err && !(*made = strdup(json_string_value(json_object_get(out, "snapshot")))))
@@ -46,7 +51,7 @@ int image_snapshot(int argc, char **argv)
 		"served: the server is asked to do it.\n\n"
 		"  --control PATH    the control socket of the server (default: /run/vhdnfsd.sock)\n" IMAGE_PARENT_HELP;
 	struct image_parents parents = {.parent = NULL};
-	AUTO(freep) char *real = NULL, *made = NULL;
+	AUTO(freep) char *real = NULL, *as = NULL, *made = NULL;
 	const char *control = NULL;
 	struct why why = {.line = ""};
 	bool json = false;
@@ -66,14 +71,16 @@ int image_snapshot(int argc, char **argv)
 		why_set(&why, -errno, "%s: %s", argv[optind], strerror(errno));
 		return image_complain(&why, -errno);
 	}
-	err = ask_server(control, real, argv[optind + 1], &made, &why);
+	err = vhd_snapshot_path(real, argv[optind + 1], &as, &why);
+	if (!err)
+		err = ask_server(control, real, argv[optind + 1], &made, &why);
 	/* A server that was named has to answer; one that was only looked for need not be there. */
 	if (err == -ENOENT && !control)
 		err = take_alone(real, argv[optind + 1], &parents, &made, &why);
 	if (err)
 		return image_complain(&why, err);
 	if (json) {
-		json_t *j = json_pack("{s:s, s:s}", "image", real, "snapshot", made);
+		json_t *j = json_pack("{s:o, s:o}", "image", image_text(real), "snapshot", image_text(made));
 
 		json_dumpf(j, stdout, JSON_INDENT(2));
 		putchar('\n');
