@@ -106,13 +106,18 @@ struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned fla
 
 /* ---- temporary files ------------------------------------------------------------------------------------------------------- */
 
-static char *temps[4];
+static struct {
+	char *name, *new; /* new: what vhd_create() calls an image that becomes the file */
+} temps[4];
 
 static void remove_temps(int sig)
 {
-	for (size_t i = 0; i < ARRAY_LEN(temps); i++)
-		if (temps[i])
-			unlink(temps[i]);
+	for (size_t i = 0; i < ARRAY_LEN(temps); i++) {
+		if (temps[i].name)
+			unlink(temps[i].name);
+		if (temps[i].new)
+			unlink(temps[i].new);
+	}
 	/* The default action was put back: now it is taken. */
 	raise(sig);
 }
@@ -129,14 +134,20 @@ static void watch_signals(void)
 
 const char *image_temp(const char *path, const char *suffix)
 {
-	char *name;
+	int pid = (int)getpid();
+	char *name, *new;
 
 	for (size_t i = 0; i < ARRAY_LEN(temps); i++) {
-		if (temps[i])
+		if (temps[i].name)
 			continue;
-		if (asprintf(&name, "%s.%s-%d", path, suffix, (int)getpid()) < 0)
+		if (asprintf(&name, "%s.%s-%d", path, suffix, pid) < 0)
 			return NULL;
-		temps[i] = name;
+		if (asprintf(&new, "%s.new-%d", name, pid) < 0) {
+			free(name);
+			return NULL;
+		}
+		temps[i].name = name;
+		temps[i].new = new;
 		watch_signals();
 		return name;
 	}
@@ -155,11 +166,12 @@ char *image_real(const char *path, int *err, struct why *why)
 void image_temp_done(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_LEN(temps); i++)
-		if (name && temps[i] == name) {
-			char *gone = TAKE(temps[i]);
+		if (name && temps[i].name == name) {
+			char *gone = TAKE(temps[i].name);
 
 			unlink(gone);
 			free(gone);
+			free(TAKE(temps[i].new));
 		}
 }
 

@@ -219,6 +219,16 @@ static int create_with_fs(const char *path, const struct create *c, struct why *
 	return err;
 }
 
+/* vhd_create() has no other temporary file than this. */
+static int create_empty(const char *path, const struct create *c, struct why *why)
+{
+	const char *tmp = image_temp(path, "new");
+	int err = tmp ? vhd_create(path, &c->o, why) : -ENOMEM;
+
+	image_temp_done(tmp);
+	return err;
+}
+
 static int create(const char *path, struct create *c, struct why *why)
 {
 	int err;
@@ -232,7 +242,7 @@ static int create(const char *path, struct create *c, struct why *why)
 	if (c->o.size > VHD_MAX_SIZE)
 		return why_set(why, -EFBIG, "%s: size %llu: a VHD has at most 2040 GiB", path,
 			       (unsigned long long)c->o.size);
-	return c->fs ? create_with_fs(path, c, why) : vhd_create(path, &c->o, why);
+	return c->fs ? create_with_fs(path, c, why) : create_empty(path, c, why);
 }
 
 /* False: wrong usage, and it was said. */

@@ -186,7 +186,8 @@ struct vhd_create_opts {
 	bool exact;          /* keep the size (rounded up to 512) instead of rounding up to what geometry can express */
 };
 
-/* Make a new, empty image that reads as zeros; fails when @path exists. The file appears whole or not at all. */
+/* Make a new, empty image that reads as zeros; fails when @path exists. The file appears whole or not at all: until it is complete
+ * its name is @path.new-PID, which whoever ends the program in the middle may remove. */
 int vhd_create(const char *path, const struct vhd_create_opts *opts, struct why *why);
 
 /**
