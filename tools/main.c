@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* main.c - vhdnfs: which subcommand */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,6 +38,15 @@ static void usage(FILE *f)
 	      f);
 }
 
+/* What could not be written was not said: a full disk, a closed pipe. */
+static int finish(int rc)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return rc;
+	fprintf(stderr, "vhdnfs: standard output: %s\n", strerror(errno ? errno : EIO));
+	return rc == TOOL_OK ? TOOL_FAILED : rc;
+}
+
 int main(int argc, char **argv)
 {
 	log_open("vhdnfs");
@@ -54,7 +64,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
-			return commands[i].run(argc - 1, argv + 1);
+			return finish(commands[i].run(argc - 1, argv + 1));
 	fprintf(stderr, "vhdnfs: no command \"%s\"; see vhdnfs --help\n", argv[1]);
 	return TOOL_USAGE;
 }
