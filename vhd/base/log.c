@@ -2,6 +2,7 @@
 /* log.c - see log.h */
 #include "vhd/base/log.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,8 +14,21 @@ enum log_level log_level = LOG_LVL_INFO;
 static const char *log_program = "vhdnfs";
 static bool log_journal;
 
+/* A file that is opened while one of the first three descriptors is closed gets its number, and then what is said. */
+static void fill_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 void log_open(const char *program)
 {
+	fill_standard_fds();
 	log_program = program;
 	log_journal = getenv("JOURNAL_STREAM") && !isatty(STDERR_FILENO);
 }

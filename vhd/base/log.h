@@ -13,7 +13,8 @@ enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 
 extern enum log_level log_level; /* the most verbose level that is printed; set once at start */
 
-/* The name before each line; kept by pointer. Also decides about the journal's priority prefix. */
+/* The name before each line; kept by pointer. Also decides about the journal's priority prefix, and makes sure that standard input,
+ * output and error are open, if only to /dev/null: before any other file is opened. */
 void log_open(const char *program);
 
 void log_line(enum log_level lvl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
