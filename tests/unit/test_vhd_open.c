@@ -253,6 +253,19 @@ START_TEST(a_fixed_footer_that_promises_more_than_the_file_is_refused)
 END_TEST
 
 /* 16, 13: a table that fits a sparse file but no memory is an error, not the end of the process. */
+/* A footer that does not begin with a sector: the disk's last sector must not reach into it. */
+START_TEST(a_fixed_disk_does_not_reach_into_its_footer)
+{
+	uint8_t footer[512];
+
+	fx_make(VHD_FIXED, 4 * MIB, 0);
+	fx_peek(fx_size() - 512, footer, sizeof footer);
+	fx_poke(fx_size() - 512 - 100, footer, sizeof footer);
+	ck_assert_int_eq(truncate(fx_path, (off_t)(fx_size() - 100)), 0);
+	fx_refused(-EUCLEAN, "truncated");
+}
+END_TEST
+
 START_TEST(no_memory_for_the_table_is_an_error)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -701,6 +714,7 @@ int main(void)
 	tcase_add_loop_test(t, a_cut_image_is_told_from_a_whole_one, 0, 9);
 	tcase_add_test(t, a_cut_fixed_image_has_no_footer);
 	tcase_add_test(t, a_fixed_footer_that_promises_more_than_the_file_is_refused);
+	tcase_add_test(t, a_fixed_disk_does_not_reach_into_its_footer);
 	tcase_add_test(t, no_memory_for_the_table_is_an_error);
 	tcase_add_loop_test(t, one_damaged_footer_is_survived_and_mended, 0, 4);
 	tcase_add_loop_test(t, bytes_behind_the_footer_are_survived, 0, 5);

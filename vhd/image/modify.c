@@ -39,8 +39,7 @@ static int write_footers(struct vhd *v, uint64_t tail)
 
 static uint64_t tail_of(const struct vhd *v) NO_THREAD_SAFETY
 {
-	return v->type == VHD_FIXED ? v->file_size - (v->file_size % VHD_SECTOR == 511 ? 511 : VHD_SECTOR)
-				    : v->footer_at;
+	return v->type == VHD_FIXED ? v->tail_at : v->footer_at;
 }
 
 static int take_fields(struct vhd *v, const struct vhd_fields *f, struct why *why)
@@ -129,7 +128,7 @@ static int resize_fixed(struct vhd *v, uint64_t size)
 		/* The old footer becomes part of the disk, which reads as zeros there. */
 		if ((err = write_footers(v, size)) < 0)
 			return err;
-		return size > old ? hio_punch(v->io, old, VHD_SECTOR) : 0;
+		return size > old ? hio_punch(v->io, old, min_u64(VHD_SECTOR, size - old)) : 0;
 	}
 	/* A crash before the cut leaves the old size, with one sector of its zeros written over. */
 	if ((err = write_footers(v, size)) < 0 || (err = hio_truncate(v->io, size + VHD_SECTOR)) < 0)

@@ -39,11 +39,13 @@ static int read_tail(struct vhd *v, struct vhd_footer *f)
 {
 	int err = hio_read(v->io, f, sizeof *f, v->file_size - sizeof *f);
 
+	v->tail_at = v->file_size - sizeof *f;
 	if (err || vhd_footer_ok(f) || v->file_size % VHD_SECTOR != 511)
 		return err;
 	/* Before Virtual PC 2004 the last reserved byte was not written. */
 	memset(f, 0, sizeof *f);
-	return hio_read(v->io, f, 511, v->file_size - 511);
+	v->tail_at = v->file_size - 511;
+	return hio_read(v->io, f, 511, v->tail_at);
 }
 
 static int not_vhd(struct vhd *v, const struct vhd_footer *tail, const struct vhd_footer *head, struct why *why)
@@ -135,7 +137,7 @@ static int check_fixed(struct vhd *v, struct why *why)
 
 	if (off != UINT64_MAX && off != UINT32_MAX)
 		return vhd_bad(v, why, "a fixed disk with a dynamic header at %llu", (unsigned long long)off);
-	if (v->size > round_down_u64(v->file_size, VHD_SECTOR) - (v->file_size % VHD_SECTOR ? 0 : VHD_SECTOR))
+	if (v->size > v->tail_at)
 		return vhd_bad(v, why, "truncated: the disk has %llu bytes, the file %llu", (unsigned long long)v->size,
 			       (unsigned long long)v->file_size);
 	return 0;

@@ -34,9 +34,7 @@ typedef unsigned long long ull;
 /* Where the tail footer is, or has to be. */
 static uint64_t tail_place(const struct vhd *v)
 {
-	if (!v->tail_ok)
-		return round_up_u64(v->file_size, VHD_SECTOR);
-	return v->file_size - (v->file_size % VHD_SECTOR == 511 ? 511 : VHD_SECTOR);
+	return v->tail_ok ? v->tail_at : round_up_u64(v->file_size, VHD_SECTOR);
 }
 
 /* Where everything else has to end. */

@@ -53,6 +53,7 @@ struct vhd {
 	enum vhd_size_from size_from;
 	uint64_t size;
 	uint64_t file_size; /* at open */
+	uint64_t tail_at;   /* where the footer at the end was found, with tail_ok */
 	bool writable;
 	bool tail_ok, head_ok;
 	bool info_only;    /* a child without its parents: no transfers */
