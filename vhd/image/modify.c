@@ -42,35 +42,48 @@ static uint64_t tail_of(const struct vhd *v) NO_THREAD_SAFETY
 	return v->type == VHD_FIXED ? v->tail_at : v->footer_at;
 }
 
+/* The footer stays as it is when a field is refused: closing may write it. */
 static int take_fields(struct vhd *v, const struct vhd_fields *f, struct why *why)
 {
-	struct vhd_footer *to = &v->footer;
+	struct vhd_footer to = v->footer;
 
 	if (f->set_creator)
-		memcpy(to->creator, f->creator, sizeof to->creator);
+		memcpy(to.creator, f->creator, sizeof to.creator);
 	if (f->set_uuid)
-		memcpy(to->uuid, f->uuid, sizeof to->uuid);
+		memcpy(to.uuid, f->uuid, sizeof to.uuid);
 	if (f->set_time)
-		to->timestamp = be32_of((uint32_t)(f->time - VHD_EPOCH));
+		to.timestamp = be32_of((uint32_t)(f->time - VHD_EPOCH));
 	if (f->set_geometry) {
 		bool max = f->cylinders == 65535 && f->heads == 16 && f->sectors == 255;
 
-		to->cylinders = be16_of(f->cylinders);
-		to->heads = f->heads;
-		to->sectors = f->sectors;
-		if (!max && vhd_chs_size(to) > be64_get(to->current_size))
+		to.cylinders = be16_of(f->cylinders);
+		to.heads = f->heads;
+		to.sectors = f->sectors;
+		if (!max && vhd_chs_size(&to) > be64_get(to.current_size))
 			return why_set(why, -EINVAL, "%s: geometry %u/%u/%u holds %llu bytes, the disk has %llu",
-				       vhd_path(v), f->cylinders, f->heads, f->sectors, (ull)vhd_chs_size(to),
-				       (ull)be64_get(to->current_size));
+				       vhd_path(v), f->cylinders, f->heads, f->sectors, (ull)vhd_chs_size(&to),
+				       (ull)be64_get(to.current_size));
 	}
+	v->footer = to;
 	return 0;
+}
+
+/* Both footers are good before one of them is changed: a flush mends the other. */
+static int open_mended(struct vhd **v, const char *path, unsigned flags, struct why *why)
+{
+	const struct vhd_open_opts o = {.flags = flags};
+	int err = vhd_open(v, path, &o, why);
+
+	if (err)
+		return err;
+	err = vhd_flush(*v);
+	return err ? why_set(why, err, "%s: %s", path, strerror(-err)) : 0;
 }
 
 int vhd_set_fields(const char *path, const struct vhd_fields *f, struct why *why)
 {
-	const struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE | VHD_OPEN_ALONE};
 	AUTO(vhd_closep) struct vhd *v = NULL;
-	int err = vhd_open(&v, path, &o, why);
+	int err = open_mended(&v, path, VHD_OPEN_WRITE | VHD_OPEN_ALONE, why);
 
 	if (err || (err = take_fields(v, f, why)) < 0)
 		return err;
@@ -253,14 +266,13 @@ static int resize_dynamic(struct vhd *v, uint64_t size, struct why *why)
 
 int vhd_resize(const char *path, uint64_t size, bool exact, struct why *why)
 {
-	const struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE};
 	AUTO(vhd_closep) struct vhd *v = NULL;
 	int err;
 
 	size = exact ? round_up_u64(size, VHD_SECTOR) : vhd_round_size(size);
 	if (!size || size > VHD_MAX_SIZE)
 		return why_set(why, -EINVAL, "%s: size %llu: expected 1 byte to 2040 GiB", path, (ull)size);
-	if ((err = vhd_open(&v, path, &o, why)) < 0)
+	if ((err = open_mended(&v, path, VHD_OPEN_WRITE, why)) < 0)
 		return err;
 	if (v->type == VHD_DIFF)
 		return why_set(why, -ENOTSUP, "%s: a differencing image has its parent's size", path);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test_vhd_modify.c - fields and sizes that are changed in place */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/image_fixture.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/image/check.h"
+#include "vhd/image/modify.h"
+
+static void tell(void *arg, const struct vhd_finding *f)
+{
+	(void)arg;
+	ck_abort_msg("%s at %llu: %s", f->what, (unsigned long long)f->off, f->text);
+}
+
+static void nothing_wrong(void)
+{
+	struct vhd_check_result r;
+
+	ck_assert_int_eq(vhd_check(fx_path, tell, NULL, &r, &fx_why), 0);
+}
+
+/* One footer is damaged, and what is asked for is refused: no trace of it, and both are good afterwards. */
+START_TEST(a_refused_field_leaves_no_trace)
+{
+	const struct vhd_fields f = {.set_creator = true,
+				     .creator = "abcd",
+				     .set_geometry = true,
+				     .cylinders = 60000,
+				     .heads = 16,
+				     .sectors = 255};
+	uint8_t was[512], is[512];
+
+	fx_make(VHD_DYNAMIC, 4 * MIB, 0);
+	fx_peek(0, was, sizeof was);
+	fx_poke(_i ? 64 : fx_size() - 512 + 64, "abcd", 4);
+	ck_assert_int_eq(vhd_set_fields(fx_path, &f, &fx_why), -EINVAL);
+	nothing_wrong();
+	fx_peek(0, is, sizeof is);
+	ck_assert_int_eq(memcmp(is, was, sizeof is), 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("vhd modify");
+	TCase *t = tcase_create("modify");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
+	tcase_add_loop_test(t, a_refused_field_leaves_no_trace, 0, 2);
+	suite_add_tcase(s, t);
+	return fx_main(s);
+}
