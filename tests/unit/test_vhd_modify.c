@@ -44,6 +44,25 @@ START_TEST(a_refused_field_leaves_no_trace)
 }
 END_TEST
 
+/* Small blocks, of others: their number has a limit, and an image past it could not be opened again. */
+START_TEST(a_table_that_would_not_be_opened_is_not_made)
+{
+	const be32 block = be32_of(16u << 10), entries = be32_of(128);
+	uint64_t sum;
+
+	fx_make(VHD_DYNAMIC, MIB, 0);
+	fx_poke(512 + 28, entries.b, 4);
+	fx_poke(512 + 32, block.b, 4);
+	fx_seal_header();
+	sum = fx_sum();
+	ck_assert_int_eq(vhd_resize(fx_path, VHD_MAX_SIZE, true, &fx_why), -EFBIG);
+	ck_assert_uint_eq(fx_sum(), sum);
+	ck_assert_msg(vhd_resize(fx_path, 64 * MIB, true, &fx_why) == 0, "%s", fx_why.line);
+	nothing_wrong();
+	fx_close(fx_open(0));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd modify");
@@ -52,6 +71,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, a_refused_field_leaves_no_trace, 0, 2);
+	tcase_add_test(t, a_table_that_would_not_be_opened_is_not_made);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }

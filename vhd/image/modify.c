@@ -249,6 +249,10 @@ static int resize_dynamic(struct vhd *v, uint64_t size, struct why *why)
 	int err = 0;
 
 	if (blocks > v->entries) {
+		if (blocks > VHD_ENTRIES_MAX)
+			return why_set(why, -EFBIG,
+				       "%s: a table of %u entries, for blocks of %u bytes: at most %u are supported",
+				       vhd_path(v), blocks, v->block_size, VHD_ENTRIES_MAX);
 		if (has_followers(v))
 			return why_set(why, -ENOTSUP,
 				       "%s: other metadata follows its table, which cannot grow; \"vhdnfs image "

@@ -36,7 +36,8 @@ int vhd_set_fields(const char *path, const struct vhd_fields *f, struct why *why
  * Larger: a fixed image gets a hole, of a dynamic one blocks that lie where its table grows are moved to the end first. Smaller:
  * only when nothing but zeros is cut off. File systems inside do not follow by themselves.
  *
- * Return: 0; -ENOTSUP differencing images, images with XenServer's batmap; -EBUSY; -ENOTEMPTY there is data behind the new end;
+ * Return: 0; -ENOTSUP differencing images, images with XenServer's batmap; -EFBIG more blocks than vhd_open() takes; -EBUSY;
+ *         -ENOTEMPTY there is data behind the new end;
  *         what opening and writing say. A crash leaves the old or the new size, and at worst unused space.
  */
 int vhd_resize(const char *path, uint64_t size, bool exact, struct why *why);

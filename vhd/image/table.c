@@ -26,8 +26,7 @@
 
 #define BLOCK_MIN VHD_SECTOR
 #define BLOCK_MAX (256u << 20)
-#define ENTRIES_MAX (64u << 20) /* 2040 GiB in blocks of 32 KiB; 256 MiB of table */
-#define GAP_RUNS_MAX 64         /* pieces of slack that are looked at */
+#define GAP_RUNS_MAX 64 /* pieces of slack that are looked at */
 
 typedef unsigned long long ull;
 
@@ -78,8 +77,8 @@ static int check_table(struct vhd *v, struct why *why)
 	if (!add_ok(at, len, &end) || end > content_limit(v))
 		return vhd_bad(v, why, "truncated: BAT of %u entries at byte %llu, the file has %llu bytes", entries,
 			       (ull)at, (ull)v->file_size);
-	if (entries > ENTRIES_MAX)
-		return vhd_bad(v, why, "BAT of %u entries: at most %u are supported", entries, ENTRIES_MAX);
+	if (entries > VHD_ENTRIES_MAX)
+		return vhd_bad(v, why, "BAT of %u entries: at most %u are supported", entries, VHD_ENTRIES_MAX);
 	if (at < v->data_off + sizeof v->header && end > v->data_off)
 		return vhd_bad(v, why, "BAT at byte %llu overlaps the dynamic header", (ull)at);
 	/* Entries are written by whole sectors; the padding belongs to the table unless something else begins there. */

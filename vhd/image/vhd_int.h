@@ -32,6 +32,7 @@
 #include "vhd/image/vhd.h"
 #include "vhd/io/hio.h"
 
+#define VHD_ENTRIES_MAX (64u << 20) /* of a table: 2040 GiB in blocks of 32 KiB; 256 MiB */
 #define LATCHES 64u
 #define MAP_BUCKETS 1024u
 #define SEG_BLOCKS 4096u /* layer.c */
