@@ -63,6 +63,33 @@ START_TEST(a_table_that_would_not_be_opened_is_not_made)
 }
 END_TEST
 
+/* Virtual PC's disk has what its geometry gives, whatever else is asked for: nothing is cut off by rounding it down. */
+START_TEST(a_size_by_geometry_is_rounded_up)
+{
+	uint64_t last = 10 * MIB - 512;
+	uint8_t b[512];
+	struct vhd *v;
+
+	fx_make(_i ? VHD_FIXED : VHD_DYNAMIC, 20 * MIB, 0);
+	fx_poke(fx_size() - 512 + 28, "vpc ", 4);
+	fx_seal_tail();
+	if (!_i) {
+		fx_poke(28, "vpc ", 4);
+		fx_seal_head();
+	}
+	memset(b, 7, sizeof b);
+	v = fx_open(VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, b, sizeof b, last), 0);
+	fx_close(v);
+	ck_assert_msg(vhd_resize(fx_path, 10 * MIB, true, &fx_why) == 0, "%s", fx_why.line);
+	v = fx_open(0);
+	ck_assert_uint_ge(vhd_size(v), 10 * MIB);
+	ck_assert_int_eq(vhd_read(v, b, sizeof b, last), 0);
+	ck_assert_uint_eq(b[0], 7);
+	fx_close(v);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd modify");
@@ -72,6 +99,7 @@ int main(void)
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, a_refused_field_leaves_no_trace, 0, 2);
 	tcase_add_test(t, a_table_that_would_not_be_opened_is_not_made);
+	tcase_add_loop_test(t, a_size_by_geometry_is_rounded_up, 0, 2);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }

@@ -101,6 +101,11 @@ uint64_t vhd_chs_size(const struct vhd_footer *f)
 	return (uint64_t)be16_get(f->cylinders) * f->heads * f->sectors * VHD_SECTOR;
 }
 
+bool vhd_goes_by_chs(const struct vhd_footer *f)
+{
+	return memcmp(f->creator, "vpc ", 4) == 0 || memcmp(f->creator, "qemu", 4) == 0;
+}
+
 /* Virtual PC and old QEMU mean the geometry; everybody else, and everything at the largest geometry, the current size. */
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used)
 {
@@ -110,7 +115,7 @@ uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enu
 	*used = VHD_SIZE_CURRENT;
 	if (max || how == VHD_SIZE_CURRENT || chs == 0)
 		return current;
-	if (how == VHD_SIZE_CHS || memcmp(f->creator, "vpc ", 4) == 0 || memcmp(f->creator, "qemu", 4) == 0) {
+	if (how == VHD_SIZE_CHS || vhd_goes_by_chs(f)) {
 		*used = VHD_SIZE_CHS;
 		return chs;
 	}

@@ -278,6 +278,8 @@ int vhd_resize(const char *path, uint64_t size, bool exact, struct why *why)
 		return why_set(why, -EINVAL, "%s: size %llu: expected 1 byte to 2040 GiB", path, (ull)size);
 	if ((err = open_mended(&v, path, VHD_OPEN_WRITE, why)) < 0)
 		return err;
+	if (vhd_goes_by_chs(&v->footer))
+		size = vhd_round_size(size);
 	if (v->type == VHD_DIFF)
 		return why_set(why, -ENOTSUP, "%s: a differencing image has its parent's size", path);
 	if (v->footer.saved_state)

@@ -31,7 +31,7 @@ int vhd_set_fields(const char *path, const struct vhd_fields *f, struct why *why
 /**
  * vhd_resize() - make the disk larger or smaller
  * @size:  bytes
- * @exact: keep it, rounded up to 512; else up to what geometry can express
+ * @exact: keep it, rounded up to 512; else, and where the creator means the geometry, up to what that can express
  *
  * Larger: a fixed image gets a hole, of a dynamic one blocks that lie where its table grows are moved to the end first. Smaller:
  * only when nothing but zeros is cut off. File systems inside do not follow by themselves.

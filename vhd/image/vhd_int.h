@@ -124,6 +124,7 @@ void vhd_footer_seal(struct vhd_footer *f); /* sets the checksum */
 void vhd_geometry(uint64_t sectors, uint16_t *c, uint8_t *h, uint8_t *s);
 /* The first size, and its geometry, that holds @size bytes: every reader agrees on it. */
 uint64_t vhd_round_geometry(uint64_t size, uint16_t *c, uint8_t *h, uint8_t *s);
+bool vhd_goes_by_chs(const struct vhd_footer *f); /* by who made it */
 uint64_t vhd_chs_size(const struct vhd_footer *f);
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used);
 
