@@ -13,6 +13,10 @@
 #include "vhd/image/modify.h"
 #include "vhd/volume/volume.h"
 
+/* What a footer can say: 32 bits of seconds since 2000. */
+#define TIME_FIRST INT64_C(946684800)
+#define TIME_LAST (TIME_FIRST + UINT32_MAX)
+
 /* ---- set -------------------------------------------------------------------------------------------------------------------- */
 
 static bool take_geometry(const char *text, struct vhd_fields *f)
@@ -48,7 +52,8 @@ static bool take_field(int opt, const char *text, struct vhd_fields *f)
 		return take_geometry(text, f);
 	case 'T':
 		f->time = strcmp(text, "now") == 0 ? time(NULL) : strtoll(text, &end, 10);
-		return f->set_time = strcmp(text, "now") == 0 || (*text && !*end && f->time >= 946684800);
+		return f->set_time = strcmp(text, "now") == 0 ||
+				     (*text && !*end && f->time >= TIME_FIRST && f->time <= TIME_LAST);
 	default:
 		return false;
 	}
