@@ -592,6 +592,16 @@ START_TEST(parents_that_are_not_what_they_should_be_are_refused)
 }
 END_TEST
 
+/* Times that a header cannot say. */
+START_TEST(a_parent_from_before_2000_is_a_parent)
+{
+	make_base("base", VHD_DYNAMIC, SIZE, 0);
+	ck_assert_int_eq(fx_run("touch -d @%d %s", _i ? 1 : 946684800, in("base")), 0);
+	make_child("child", "base", 0);
+	ck_assert_int_eq(vhd_close(open_it("child", 0)), 0);
+}
+END_TEST
+
 START_TEST(loops_and_endless_chains_are_refused)
 {
 	const struct vhd_open_opts o = {.flags = 0};
@@ -765,6 +775,7 @@ int main(void)
 	tcase_add_test(t, children_of_one_base_share_it);
 	tcase_add_test(t, parents_are_found_by_every_kind_of_path);
 	tcase_add_test(t, parents_that_are_not_what_they_should_be_are_refused);
+	tcase_add_loop_test(t, a_parent_from_before_2000_is_a_parent, 0, 2);
 	tcase_add_test(t, loops_and_endless_chains_are_refused);
 	tcase_add_test(t, odd_names_are_written_and_found);
 	tcase_add_loop_test(t, what_a_child_holds_goes_into_its_parent, 0, 2);

@@ -149,6 +149,13 @@ static int say_where(struct vhd_child *c, const char *parent, const char *path)
 	return add_path(c, "W2ku", to);
 }
 
+uint32_t vhd_child_time(int64_t mtime)
+{
+	int64_t t = mtime - VHD_EPOCH;
+
+	return t > 0 && t <= UINT32_MAX ? (uint32_t)t : 0;
+}
+
 int vhd_child_of(struct vhd_child *c, const char *parent, const char *path, struct why *why)
 {
 	const struct vhd_open_opts o = {.flags = VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO};
@@ -160,7 +167,7 @@ int vhd_child_of(struct vhd_child *c, const char *parent, const char *path, stru
 	memset(c, 0, sizeof *c);
 	c->size = p->size;
 	memcpy(c->uuid, p->footer.uuid, sizeof c->uuid);
-	c->timestamp = (uint32_t)(p->id.mtime - VHD_EPOCH);
+	c->timestamp = vhd_child_time(p->id.mtime);
 	err = say_where(c, parent, path);
 	return err ? why_set(why, err, "%s: the path of its parent %s: %s", path, parent, strerror(-err)) : 0;
 }

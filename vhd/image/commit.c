@@ -83,7 +83,7 @@ static int new_time(struct vhd *child, const char *parent)
 	if (err)
 		return err;
 	if (be32_get(d->parent_timestamp))
-		d->parent_timestamp = be32_of((uint32_t)(id.mtime - VHD_EPOCH));
+		d->parent_timestamp = be32_of(vhd_child_time(id.mtime));
 	d->checksum = be32_of(vhd_checksum(d, sizeof *d, offsetof(struct vhd_dynamic, checksum)));
 	/* Both fields lie in the first sector: old or new, nothing in between. */
 	err = hio_write(child->io, d, VHD_SECTOR, child->data_off);

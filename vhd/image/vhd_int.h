@@ -159,6 +159,8 @@ struct vhd_child {
 	} path[3];
 	unsigned npaths;
 };
+/* A parent's time as a child says it; 0, "not said", of one before 2000: archives and package managers set such times. */
+uint32_t vhd_child_time(int64_t mtime);
 /* What a child at @path says of the image at @parent. -ENAMETOOLONG; what opening the parent said. */
 int vhd_child_of(struct vhd_child *c, const char *parent, const char *path, struct why *why);
 /* Fills the header's fields about the parent. @at: where in the file the locators' texts begin. */
