@@ -163,7 +163,7 @@ static int check_footers(struct check *c, struct why *why)
 	if (!c->head_ok && !fixed)
 		check_sum(c, &head, "footer copy", 0, c->tail_ok);
 	if (c->tail_ok && c->head_ok && !fixed && memcmp(&tail, &head, sizeof tail) != 0)
-		say(c, VHD_ERROR, "footer copy", 0, false, "differs from the footer at the end");
+		say(c, VHD_ERROR, "footer copy", 0, true, "differs from the footer at the end, which counts");
 	return 0;
 }
 
@@ -522,6 +522,10 @@ int vhd_repair(const char *path, struct why *why)
 	if ((err = vhd_open(&v, path, &o, why)) < 0)
 		return err;
 	v->grown = true;
+	if (v->type != VHD_FIXED && v->tail_ok) { /* the copy may differ, and be good all the same */
+		v->head_dirty = true;
+		atomic_store(&v->wrote, true);
+	}
 	err = vhd_close(v);
 	return err ? why_set(why, err, "%s: %s", path, strerror(-err)) : 0;
 }
