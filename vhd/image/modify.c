@@ -138,10 +138,12 @@ static int resize_fixed(struct vhd *v, uint64_t size)
 
 	set_size(v, size);
 	if (size >= old) {
-		/* The old footer becomes part of the disk, which reads as zeros there. */
+		/* The old footer becomes part of the disk, which reads as zeros there; after a crash before that, as the footer. */
 		if ((err = write_footers(v, size)) < 0)
 			return err;
-		return size > old ? hio_punch(v->io, old, min_u64(VHD_SECTOR, size - old)) : 0;
+		if (size > old)
+			err = hio_punch(v->io, old, min_u64(VHD_SECTOR, size - old));
+		return err ? err : hio_flush(v->io);
 	}
 	/* A crash before the cut leaves the old size, with one sector of its zeros written over. */
 	if ((err = write_footers(v, size)) < 0 || (err = hio_truncate(v->io, size + VHD_SECTOR)) < 0)

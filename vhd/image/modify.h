@@ -38,7 +38,8 @@ int vhd_set_fields(const char *path, const struct vhd_fields *f, struct why *why
  *
  * Return: 0; -ENOTSUP differencing images, images with XenServer's batmap; -EFBIG more blocks than vhd_open() takes; -EBUSY;
  *         -ENOTEMPTY there is data behind the new end;
- *         what opening and writing say. A crash leaves the old or the new size, and at worst unused space.
+ *         what opening and writing say. A crash leaves the old or the new size, and at worst unused space; of
+ *         a fixed image, whose footer lies at its end, at worst one sector that is a footer instead of zeros, behind the smaller size.
  */
 int vhd_resize(const char *path, uint64_t size, bool exact, struct why *why);
 
