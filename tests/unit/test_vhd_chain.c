@@ -728,6 +728,51 @@ START_TEST(room_without_blocks_does_not_hold_the_locators)
 }
 END_TEST
 
+static unsigned parent_writes;
+
+static int child_has_no_time(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov,
+			     int niov)
+{
+	struct vhd_dynamic d;
+	FILE *f;
+
+	(void)arg;
+	(void)len;
+	(void)iov;
+	(void)niov;
+	if (ev != HIO_EV_WRITE || off == 512) /* the child's header */
+		return 0;
+	f = fopen(in("child"), "re");
+	ck_assert(f && fseek(f, 512, SEEK_SET) == 0 && fread(&d, 1, sizeof d, f) == sizeof d);
+	fclose(f);
+	ck_assert_uint_eq(be32_get(d.parent_timestamp), 0);
+	parent_writes++;
+	return 0;
+}
+
+/* A commit that is cut short leaves a child that does not find its parent changed; one that ends, a child that would. */
+START_TEST(a_commit_may_be_cut_short)
+{
+	const struct vhd_open_opts o = {.flags = 0};
+	static uint8_t b[MIB];
+	struct vhd *v;
+
+	make_base("base", VHD_DYNAMIC, SIZE, 0);
+	make_child("child", "base", 0);
+	memset(b, 9, sizeof b);
+	v = open_it("child", VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, b, sizeof b, MIB), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+	hio_set_default_hook(child_has_no_time, NULL);
+	ck_assert_msg(vhd_commit(in("child"), &o, NULL, &fx_why) == 0, "%s", fx_why.line);
+	hio_set_default_hook(NULL, NULL);
+	ck_assert_uint_gt(parent_writes, 0);
+	ck_assert_int_eq(vhd_close(open_it("child", 0)), 0);
+	ck_assert_int_eq(fx_run("touch -d 2001-02-03 %s", in("base")), 0);
+	refused("child", &o, -EUCLEAN, "changed");
+}
+END_TEST
+
 START_TEST(samples_of_children_read_as_their_makers_meant)
 {
 	const struct vhd_open_opts o = {.force_parent = true}; /* unpacking is younger than the child */
@@ -780,6 +825,7 @@ int main(void)
 	tcase_add_test(t, odd_names_are_written_and_found);
 	tcase_add_loop_test(t, what_a_child_holds_goes_into_its_parent, 0, 2);
 	tcase_add_loop_test(t, room_without_blocks_does_not_hold_the_locators, 0, 2);
+	tcase_add_test(t, a_commit_may_be_cut_short);
 	tcase_add_loop_test(t, samples_of_children_read_as_their_makers_meant, 0, (int)ARRAY_LEN(samples));
 	suite_add_tcase(s, t);
 	return fx_main(s);

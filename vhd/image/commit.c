@@ -2,8 +2,9 @@
 /*
  * commit.c - what a child holds goes into its parent
  *
- * The child is only read until everything is stable in the parent: a crash before leaves both of use, the child over a parent
- * that says in part what the child says too. At the end the child learns the parent's new time, one sector of its header.
+ * What the child holds is only read until everything is stable in the parent: a crash before leaves both of use, the child over a
+ * parent that says in part what the child says too. The parent's time in the child, one sector of its header, is forgotten before
+ * the first write to the parent, or else such a parent would be refused; at the end the child learns the new one.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -69,9 +70,20 @@ static int copy_up(struct vhd *child, struct vhd *parent, void (*progress)(uint6
 	return 0;
 }
 
-static int new_time(struct vhd *child, const char *parent)
+static int set_time(struct vhd *child, uint32_t time)
 {
 	struct vhd_dynamic *d = &child->header;
+	int err;
+
+	d->parent_timestamp = be32_of(time);
+	d->checksum = be32_of(vhd_checksum(d, sizeof *d, offsetof(struct vhd_dynamic, checksum)));
+	/* Both fields lie in the first sector: old or new, nothing in between. */
+	err = hio_write(child->io, d, VHD_SECTOR, child->data_off);
+	return err ? err : hio_flush(child->io);
+}
+
+static int new_time(struct vhd *child, const char *parent)
+{
 	struct hio_id id;
 	struct hio *h;
 	int err = hio_open(&h, parent, HIO_CACHED, NULL);
@@ -80,14 +92,7 @@ static int new_time(struct vhd *child, const char *parent)
 		return err;
 	err = hio_identify(h, &id);
 	hio_close(h);
-	if (err)
-		return err;
-	if (be32_get(d->parent_timestamp))
-		d->parent_timestamp = be32_of(vhd_child_time(id.mtime));
-	d->checksum = be32_of(vhd_checksum(d, sizeof *d, offsetof(struct vhd_dynamic, checksum)));
-	/* Both fields lie in the first sector: old or new, nothing in between. */
-	err = hio_write(child->io, d, VHD_SECTOR, child->data_off);
-	return err ? err : hio_flush(child->io);
+	return err ? err : set_time(child, vhd_child_time(id.mtime));
 }
 
 int vhd_commit(const char *path, const struct vhd_open_opts *o, void (*progress)(uint64_t, uint64_t), struct why *why)
@@ -97,6 +102,7 @@ int vhd_commit(const char *path, const struct vhd_open_opts *o, void (*progress)
 	AUTO(freep) char *name = NULL;
 	struct vhd *parent = NULL;
 	int err, closed;
+	bool timed;
 
 	alone.flags = VHD_OPEN_WRITE | VHD_OPEN_ALONE;
 	up.flags = VHD_OPEN_WRITE;
@@ -104,12 +110,16 @@ int vhd_commit(const char *path, const struct vhd_open_opts *o, void (*progress)
 	if ((err = parent_path(path, o, &name, why)) < 0 || (err = vhd_open(&child, path, &alone, why)) < 0 ||
 	    (err = vhd_open(&parent, name, &up, why)) < 0)
 		return err;
-	err = copy_up(child, parent, progress, why);
+	timed = be32_get(child->header.parent_timestamp);
+	if (timed && (err = set_time(child, 0)) < 0)
+		why_set(why, err, "%s: %s", path, strerror(-err));
+	if (!err)
+		err = copy_up(child, parent, progress, why);
 	closed = vhd_close(parent);
 	if (!err && closed)
 		err = why_set(why, closed, "%s: %s", name, strerror(-closed));
 	/* The parent was written to, in whole or in part. */
-	closed = new_time(child, name);
+	closed = timed ? new_time(child, name) : 0;
 	if (!err && closed)
 		err = why_set(why, closed, "%s: %s", path, strerror(-closed));
 	return err;
