@@ -52,7 +52,7 @@ static void nap(long ms)
 
 /* ---- one call on a thread of its own ---------------------------------------------------------------------------------- */
 
-enum what { READ, WRITE, WRITEBACK, PIN };
+enum what { READ, WRITE, WRITEBACK, WRITEBACK_HELD, PIN };
 
 struct call {
 	pthread_t t;
@@ -72,10 +72,11 @@ static void *call_main(void *arg)
 
 	if (k->what == WRITE)
 		memset(k->got, k->fill, k->len);
-	k->result = k->what == READ        ? cache_read(d, k->got, k->len, k->off, 0)
-		    : k->what == WRITE     ? cache_write(d, k->got, k->len, k->off, 0)
-		    : k->what == WRITEBACK ? cache_writeback(d, k->off, k->len)
-					   : cache_pin(d, k->off, k->len, 0, k->seg, 8);
+	k->result = k->what == READ             ? cache_read(d, k->got, k->len, k->off, 0)
+		    : k->what == WRITE          ? cache_write(d, k->got, k->len, k->off, 0)
+		    : k->what == WRITEBACK      ? cache_writeback(d, k->off, k->len)
+		    : k->what == WRITEBACK_HELD ? cache_writeback_held(d, &(struct cache_range){k->off, k->len}, 1)
+						: cache_pin(d, k->off, k->len, 0, k->seg, 8);
 	atomic_store(&k->done, true);
 	return NULL;
 }
@@ -582,6 +583,106 @@ START_TEST(a_frame_discarded_whole_lives_until_its_last_pin_goes)
 }
 END_TEST
 
+/* ---- beside what is held back ------------------------------------------------------------------------------------------- */
+
+static const struct cache_range beside = {1024, 2048};
+
+static void hold(uint64_t off, uint8_t byte)
+{
+	uint8_t b[1024];
+
+	memset(b, byte, sizeof b);
+	ck_assert_int_eq(cache_write(d, b, sizeof b, off, CACHE_HOLD), 0);
+}
+
+START_TEST(bytes_beside_what_is_held_are_written_without_it)
+{
+	uint8_t was = v->disk[0];
+
+	hold(0, 1);
+	put(1024, 2048, 2);
+	ck_assert_int_eq(cache_writeback_ranges(d, &beside, 1), 0);
+	ck_assert_uint_ne(v->disk[1024], 2);
+	ck_assert_int_eq(cache_writeback_held(d, &beside, 1), 0);
+	ck_assert_uint_eq(v->disk[0], was);
+	ck_assert_uint_eq(v->disk[1024], 2);
+	ck_assert_uint_eq(v->disk[3071], 2);
+	ck_assert_uint_eq(stats().dirty, UNIT);
+	cache_release(d, 0, 1024);
+	ck_assert_int_eq(cache_flush(d), 0);
+	ck_assert_uint_eq(v->disk[0], 1);
+}
+END_TEST
+
+/* A journal's thread lets go of its block after one look and before the other. */
+START_TEST(bytes_beside_what_was_held_a_moment_ago_are_written)
+{
+	hold(0, 1);
+	put(1024, 2048, 2);
+	ck_assert_int_eq(cache_writeback_ranges(d, &beside, 1), 0);
+	cache_release(d, 0, 1024);
+	ck_assert_int_eq(cache_writeback_held(d, &beside, 1), 0);
+	ck_assert_uint_eq(v->disk[1024], 2);
+	ck_assert_uint_eq(v->disk[3071], 2);
+}
+END_TEST
+
+/* The same, and somebody else is writing them by then. */
+START_TEST(bytes_beside_what_was_held_are_waited_for)
+{
+	struct call *other, *k;
+
+	hold(0, 1);
+	put(1024, 2048, 2);
+	ck_assert_int_eq(cache_writeback_ranges(d, &beside, 1), 0);
+	cache_release(d, 0, 1024);
+	fake_gate(v, FAKE_WRITE, true);
+	other = begin(WRITEBACK, 0, UNIT, 0);
+	fake_await(v, FAKE_WRITE, 1);
+	k = begin(WRITEBACK_HELD, beside.off, (uint32_t)beside.len, 0);
+	nap(20);
+	ck_assert(!atomic_load(&k->done));
+	fake_gate(v, FAKE_WRITE, false);
+	ck_assert_int_eq(end(k), 0);
+	ck_assert_uint_eq(v->disk[1024], 2);
+	ck_assert_int_eq(end(other), 0);
+}
+END_TEST
+
+/* Another frame takes the place of the one that was found, since blocks beside them are used again while a reply with their old bytes
+ * is being sent. */
+START_TEST(bytes_beside_what_is_held_are_written_from_a_frame_that_moved)
+{
+	for (uint8_t round = 1; round <= 20; round++) {
+		struct call *first, *moves, *k;
+		struct cache_seg old;
+
+		hold(0, round);
+		put(1024, 2048, round);
+		put(UNIT, UNIT, round);
+		ck_assert_int_eq(cache_pin(d, UNIT, UNIT, 0, &old, 1), 1);
+		fake_gate(v, FAKE_WRITE, true);
+		first = begin(WRITEBACK_HELD, beside.off, (uint32_t)beside.len, 0);
+		fake_await(v, FAKE_WRITE, 1);
+		put(1024, 2048, round + 100);
+		cache_discard(d, UNIT, UNIT);
+		moves = begin(WRITE, UNIT, UNIT, round + 100);
+		nap(5);
+		k = begin(WRITEBACK_HELD, beside.off, (uint32_t)beside.len, 0);
+		nap(5);
+		fake_gate(v, FAKE_WRITE, false);
+		ck_assert_int_eq(end(first), 0);
+		ck_assert_int_eq(end(k), 0);
+		ck_assert_uint_eq(v->disk[1024], round + 100);
+		ck_assert_uint_eq(v->disk[3071], round + 100);
+		ck_assert_int_eq(end(moves), 0);
+		ck_assert_uint_eq(old.base[0], round);
+		cache_unpin(&old, 1);
+		cache_release(d, 0, 1024);
+	}
+}
+END_TEST
+
 /* ---- errors ------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(what_cannot_be_written_is_kept_and_tried_again)
@@ -951,6 +1052,10 @@ static Suite *suite(void)
 		a_pin_keeps_its_bytes_when_its_blocks_get_another_owner,
 		a_pin_keeps_its_bytes_when_they_are_read_from_the_image_again,
 		a_frame_discarded_whole_lives_until_its_last_pin_goes,
+		bytes_beside_what_is_held_are_written_without_it,
+		bytes_beside_what_was_held_a_moment_ago_are_written,
+		bytes_beside_what_was_held_are_waited_for,
+		bytes_beside_what_is_held_are_written_from_a_frame_that_moved,
 		what_cannot_be_written_is_kept_and_tried_again,
 		errors_of_background_writeback_are_reported_once,
 		an_image_that_cannot_be_written_does_not_stop_the_others,

@@ -157,7 +157,8 @@ int cache_flush_device(struct cache_dev *d);
 /* Units that were written with CACHE_HOLD and lie in the range in whole or in part may be written back again. */
 void cache_release(struct cache_dev *d, uint64_t off, uint64_t len);
 /* After cache_writeback_ranges(): the bytes of these ranges, multiples of 512, that share a unit with something held, and so
- * were left out. For file systems with blocks smaller than a unit; what is held itself must not be in a range. */
+ * were left out, even if it was released since. For file systems with blocks smaller than a unit; what is held itself must not be
+ * in a range. */
 int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsigned n);
 /* Write to the image past the cache, and wait: offsets are the device's. For ranges that nobody reads or writes through the
  * cache (a journal). Lengths and offsets are multiples of 512. Errors as vhd_writev(). */

@@ -397,21 +397,35 @@ void cache_release(struct cache_dev *d, uint64_t off, uint64_t len)
 	}
 }
 
-/* A held unit becomes `writing`, so that nobody else writes it meanwhile; it stays dirty. False: it is not held. */
-static bool around_begin(struct frame *f, uint16_t unit)
+/* The first of @units that is dirty becomes `writing`, so that nobody else writes it meanwhile; it stays dirty. Its frame, pinned, and
+ * in *units what is left to look at; NULL: none is, any more. Not only what is held: what was held a moment ago, and so was left out,
+ * may be dirty still, or on its way. */
+static struct frame *around_begin(struct cache_dev *d, uint32_t no, uint16_t *units, uint16_t *unit)
 {
-	struct shard *s = frame_shard(f);
-	bool held;
+	struct frame *f;
 
-	lock_take(&s->mu);
-	while (!frame_is_gone(f) && f->writing & unit)
-		shard_wait(s);
-	held = !frame_is_gone(f) && atomic_load_explicit(&f->held, memory_order_relaxed) & unit &
-					    atomic_load_explicit(&f->dirty, memory_order_relaxed);
-	if (held)
-		f->writing |= unit;
-	lock_drop(&s->mu);
-	return held;
+	while ((f = frame_find(d, no))) {
+		struct shard *s = frame_shard(f);
+		uint16_t todo = 0;
+		bool gone;
+
+		lock_take(&s->mu);
+		while (!(gone = frame_is_gone(f)) && f->writing & *units)
+			shard_wait(s);
+		if (!gone)
+			todo = *units & atomic_load_explicit(&f->dirty, memory_order_relaxed);
+		*unit = todo & (uint16_t)-todo;
+		f->writing |= *unit;
+		lock_drop(&s->mu);
+		if (*unit) {
+			*units = todo & (uint16_t) ~*unit;
+			return f;
+		}
+		frame_unpin(f);
+		if (!gone)
+			return NULL;
+	}
+	return NULL;
 }
 
 static void around_end(struct cache_dev *d, struct frame *f, uint16_t unit)
@@ -427,24 +441,25 @@ static void around_end(struct cache_dev *d, struct frame *f, uint16_t unit)
 	lock_drop(&s->mu);
 }
 
-/* The bytes [from, from + len) of a frame, where a unit of them is held: out to the image, from a copy. */
-static int write_around(struct cache_dev *d, struct frame *f, uint32_t from, uint32_t len)
+/* The bytes [from, from + len) of a frame, where a unit of them is dirty: out to the image, from a copy. */
+static int write_around(struct cache_dev *d, uint32_t no, uint32_t from, uint32_t len)
 {
-	uint64_t base = (uint64_t)frame_no(f) << FRAME_SHIFT;
+	uint16_t units = units_touched(from, len), unit;
 	_Alignas(512) uint8_t copy[CACHE_UNIT];
+	struct frame *f;
 	int err = 0;
 
-	for (uint32_t at = from, end = from + len, here; at < end && !err; at += here) {
-		uint16_t unit = units_touched(at, 1);
+	while (!err && units && (f = around_begin(d, no, &units, &unit))) {
+		uint32_t at = (uint32_t)__builtin_ctz(unit) << UNIT_SHIFT, end = at + CACHE_UNIT;
 
-		here = (uint32_t)min_u64(end - at, CACHE_UNIT - (at & (CACHE_UNIT - 1)));
-		if (!around_begin(f, unit))
-			continue;
-		memcpy(copy, f->base + at, here);
+		at = at > from ? at : from;
+		end = end < from + len ? end : from + len;
+		memcpy(copy, f->base + at, end - at);
 		dev_enter(d);
-		err = vhd_write(d->v, copy, here, d->start + base + at);
+		err = vhd_write(d->v, copy, end - at, d->start + ((uint64_t)no << FRAME_SHIFT) + at);
 		dev_leave(d);
 		around_end(d, f, unit);
+		frame_unpin(f);
 	}
 	return err;
 }
@@ -459,14 +474,9 @@ int cache_writeback_held(struct cache_dev *d, const struct cache_range *r, unsig
 	for (unsigned i = 0; i < n && !err; i++)
 		for (uint64_t off = r[i].off, end = off + r[i].len, next; off < end && !err; off = next) {
 			uint64_t no = off >> FRAME_SHIFT;
-			struct frame *f = frame_find(d, (uint32_t)no);
 
 			next = min_u64(end, (no + 1) << FRAME_SHIFT);
-			if (!f)
-				continue;
-			if (atomic_load_explicit(&f->held, memory_order_relaxed))
-				err = write_around(d, f, (uint32_t)off & (CACHE_FRAME - 1), (uint32_t)(next - off));
-			frame_unpin(f);
+			err = write_around(d, (uint32_t)no, (uint32_t)off & (CACHE_FRAME - 1), (uint32_t)(next - off));
 		}
 	return err;
 }
