@@ -126,6 +126,26 @@ START_TEST(an_account_has_a_quarter_of_the_cache_and_not_more)
 }
 END_TEST
 
+/* Two that ask for neighbouring ranges under one tag: each pays for its own. */
+START_TEST(neighbours_are_charged_to_who_asked_for_them)
+{
+	fake_gate(v, FAKE_READ, true);
+	ck_assert_uint_eq(want(0, 2 * FRAME, 1, 0, false), 2 * FRAME);
+	fake_await(v, FAKE_READ, 1);
+	ck_assert_uint_eq(want(4 * FRAME, 2 * FRAME, 1, 0, false), 2 * FRAME);
+	ck_assert_uint_eq(want(6 * FRAME, 2 * FRAME, 2, 0, false), 2 * FRAME);
+	fake_gate(v, FAKE_READ, false);
+	await(0, 2 * FRAME);
+	await(4 * FRAME, 4 * FRAME);
+	use(0, 2 * FRAME, 9);
+	use(4 * FRAME, 4 * FRAME, 9);
+	/* All of it was used: nothing is owed. */
+	ck_assert_uint_eq(want(4 * QUARTER, 2 * QUARTER, 1, 0, false), QUARTER);
+	await(4 * QUARTER, QUARTER);
+	ck_assert_uint_eq(want(6 * QUARTER, 2 * QUARTER, 2, 0, false), QUARTER);
+}
+END_TEST
+
 /* Downwards it is the other end that is needed first. */
 START_TEST(of_what_is_read_downwards_the_end_is_taken_on)
 {
@@ -427,6 +447,7 @@ static Suite *suite(void)
 {
 	const TTest *const tests[] = {
 		an_account_has_a_quarter_of_the_cache_and_not_more,
+		neighbours_are_charged_to_who_asked_for_them,
 		of_what_is_read_downwards_the_end_is_taken_on,
 		on_a_disk_with_a_head_a_piece_begins_with_a_block,
 		what_was_dropped_from_memory_unused_is_wasted,

@@ -147,8 +147,9 @@ static bool ring_add(struct prefetch_ring *r, const struct prefetch_req *q)
 {
 	struct prefetch_req *last = r->n ? &r->q[(r->head + r->n - 1) % PREFETCH_QUEUE] : NULL;
 
-	if (last && last->d == q->d && last->want.tag == q->want.tag && last->maps == q->maps && !q->want.down &&
-	    last->off + last->len == q->off && last->off % CACHE_UNIT == 0 && q->off % CACHE_UNIT == 0) {
+	if (last && last->d == q->d && last->want.tag == q->want.tag && last->want.account == q->want.account &&
+	    last->maps == q->maps && !q->want.down && last->off + last->len == q->off && last->off % CACHE_UNIT == 0 &&
+	    q->off % CACHE_UNIT == 0) {
 		last->len += q->len;
 		return true;
 	}
