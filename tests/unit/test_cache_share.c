@@ -347,6 +347,25 @@ START_TEST(a_snapshot_without_memory_for_its_device)
 }
 END_TEST
 
+/* Half of the cache is the most that may wait for readers, whosever frames it is in. */
+START_TEST(what_is_read_ahead_from_a_parent_is_limited_too)
+{
+	struct cache_dev_stats of;
+	struct cache_stats st;
+
+	for (uint64_t off = 0; off < 2 * CACHE_MIN_LIMIT; off += CACHE_FRAME) {
+		cache_prefetch(child[0].d, off, CACHE_FRAME, &(struct cache_want){.tag = 1});
+		do { /* until it was read */
+			usleep(100);
+			cache_dev_stats(child[0].d, &of);
+		} while (of.ahead_waiting);
+		cache_stats(cache, &st);
+		ck_assert_uint_le(st.ahead_waiting, CACHE_MIN_LIMIT / 2);
+	}
+	ck_assert_uint_gt(st.ahead_waiting, CACHE_MIN_LIMIT / 4);
+}
+END_TEST
+
 static void *storm(void *arg)
 {
 	struct child *c = arg;
@@ -454,6 +473,7 @@ int main(void)
 	tcase_add_test(t, what_was_written_is_found_when_a_look_is_overtaken);
 	tcase_add_test(t, a_snapshot_without_memory_for_its_device);
 	tcase_add_test(u, what_one_child_writes_no_other_sees);
+	tcase_add_test(u, what_is_read_ahead_from_a_parent_is_limited_too);
 	tcase_add_test(u, children_that_read_and_write_at_once_in_little_memory);
 	tcase_add_test(u, images_are_replaced_by_snapshots_meanwhile);
 	suite_add_tcase(s, t);

@@ -115,7 +115,7 @@ struct cache_want {
  * cache_prefetch() - start reading what is missing of a range in the background
  *
  * Best effort; never blocks. What is read ahead and was not used yet is at most a quarter of the cache for an account, and half of
- * it for a device.
+ * it for a device, with the parents of its image.
  *
  * Return: bytes of the range, from its start (down: to its end), that are in memory or will be; 0: the queue or the account is full.
  */

@@ -49,8 +49,12 @@ static uint64_t allowance(struct cache_dev *d, uint16_t account)
 	struct cache *c = d->c;
 	int64_t all = (int64_t)(c->limit >> UNIT_SHIFT);
 	int64_t left = all / 2 - atomic_load_explicit(&c->on_device[d->id % CACHE_ACCOUNTS], memory_order_relaxed);
+	const struct cache_dev *below = atomic_load(&d->below);
 	int64_t mine = all / 4;
 
+	/* What is in frames of parents counts there (share.c). */
+	for (unsigned i = 0; below && i < below->layers; i++)
+		left -= atomic_load_explicit(&c->on_device[below->layer[i]->id % CACHE_ACCOUNTS], memory_order_relaxed);
 	if (account)
 		mine -= atomic_load_explicit(&c->on_account[account % CACHE_ACCOUNTS], memory_order_relaxed);
 	left = left < mine ? left : mine;
