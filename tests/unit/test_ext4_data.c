@@ -609,6 +609,34 @@ START_TEST(what_is_given_up_keeps_its_data)
 }
 END_TEST
 
+/* Metadata that waits for its transaction cannot leave memory: in 8 MiB, a transaction ends when it has changed so much in so many
+ * places that nothing else would fit. */
+START_TEST(a_small_cache_makes_small_transactions)
+{
+	enum { DIRS = 300 };
+	const struct fs_setattr touch = {.what = FS_SET_MODE, .mode = 0700};
+	const struct fs_create c = {.type = FS_DIR, .set = {.mode = 0755}};
+	static struct fs_node *n[DIRS];
+	struct fs_cinfo ci;
+	char name[24];
+
+	/* Many small groups: each directory lies in its own, with its inode. */
+	make("-t ext4 -b 4096 -g 1024 -O ^flex_bg -E nodiscard -J size=64", 1024);
+	mount_it();
+	for (int i = 0; i < DIRS; i++) {
+		int len = snprintf(name, sizeof name, "%d", i);
+
+		ck_assert_int_eq(fs->ops->create(fs->root, name, (uint32_t)len, &c, &n[i], &ci), 0);
+	}
+	for (int i = 0; i < DIRS; i++)
+		ck_assert_int_eq(fs->ops->setattr(n[i], &touch, NULL), 0);
+	for (int i = 0; i < DIRS; i++)
+		fs_node_put(n[i]);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 START_TEST(holes_are_found_by_seek)
 {
 	struct fs_node *n;
@@ -706,6 +734,7 @@ int main(void)
 	tcase_add_test(t, downwards_the_runs_of_a_file_come_from_its_end);
 	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);
 	tcase_add_test(t, what_is_given_up_keeps_its_data);
+	tcase_add_test(t, a_small_cache_makes_small_transactions);
 	tcase_add_test(t, holes_are_found_by_seek);
 	tcase_add_test(t, many_threads_write_at_once);
 	suite_add_tcase(s, t);

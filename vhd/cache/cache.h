@@ -154,6 +154,8 @@ int cache_flush(struct cache_dev *d);
 /* Only vhd_flush(): what was written back before is on stable storage. */
 int cache_flush_device(struct cache_dev *d);
 
+/* Would units held back in @more further frames, beside those that are, leave less than three quarters of the cache to others? */
+bool cache_holds_much(struct cache_dev *d, uint64_t more);
 /* Units that were written with CACHE_HOLD and lie in the range in whole or in part may be written back again. */
 void cache_release(struct cache_dev *d, uint64_t off, uint64_t len);
 /* After cache_writeback_ranges(): the bytes of these ranges, multiples of 512, that share a unit with something held, and so

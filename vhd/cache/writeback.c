@@ -626,6 +626,11 @@ bool cache_is_full(struct cache_dev *d)
 	return too_dirty(d->c);
 }
 
+bool cache_holds_much(struct cache_dev *d, uint64_t more)
+{
+	return atomic_load_explicit(&d->c->held_frames, memory_order_relaxed) + more > d->c->nframes / 4;
+}
+
 /* ---- the thread ------------------------------------------------------------------------------------------------- */
 
 void wb_kick(struct cache *c, bool urgent)

@@ -384,18 +384,24 @@ int ext4_meta_write(struct ext4_fs *fs, const void *buf, uint64_t len, uint64_t 
 	return err;
 }
 
-/* Blocks that the running transaction has, and those that sealing adds. */
-static uint64_t tx_size(struct ext4_fs *fs) REQUIRES(fs->mu)
+/* Blocks that sealing adds to the running transaction. */
+static uint64_t sealing(struct ext4_fs *fs) REQUIRES(fs->mu)
 {
-	const struct ext4_tx *tx = fs->journal->running;
-
-	return tx->blocks.n + tx->nrevoke / (fs->block_size / 16) + fs->nlogged +
-	       (uint64_t)fs->ngroups_dirty * SEAL_BLOCKS + 1;
+	return fs->nlogged + (uint64_t)fs->ngroups_dirty * SEAL_BLOCKS;
 }
 
 bool ext4_journal_room(struct ext4_fs *fs, unsigned credits)
 {
-	return !fs->journal || tx_size(fs) + credits <= fs->journal->tx_max;
+	const struct ext4_tx *tx;
+	uint64_t more = sealing(fs);
+
+	if (!fs->journal)
+		return true;
+	tx = fs->journal->running;
+	if (tx->blocks.n + tx->nrevoke / (fs->block_size / 16) + more + 1 + credits > fs->journal->tx_max)
+		return false;
+	/* What it holds back cannot leave memory before it has committed. One operation at least has a place in it. */
+	return !(tx->blocks.n + more) || !cache_holds_much(fs->dev, more);
 }
 
 int ext4_journal_restart(struct ext4_fs *fs)

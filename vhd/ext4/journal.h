@@ -44,7 +44,7 @@ int ext4_journal_recover(struct cache_dev *dev, ext2_filsys e2, bool in_memory, 
 
 /* The only way for metadata to change: into the cache and, when there is a journal, the running transaction. */
 int ext4_meta_write(struct ext4_fs *fs, const void *buf, uint64_t len, uint64_t off) REQUIRES(fs->mu);
-/* Is there room for @credits more blocks? Without a journal: always. */
+/* Is there room for @credits more blocks, and memory for what is held back? Without a journal: always. */
 bool ext4_journal_room(struct ext4_fs *fs, unsigned credits) REQUIRES(fs->mu);
 /* Ends the transaction in the middle of a long operation and begins the next; inodes that must be consistent with it are stored
  * before, by the caller, who may hold one node's lock. */
