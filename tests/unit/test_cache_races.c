@@ -548,6 +548,39 @@ START_TEST(a_pin_keeps_its_bytes_when_its_blocks_get_another_owner)
 }
 END_TEST
 
+/* The same for blocks smaller than a unit, whose neighbours go on being used. */
+START_TEST(a_pin_keeps_its_bytes_when_a_part_of_a_unit_gets_another_owner)
+{
+	struct cache_seg old, now;
+
+	put(0, FRAME, 1);
+	ck_assert_int_eq(cache_pin(d, 0, FRAME, 0, &old, 1), 1);
+	cache_discard(d, UNIT - 1024, 3 * 1024);
+	put(UNIT - 1024, 1024, 2);
+	put(UNIT + 1024, 1024, 3);
+	put(0, 1024, 4);
+	for (uint32_t i = 0; i < FRAME; i += 512)
+		ck_assert_uint_eq(old.base[i], 1);
+	ck_assert_int_eq(cache_pin(d, 0, FRAME, CACHE_NOWAIT, &now, 1), 1);
+	ck_assert_uint_eq(now.base[0], 4);
+	ck_assert_uint_eq(now.base[1024], 1);
+	ck_assert_uint_eq(now.base[UNIT - 1024], 2);
+	ck_assert_uint_eq(now.base[UNIT + 1024], 3);
+	ck_assert_uint_eq(now.base[UNIT + 2048], 1);
+	cache_unpin(&old, 1);
+	cache_unpin(&now, 1);
+	/* Nobody looks at it any more: it stays where it is. */
+	cache_discard(d, 0, 1024);
+	put(0, 1024, 5);
+	ck_assert_uint_eq(stats().used, FRAME);
+	ck_assert_int_eq(cache_flush(d), 0);
+	ck_assert_uint_eq(v->disk[0], 5);
+	ck_assert_uint_eq(v->disk[1024], 1);
+	ck_assert_uint_eq(v->disk[UNIT - 1], 2);
+	ck_assert_uint_eq(v->disk[UNIT + 1024], 3);
+}
+END_TEST
+
 START_TEST(a_pin_keeps_its_bytes_when_they_are_read_from_the_image_again)
 {
 	struct cache_seg old, now;
@@ -1050,6 +1083,7 @@ static Suite *suite(void)
 		a_discard_during_a_failing_writeback_does_not_come_back,
 		a_discard_during_a_fill_leaves_the_images_bytes,
 		a_pin_keeps_its_bytes_when_its_blocks_get_another_owner,
+		a_pin_keeps_its_bytes_when_a_part_of_a_unit_gets_another_owner,
 		a_pin_keeps_its_bytes_when_they_are_read_from_the_image_again,
 		a_frame_discarded_whole_lives_until_its_last_pin_goes,
 		bytes_beside_what_is_held_are_written_without_it,

@@ -33,7 +33,8 @@
  *     Only clean frames without a pin leave the cache (evict.c).
  *  7. A unit that was discarded while the frame was pinned is `stale`: a reader may still be sending its old bytes, so
  *     nothing new may be put there. Who claims it, and finds pins of others, first moves the frame's other units to a
- *     fresh frame (frame_replace()). The old one is GONE: out of the index, freed by the last unpin.
+ *     fresh frame (frame_replace()). The old one is GONE: out of the index, freed by the last unpin. So is one that was
+ *     discarded in part, for blocks smaller than a unit: it stays valid, and who writes to it moves it first.
  *
  * A hit takes no lock: walk the chain, pin, look at the key again, look at `valid`. Frame structures are never freed
  * while the cache lives, so a walk that is overtaken reads a frame, if maybe another one, and the look after the pin tells.
@@ -418,7 +419,7 @@ struct frame *frame_find(struct cache_dev *d, uint32_t no);
 /* Take a frame out of the index and the queues; it is freed when its pins are gone. It has no dirty, writing or busy
  * unit and no writer. */
 void frame_drop(struct shard *s, struct frame *f) REQUIRES(s->mu);
-/* Rule 7: may @units be claimed? The caller holds one pin. */
+/* Rule 7: may @units be claimed, or written? The caller holds one pin. */
 bool frame_stale_free(struct shard *s, struct frame *f, uint16_t units) REQUIRES(s->mu);
 /* Rule 7: move what is valid to a fresh frame; the caller's pin of @f stays, it looks the number up again. 0, -EAGAIN. */
 int frame_replace(struct cache_dev *d, struct frame *f, unsigned evict_steps);

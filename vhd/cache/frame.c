@@ -195,7 +195,7 @@ bool frame_stale_free(struct shard *s, struct frame *f, uint16_t units)
 	(void)s;
 	if (!(f->stale & units))
 		return true;
-	/* New pins cover no stale unit, since those are not valid: when ours is the only one, no reader is left. */
+	/* When ours is the only one, no reader is left. New pins cover no stale unit that is not valid. */
 	if ((atomic_load_explicit(&f->pins, memory_order_seq_cst) & PIN_COUNT) > 1)
 		return false;
 	f->stale = 0;
@@ -246,7 +246,8 @@ int frame_replace(struct cache_dev *d, struct frame *f, unsigned evict_steps)
 
 /* ---- discard ---------------------------------------------------------------------------------------------------- */
 
-static void discard_units(struct cache_dev *d, uint32_t no, uint16_t units)
+/* @parts: units of which something else stays. */
+static void discard_units(struct cache_dev *d, uint32_t no, uint16_t units, uint16_t parts)
 {
 	uint64_t key = frame_key(d, no);
 	struct shard *s = key_shard(d->c, key);
@@ -258,10 +259,12 @@ static void discard_units(struct cache_dev *d, uint32_t no, uint16_t units)
 	if (f) {
 		was = atomic_fetch_and_explicit(&f->valid, (uint16_t)~units, memory_order_seq_cst);
 		f->stale |= was & units;
+		if (atomic_load_explicit(&f->pins, memory_order_seq_cst) & PIN_COUNT)
+			f->stale |= was & parts;
 		frame_ahead_gone(f, was & units);
 		frame_forget_dirty(d, f, units);
 		/* busy: the bytes that come are the image's, or a writer's who came after us. */
-		if (!(was & ~units) && !f->busy && !f->writing && !f->writers)
+		if (units && !(was & ~units) && !f->busy && !f->writing && !f->writers)
 			frame_drop(s, f);
 	}
 	lock_drop(&s->mu);
@@ -282,19 +285,19 @@ void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len)
 			uint64_t key = atomic_load_explicit(&d->c->frames[i].key, memory_order_relaxed);
 
 			if (key >> 32 == d->id && (uint32_t)key > first && (uint32_t)key < last)
-				discard_units(d, (uint32_t)key, ALL_UNITS);
+				discard_units(d, (uint32_t)key, ALL_UNITS, 0);
 		}
 	} else {
 		for (uint64_t no = first + 1; no < last; no++)
-			discard_units(d, (uint32_t)no, ALL_UNITS);
+			discard_units(d, (uint32_t)no, ALL_UNITS, 0);
 	}
 	for (uint64_t no = first; no <= last; no = no == last ? last + 1 : last) {
 		uint64_t base = no << FRAME_SHIFT, from = max_u64(off, base), to = min_u64(end, base + CACHE_FRAME);
 		uint16_t units = units_covered((uint32_t)(from - base), (uint32_t)(to - from),
 					       frame_bytes(d, (uint32_t)no));
+		uint16_t touched = units_touched((uint32_t)(from - base), (uint32_t)(to - from));
 
-		if (units)
-			discard_units(d, (uint32_t)no, units);
+		discard_units(d, (uint32_t)no, units, touched & (uint16_t)~units);
 	}
 }
 

@@ -106,7 +106,7 @@ static enum begin part_begin(struct part *w, bool hold)
 		r = BEGIN_GONE;
 	else if (need & (f->busy | f->writing) || (hold && f->writing & (w->covered | w->edge)))
 		r = BEGIN_WAIT;
-	else if (!frame_stale_free(s, f, need))
+	else if (!frame_stale_free(s, f, w->covered | w->edge))
 		r = BEGIN_STALE;
 	else if (need & w->edge)
 		r = BEGIN_FILL;
