@@ -355,13 +355,26 @@ void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, u
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 
+/* Of equal steps those before the one that @end lies in were taken on, and that one when it is cut by the file's end. The reader may
+ * have gone on meanwhile. */
+static void steps_taken(struct fs_run *r, const struct adv_step *step, uint64_t end, bool at_end)
+{
+	uint64_t size = r->step < 0 ? -(uint64_t)r->step : (uint64_t)r->step, n, last;
+
+	n = r->step < 0 ? (minus(step->ahead_off, end) + size - 1) / size : minus(end, step->ahead_off) / size;
+	last = step->ahead_off + (uint64_t)r->step * (n + at_end - 1);
+	r->ahead = r->step < 0 ? min_u64(r->last, max_u64(r->ahead, last)) : max_u64(r->last, min_u64(r->ahead, last));
+}
+
 void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, bool at_end)
 {
 	struct fs_run *r = &s->run[step->run];
 
 	if (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))
 		return;
-	if (step->ahead_down && r->dir < 0)
+	if (step->ahead_step && r->step == step->ahead_step)
+		steps_taken(r, step, end, at_end);
+	else if (step->ahead_down && r->dir < 0)
 		r->ahead = min_u64(r->low, max_u64(r->ahead, end));
 	else
 		r->ahead = max_u64(r->high, min_u64(r->ahead, end));

@@ -355,6 +355,35 @@ START_TEST(downwards_what_was_not_taken_on_is_asked_for_again)
 }
 END_TEST
 
+START_TEST(steps_that_were_not_taken_on_are_asked_for_again)
+{
+	static const int64_t steps[] = {M, -(int64_t)M, 40 * K, -40 * (int64_t)K};
+
+	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+		uint64_t off = 2000 * (uint64_t)M;
+		unsigned next = 1; /* the first one that was not taken on */
+
+		setup();
+		for (unsigned n = 0; n < 200; n++, off += (uint64_t)steps[i]) {
+			struct adv_step step = rd(off, 4 * K);
+			unsigned taken = n % 5 ? n % 3 : step.ahead_n;
+
+			next = next > n ? next : n + 1;
+			if (!step.ahead_n)
+				continue;
+			ck_assert_int_eq((int64_t)(step.ahead_off - off), steps[i] * (int64_t)(next - n));
+			taken = taken < step.ahead_n ? taken : step.ahead_n;
+			next += taken;
+			/* In the middle of one is none of it, too. */
+			if (taken < step.ahead_n)
+				adv_taken(&s, &step, step.ahead_off + (uint64_t)steps[i] * taken + (n % 2 ? 2 * K : 0),
+					  false);
+		}
+		ck_assert_uint_gt(next, 199);
+	}
+}
+END_TEST
+
 /* A scan of a file of so many bytes, from @off on. */
 static void scan_to(uint64_t off, uint64_t size, uint32_t len, uint64_t each)
 {
@@ -488,6 +517,7 @@ int main(void)
 	tcase_add_test(t, nothing_wraps);
 	tcase_add_test(t, downwards_is_found_out);
 	tcase_add_test(t, downwards_what_was_not_taken_on_is_asked_for_again);
+	tcase_add_test(t, steps_that_were_not_taken_on_are_asked_for_again);
 	tcase_add_test(t, equal_steps_are_found_out);
 	tcase_add_test(t, several_readers_of_one_file_are_told_apart);
 	tcase_add_test(t, a_second_scan_is_read_ahead_like_the_first);
