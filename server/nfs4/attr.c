@@ -456,9 +456,6 @@ nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct 
 			if (!table[n].set || table[n].flags & (creating ? EXISTING_ONLY : NEW_ONLY))
 				return NFS4ERR_INVAL;
 		}
-	/* The others are zeros. It is sent back, and room was only seen to for so much. */
-	if (out->mask.bitmap4_len > ATTR_WORDS)
-		out->mask.bitmap4_len = ATTR_WORDS;
 	xa_in_init(&in, &c->call->arena, a->attr_vals.attrlist4_val, a->attr_vals.attrlist4_len);
 	for (uint32_t i = 0; i < ATTR_WORDS && i < a->attrmask.bitmap4_len; i++)
 		for (uint32_t m = a->attrmask.bitmap4_val[i]; m; m &= m - 1) {
