@@ -14,12 +14,13 @@
 #include "tests/protocol/server.h"
 #include "tools/control.h"
 
-enum { SNAPSHOTS = 6, WRITERS = 3, BETWEEN = 40 };
+/* The snapshots may take long, and the disk is small. */
+enum { SNAPSHOTS = 6, WRITERS = 3, BETWEEN = 40, FILES_MAX = 2000 };
 
 static char control[64];
 static const char *options[] = {"--no-root-squash", "--snapshots", "--control", control, NULL};
 
-/* One client that makes files "W-N", one after another, each with its own name in it, until told to stop. */
+/* One client that makes files "W-N", one after another, each with its own name in it, until told to stop or there are many. */
 struct writer {
 	pthread_t t;
 	unsigned no;
@@ -61,7 +62,7 @@ static void *write_on(void *arg)
 	nfs_fh4 dir;
 	int err = nfsc_lookup(c, "/disk", &dir, &why);
 
-	for (unsigned n = 0; !err && !atomic_load(&w->stop); n++) {
+	for (unsigned n = 0; !err && n < FILES_MAX && !atomic_load(&w->stop); n++) {
 		err = write_file(c, &dir, w->no, n);
 		if (!err)
 			atomic_store(&w->made, n + 1);
@@ -140,9 +141,10 @@ START_TEST(snapshots_hold_what_was_answered_and_nothing_of_later)
 		ck_assert_int_eq(pthread_create(&w[i].t, NULL, write_on, &w[i]), 0);
 	}
 	for (unsigned i = 0; i < SNAPSHOTS; i++) {
-		unsigned start = atomic_load(&w[0].made);
+		unsigned start = atomic_load(&w[0].made),
+			 go_on = start + BETWEEN < FILES_MAX ? start + BETWEEN : FILES_MAX;
 
-		while (atomic_load(&w[0].made) < start + BETWEEN && !atomic_load(&w[0].failed))
+		while (atomic_load(&w[0].made) < go_on && !atomic_load(&w[0].failed))
 			usleep(1000);
 		for (unsigned k = 0; k < WRITERS; k++)
 			before[i][k] = atomic_load(&w[k].made);
