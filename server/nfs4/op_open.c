@@ -33,6 +33,7 @@ struct open_op {
 	uint64_t verf;
 	struct obj file; /* referenced */
 	bool created;    /* by us, now or when this was sent first (exclusive): its mode does not bind its creator */
+	bool made;       /* now: from here on nothing may wait, since it cannot be done a second time */
 	bool truncate;
 	OPEN4resok res;
 	uint32_t advice; /* that holds as soon as it is open */
@@ -206,7 +207,7 @@ static int create_file(struct open_op *op, const component4 *name, nfsstat4 *st)
 		goto fail;
 	op->file.exp = export_get(c->cfh.exp);
 	op->res.cinfo = cinfo_of(&ci);
-	op->created = true;
+	op->created = op->made = true;
 	*st = NFS4_OK;
 	return 0;
 fail:
@@ -270,7 +271,7 @@ static nfsstat4 find_advice(struct open_op *op)
 	unsigned flags = nowait(op->c);
 	int err = standing_advice(op->c->srv, op->file.node, flags, &op->advice);
 
-	return err == -EAGAIN && !op->created ? errno_status(err) : NFS4_OK;
+	return err == -EAGAIN && !op->made ? errno_status(err) : NFS4_OK;
 }
 
 static uint32_t unless_said(uint32_t before, void *arg)
@@ -405,8 +406,8 @@ static nfsstat4 reserve(struct open_op *op)
 			return st == NFS4ERR_LOCKED ? NFS4ERR_SHARE_DENIED : st;
 		}
 	}
-	/* What was created cannot be done a second time; and nobody else can have it open. */
-	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, c->may_block || op->created, &pin,
+	/* Nobody else can have open what was made just now. */
+	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, c->may_block || op->made, &pin,
 		     &op->res.stateid, &undo);
 	if (st == NFS4ERR_SHARE_DENIED && op->a.claim.claim == CLAIM_PREVIOUS)
 		return NFS4ERR_RECLAIM_CONFLICT;

@@ -316,6 +316,26 @@ START_TEST(exclusive4_1_create_succeeds_again_with_the_same_verifier_only)
 }
 END_TEST
 
+/* What was made when it was sent first can be opened once more: nobody is taken off the record on an event loop for that. */
+START_TEST(exclusive_create_again_waits_for_the_record_on_a_worker)
+{
+	struct want w = {.name = "f",
+			 .access = RW,
+			 .create = true,
+			 .mode = EXCLUSIVE4,
+			 .verf = "\x81\x02\x03\x04\xf5\x06\x07\x08"};
+	struct want deny = {.name = "f", .access = R, .deny = RW};
+
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	ck_assert_int_eq(close_sid(&a, &got.fh, &got.res.stateid), NFS4_OK);
+	ck_assert_int_eq(open_named(&b, &deny), NFS4_OK);
+	st_skip_time(srv.srv.state, st_lease_seconds(srv.srv.state) + 1);
+	srv.parked = 0;
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	ck_assert_uint_eq(srv.parked, 1);
+}
+END_TEST
+
 START_TEST(create_that_fails_in_the_file_system_leaves_nothing_open)
 {
 	struct st_stats stats;
@@ -1069,6 +1089,7 @@ int main(void)
 	tcase_add_test(tc, a_long_mask_of_attributes_is_answered_by_a_short_one);
 	tcase_add_test(tc, guarded_create_of_an_existing_name_exists);
 	tcase_add_test(tc, exclusive_create_succeeds_again_with_the_same_verifier_only);
+	tcase_add_test(tc, exclusive_create_again_waits_for_the_record_on_a_worker);
 	tcase_add_test(tc, exclusive4_1_create_succeeds_again_with_the_same_verifier_only);
 	tcase_add_test(tc, create_that_fails_in_the_file_system_leaves_nothing_open);
 	tcase_add_test(tc, truncation_that_fails_takes_the_open_back);
