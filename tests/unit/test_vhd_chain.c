@@ -773,6 +773,21 @@ START_TEST(a_commit_may_be_cut_short)
 }
 END_TEST
 
+START_TEST(an_image_that_is_written_to_gets_no_child)
+{
+	const struct vhd_create_opts o = {.type = VHD_DIFF, .parent = in("base")};
+	struct vhd *v;
+
+	make_base("base", VHD_DYNAMIC, SIZE, 0);
+	v = open_it("base", VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_create(in("child"), &o, &fx_why), -EBUSY);
+	ck_assert_int_eq(vhd_close(v), 0);
+	v = open_it("base", 0);
+	make_child("child", "base", 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 START_TEST(samples_of_children_read_as_their_makers_meant)
 {
 	const struct vhd_open_opts o = {.force_parent = true}; /* unpacking is younger than the child */
@@ -826,6 +841,7 @@ int main(void)
 	tcase_add_loop_test(t, what_a_child_holds_goes_into_its_parent, 0, 2);
 	tcase_add_loop_test(t, room_without_blocks_does_not_hold_the_locators, 0, 2);
 	tcase_add_test(t, a_commit_may_be_cut_short);
+	tcase_add_test(t, an_image_that_is_written_to_gets_no_child);
 	tcase_add_loop_test(t, samples_of_children_read_as_their_makers_meant, 0, (int)ARRAY_LEN(samples));
 	suite_add_tcase(s, t);
 	return fx_main(s);

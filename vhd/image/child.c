@@ -158,7 +158,8 @@ uint32_t vhd_child_time(int64_t mtime)
 
 int vhd_child_of(struct vhd_child *c, const char *parent, const char *path, struct why *why)
 {
-	const struct vhd_open_opts o = {.flags = VHD_OPEN_NOLOCK | VHD_OPEN_CACHED | VHD_OPEN_INFO};
+	/* With its lock: what somebody writes to has no contents to be over. */
+	const struct vhd_open_opts o = {.flags = VHD_OPEN_CACHED | VHD_OPEN_INFO};
 	AUTO(vhd_closep) struct vhd *p = NULL;
 	int err = vhd_open(&p, parent, &o, why);
 

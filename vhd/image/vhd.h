@@ -187,7 +187,7 @@ struct vhd_create_opts {
 };
 
 /* Make a new, empty image that reads as zeros; fails when @path exists. The file appears whole or not at all: until it is complete
- * its name is @path.new-PID, which whoever ends the program in the middle may remove. */
+ * its name is @path.new-PID, which whoever ends the program in the middle may remove. -EBUSY: somebody writes to the parent. */
 int vhd_create(const char *path, const struct vhd_create_opts *opts, struct why *why);
 
 /**
