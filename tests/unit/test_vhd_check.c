@@ -9,6 +9,7 @@
 #include "tests/unit/image_fixture.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/image/check.h"
+#include "vhd/io/hio.h"
 
 enum { AT_HEAD, AT_TAIL, AT_BOTH, AT_HEADER, AT_FILE };
 
@@ -290,6 +291,38 @@ START_TEST(memory_follows_what_the_file_holds)
 }
 END_TEST
 
+static int count_reads(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
+{
+	(void)off;
+	(void)len;
+	(void)iov;
+	(void)niov;
+	*(unsigned *)arg += ev == HIO_EV_READ;
+	return 0;
+}
+
+/* All entries name one block that is a hole of the file, with an empty bitmap: what is read does not grow with their number times the
+ * sectors of the block. */
+START_TEST(bitmaps_are_looked_at_once)
+{
+	struct got g = {.want = "overlap"};
+	be32 e = be32_of(64);
+	unsigned reads = 0;
+	uint8_t footer[512];
+
+	fx_make(VHD_DYNAMIC, 512 * MIB, 2u << 20);
+	for (uint64_t i = 0; i < 256; i++)
+		fx_poke(1536 + 4 * i, e.b, 4);
+	fx_peek(0, footer, sizeof footer);
+	fx_poke(4 * MIB, footer, sizeof footer);
+	hio_set_default_hook(count_reads, &reads);
+	run(&g);
+	hio_set_default_hook(NULL, NULL);
+	ck_assert(g.seen);
+	ck_assert_uint_lt(reads, 100);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd check");
@@ -305,6 +338,7 @@ int main(void)
 	tcase_add_loop_test(t, what_is_no_image_is_called_so, 0, 2);
 	tcase_add_test(t, no_damage_leads_astray);
 	tcase_add_test(t, memory_follows_what_the_file_holds);
+	tcase_add_test(t, bitmaps_are_looked_at_once);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }

@@ -24,7 +24,8 @@
 #define BLOCK_MAX (256u << 20)
 #define REPORT_MAX 100u /* findings about blocks; of more the number is told */
 #define CLOCK_SLACK 86400
-#define PIECE 16384u /* entries of the table that are read at once */
+#define PIECE 16384u        /* entries of the table that are read at once */
+#define HIDDEN_PIECE 65536u /* bytes of blocks that bitmaps hide */
 
 typedef unsigned long long ull;
 
@@ -402,41 +403,68 @@ static bool bit(const uint8_t *map, uint32_t i)
 	return map[i / 8] & 0x80 >> i % 8;
 }
 
-/* Of a dynamic disk: a sector that is said never to have been written holds zeros. */
-static int check_bitmap(struct check *c, const struct place *p, uint8_t *map, uint8_t *data)
+/* Sectors of a dynamic disk that are said never to have been written hold zeros. Holes of the file are not read. */
+static int check_unset(struct check *c, const struct place *p, uint32_t first, uint32_t n, uint8_t *data, bool *seen)
 {
-	uint64_t at = (uint64_t)p->sector * VHD_SECTOR;
-	uint32_t sectors = c->block_size / VHD_SECTOR, unset = 0;
-	int err = hio_read(c->io, map, c->bitmap_bytes, at);
+	uint64_t base = (uint64_t)p->sector * VHD_SECTOR + c->bitmap_bytes, at = base + (uint64_t)first * VHD_SECTOR;
+	uint64_t end = at + (uint64_t)n * VHD_SECTOR, from, to, len;
+	int err = 0;
 
-	for (uint32_t i = 0; !err && i < sectors; i++)
-		unset += !bit(map, i);
-	if (err || !unset)
-		return err;
-	for (uint32_t i = 0; i < sectors; i++) {
-		if (bit(map, i))
-			continue;
-		if ((err = hio_read(c->io, data, VHD_SECTOR, at + c->bitmap_bytes + (uint64_t)i * VHD_SECTOR)) < 0)
-			return err;
-		if (mem_is_zero(data, VHD_SECTOR))
-			continue;
-		if (tell_block(c))
-			say(c, VHD_WARNING, "bitmap", at + i / 8, false,
-			    "block %u: sector %u is marked unused but holds data; programs that ignore bitmaps show it",
-			    p->block, i);
-		return 0;
+	for (; !err && (err = hio_next_data(c->io, at, &from, &to)) == 0; at += len) {
+		at = max_u64(at, round_down_u64(from, VHD_SECTOR));
+		if (at >= end)
+			break;
+		len = min_u64(end - at, HIDDEN_PIECE);
+		err = hio_read(c->io, data, len, at);
+		for (uint64_t k = 0; !err && k < len; k += VHD_SECTOR) {
+			uint32_t s = (uint32_t)((at + k - base) / VHD_SECTOR);
+
+			if (mem_is_zero(data + k, VHD_SECTOR))
+				continue;
+			if (tell_block(c))
+				say(c, VHD_WARNING, "bitmap", (uint64_t)p->sector * VHD_SECTOR + s / 8, false,
+				    "block %u: sector %u is marked unused but holds data; programs that ignore bitmaps "
+				    "show it",
+				    p->block, s);
+			*seen = true;
+			return 0;
+		}
 	}
-	return 0;
+	return err;
 }
 
+static int check_bitmap(struct check *c, const struct place *p, uint8_t *map, uint8_t *data)
+{
+	uint32_t sectors = c->block_size / VHD_SECTOR;
+	int err = hio_read(c->io, map, c->bitmap_bytes, (uint64_t)p->sector * VHD_SECTOR);
+	bool seen = false;
+
+	for (uint32_t i = 0, n; !err && !seen && i < sectors; i += n) {
+		bool set = bit(map, i);
+
+		for (n = 1; i + n < sectors && bit(map, i + n) == set;)
+			n++;
+		if (!set)
+			err = check_unset(c, p, i, n, data, &seen);
+	}
+	return err;
+}
+
+/* Of blocks that overlap only the first: the rest of the table may name one block, and its bitmap is not looked at for each. */
 static int check_bitmaps(struct check *c)
 {
-	AUTO(freep) uint8_t *map = hio_alloc(c->bitmap_bytes), *data = hio_alloc(VHD_SECTOR);
+	AUTO(freep) uint8_t *map = hio_alloc(c->bitmap_bytes), *data = hio_alloc(HIDDEN_PIECE);
+	uint64_t whole = (uint64_t)c->bitmap_bytes + c->block_size, end = 0;
 	int err = map && data ? 0 : -ENOMEM;
 
-	if (be32_get(c->footer.type) == VHD_DYNAMIC)
-		for (uint32_t i = 0; !err && i < c->nplaces; i++)
-			err = check_bitmap(c, &c->place[i], map, data);
+	for (uint32_t i = 0; !err && be32_get(c->footer.type) == VHD_DYNAMIC && i < c->nplaces; i++) {
+		uint64_t at = (uint64_t)c->place[i].sector * VHD_SECTOR;
+
+		if (at < end)
+			continue;
+		end = at + whole;
+		err = check_bitmap(c, &c->place[i], map, data);
+	}
 	return err;
 }
 
