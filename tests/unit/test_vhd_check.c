@@ -84,7 +84,7 @@ static const struct {
 	{AT_TAIL, 64, "\1", 1, false, VHD_ERROR, "checksum"},
 	{AT_HEAD, 0, "x", 1, false, VHD_ERROR, "missing or damaged"},
 	{AT_HEAD, 90, "\1", 1, false, VHD_ERROR, "checksum"},
-	{AT_HEAD, 68, "\1", 1, true, VHD_ERROR, "differs"},
+	{AT_HEAD, 32, "\0\7", 2, true, VHD_ERROR, "differs"},
 	{AT_BOTH, 12, "\0\2", 2, true, VHD_ERROR, "version 2.0"},
 	{AT_BOTH, 8, "\0\0\0\7", 4, true, VHD_WARNING, "features 00000007"},
 	{AT_BOTH, 16, "\0\0\0\0\0\0\2\1", 8, true, VHD_ERROR, "data offset 513"},
