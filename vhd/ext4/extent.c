@@ -505,21 +505,30 @@ static uint32_t last_step(const struct ext4_map *m, uint32_t lblk, uint64_t end)
 	return (uint32_t)from;
 }
 
+/* What is cached of a run that is being freed. Not what the file has to have should there be a crash before that is committed: data
+ * that the transaction before promises, and has not written yet. */
+static void forget_data(struct ext4_node *n, uint64_t pblk, uint64_t len) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	if (!fs->journal || !ext4_journal_owes(fs, pblk, len))
+		cache_discard(fs->dev, pblk << fs->block_bits, len << fs->block_bits);
+}
+
 static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end)
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	bool last_block = false;
 	int err;
 
-	/* Forget cached data first: once a block is free another file may put data into it. */
+	/* Cached data need not reach the disk any more. */
 	for (uint32_t i = 0; i < n->map->n; i++) {
 		const struct ext4_ext *x = &n->map->e[i];
 		uint64_t from = max_u64(x->lblk, lblk), to = min_u64((uint64_t)x->lblk + x->len, end);
 
 		last_block |= x->pblk + x->len == ext2fs_blocks_count(fs->e2->super);
 		if (from < to)
-			cache_discard(fs->dev, (x->pblk + (from - x->lblk)) << fs->block_bits,
-				      (to - from) << fs->block_bits);
+			forget_data(n, x->pblk + (from - x->lblk), to - from);
 	}
 	if ((err = ext4_map_cut(n->map, lblk, end)) < 0)
 		return err;

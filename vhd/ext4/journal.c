@@ -420,6 +420,20 @@ void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len, bool fr
 		ext4_journal_fail(fs, -ENOMEM, "noting data that must be written first");
 }
 
+bool ext4_journal_owes(struct ext4_fs *fs, uint64_t pblk, uint64_t len) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = fs->journal;
+	const struct ext4_runs *l;
+	bool owes = false;
+
+	lock_take(&j->mu);
+	l = j->committing ? &j->committing->ordered : NULL;
+	for (uint32_t i = 0; l && i < l->n && !owes; i++)
+		owes = l->r[i].pblk < pblk + len && pblk < l->r[i].pblk + l->r[i].len;
+	lock_drop(&j->mu);
+	return owes;
+}
+
 void ext4_journal_flush(struct ext4_fs *fs)
 {
 	fs->journal->running->flush = true;

@@ -54,6 +54,8 @@ void ext4_journal_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRE
 /* This data goes to the disk with the running transaction. @fresh: the transaction makes it visible, in blocks that held somebody
  * else's, so it is there before the transaction can count. */
 void ext4_journal_order(struct ext4_fs *fs, uint64_t pblk, uint64_t len, bool fresh) REQUIRES(fs->mu);
+/* Is some of this run data that goes to the disk with the transaction that is being committed, if there is one? */
+bool ext4_journal_owes(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES(fs->mu);
 
 /* What was written to the disk before now is on stable storage when the running transaction is, even if that is empty. */
 void ext4_journal_flush(struct ext4_fs *fs) REQUIRES(fs->mu);

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_ext4_promises.c - what ext4 has promised is on the disk, whatever others do at that moment
+ *
+ * tests/crash cuts the power while one thread works. Here several are at it, and a hook below everything holds one of them where it
+ * matters, or fails a call. The power cut is a copy of the host file, as it is then.
+ */
+#include <errno.h>
+
+#include "ext4_image.h"
+#include "vhd/base/cleanup.h"
+#include "vhd/base/lock.h"
+#include "vhd/base/log.h"
+#include "vhd/ext4/journal.h"
+#include "vhd/io/hio.h"
+
+/* ---- the host ---------------------------------------------------------------------------------------------------------------- */
+
+static struct {
+	struct lock mu;
+	struct cond cond;
+	bool closed[HIO_EV_PUNCH + 1]; /* these calls wait */
+	unsigned waiting;
+} host;
+
+static int on_host(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
+{
+	(void)arg;
+	(void)off;
+	(void)len;
+	(void)iov;
+	(void)niov;
+	lock_take(&host.mu);
+	host.waiting++;
+	cond_broadcast(&host.cond);
+	while (host.closed[ev])
+		cond_wait(&host.cond, &host.mu);
+	host.waiting--;
+	lock_drop(&host.mu);
+	return 0;
+}
+
+static void gate(enum hio_event ev, bool closed)
+{
+	lock_take(&host.mu);
+	host.closed[ev] = closed;
+	cond_broadcast(&host.cond);
+	lock_drop(&host.mu);
+}
+
+/* Until somebody stands at the gate. */
+static void await(void)
+{
+	lock_take(&host.mu);
+	while (!host.waiting)
+		cond_wait(&host.cond, &host.mu);
+	lock_drop(&host.mu);
+}
+
+/* ---- a file system ------------------------------------------------------------------------------------------------------------- */
+
+static struct img img;
+
+static void start(unsigned mib, const char *mkfs)
+{
+	lock_init(&host.mu);
+	cond_init(&host.cond);
+	img_make(&img, mib, mkfs);
+	hio_set_default_hook(on_host, NULL);
+	img_mount(&img);
+	must(!img.fs->read_only);
+	/* Nothing goes to the disk but what has to. */
+	cache_set_age(img.cache, 1u << 30);
+}
+
+/* The file as it is now. */
+static void cut(struct img *at)
+{
+	memset(at, 0, sizeof *at);
+	snprintf(at->dir, sizeof at->dir, "%.48s-XXXXXX", img.dir);
+	must(mkdtemp(at->dir));
+	snprintf(at->path, sizeof at->path, "%s/disk.vhd", at->dir);
+	must_eq(shell("cp --sparse=always %s %s", img.path, at->path), 0);
+}
+
+/* What was cut off is opened again. */
+static void again(struct img *at)
+{
+	hio_set_default_hook(NULL, NULL);
+	img_mount(at);
+	must(!at->fs->read_only);
+}
+
+static void stop(void)
+{
+	hio_set_default_hook(NULL, NULL);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+
+static struct fs_node *make(const char *name, enum fs_type type)
+{
+	const struct fs_create c = {.type = type, .set = {.mode = 0755}};
+	struct fs_cinfo ci;
+	struct fs_node *n;
+
+	must_eq(img.fs->ops->create(img.fs->root, name, (uint32_t)strlen(name), &c, &n, &ci), 0);
+	return n;
+}
+
+static struct fs_node *find(struct img *m, const char *name)
+{
+	struct fs_node *n;
+
+	must_eq(m->fs->ops->lookup(m->fs->root, name, (uint32_t)strlen(name), 0, &n), 0);
+	return n;
+}
+
+static void put(struct fs_node *n, uint64_t off, uint32_t len, int byte)
+{
+	AUTO(freep) void *p = malloc(len);
+	struct iovec iov = {p, len};
+
+	must(p);
+	memset(p, byte, len);
+	must_eq(n->fs->ops->write(n, off, &iov, 1, len, 0), 0);
+}
+
+/* Is the range full of that byte? */
+static bool holds(struct fs_node *n, uint64_t off, uint32_t len, int byte)
+{
+	struct cache_seg seg[64];
+	uint32_t got = 0;
+	bool eof, same = true;
+	int k = n->fs->ops->read(n, off, len, 0, seg, ARRAY_LEN(seg), &eof);
+
+	must(k >= 0);
+	for (int i = 0; i < k; i++)
+		for (uint32_t b = 0; b < seg[i].len; b++, got++)
+			same &= seg[i].base[b] == byte;
+	cache_unpin(seg, (unsigned)k);
+	return same && got == len;
+}
+
+static int cut_to(struct fs_node *n, uint64_t size)
+{
+	const struct fs_setattr s = {.what = FS_SET_SIZE, .size = size};
+
+	return n->fs->ops->setattr(n, &s, NULL);
+}
+
+/* ---- data beside those who cut the file ---------------------------------------------------------------------------------------- */
+
+enum { PIECES = 80 };
+
+struct told {
+	struct fs_waiter w;
+	struct img at; /* what the disk holds when it is told */
+	struct lock mu;
+	struct cond cond;
+	bool done;
+	int err;
+};
+
+static void tell(struct fs_waiter *w, int err)
+{
+	struct told *t = container_of(w, struct told, w);
+
+	cut(&t->at);
+	lock_take(&t->mu);
+	t->done = true;
+	t->err = err;
+	cond_broadcast(&t->cond);
+	lock_drop(&t->mu);
+}
+
+static void told_init(struct told *t)
+{
+	memset(t, 0, sizeof *t);
+	t->w.done = tell;
+	lock_init(&t->mu);
+	cond_init(&t->cond);
+}
+
+static void told_wait(struct told *t)
+{
+	lock_take(&t->mu);
+	while (!t->done)
+		cond_wait(&t->cond, &t->mu);
+	lock_drop(&t->mu);
+	must_eq(t->err, 0);
+}
+
+/* A stable write is answered when its transaction is on the disk; whoever cuts the file meanwhile is in the next one. */
+START_TEST(a_stable_write_is_there_though_the_file_is_being_cut)
+{
+	struct told t;
+	struct fs_node *n;
+	uint64_t change;
+
+	told_init(&t);
+	start(64, "-t ext4 -b 4096");
+	n = make("a", FS_REG);
+	/* Downwards, so that they do not lie together: more than are written at a time. */
+	for (unsigned i = PIECES; i--;)
+		put(n, (uint64_t)i * 8192, 4096, 'a');
+	must_eq(img.fs->ops->order(n, 0, 4096, 0, &change), 0);
+	gate(HIO_EV_WRITE, true);
+	must_eq(img.fs->ops->when_stable(img.fs, change, &t.w), 0);
+	await();
+	must_eq(cut_to(n, 0), 0);
+	gate(HIO_EV_WRITE, false);
+	told_wait(&t);
+	fs_node_put(n);
+	stop();
+	again(&t.at);
+	n = find(&t.at, "a");
+	for (unsigned i = 0; i < PIECES; i++)
+		must(holds(n, (uint64_t)i * 8192, 4096, 'a'));
+	fs_node_put(n);
+	img_free(&t.at);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4_promises");
+	TCase *t = tcase_create("promises");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, a_stable_write_is_there_though_the_file_is_being_cut);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
