@@ -6,6 +6,7 @@
  * matters, or fails a call. The power cut is a copy of the host file, as it is then.
  */
 #include <errno.h>
+#include <sched.h>
 
 #include "ext4_image.h"
 #include "vhd/base/cleanup.h"
@@ -143,6 +144,13 @@ static bool holds(struct fs_node *n, uint64_t off, uint32_t len, int byte)
 	return same && got == len;
 }
 
+static int chmod_to(struct fs_node *n, uint32_t mode)
+{
+	const struct fs_setattr s = {.what = FS_SET_MODE, .mode = mode};
+
+	return n->fs->ops->setattr(n, &s, NULL);
+}
+
 static int cut_to(struct fs_node *n, uint64_t size)
 {
 	const struct fs_setattr s = {.what = FS_SET_SIZE, .size = size};
@@ -223,6 +231,78 @@ START_TEST(a_stable_write_is_there_though_the_file_is_being_cut)
 }
 END_TEST
 
+/* ---- the log is emptied while a directory is being freed -------------------------------------------------------------------------- */
+
+static uint32_t log_used(void)
+{
+	struct ext4_journal *j = ext4_fs_of(img.fs)->journal;
+	uint32_t used;
+
+	lock_take(&j->write_mu);
+	used = j->used;
+	lock_drop(&j->write_mu);
+	return used;
+}
+
+/* Blocks wait for the running transaction. */
+static bool is_freeing(void)
+{
+	struct ext4_fs *fs = ext4_fs_of(img.fs);
+	bool any;
+
+	lock_take(&fs->mu);
+	any = fs->journal->running->freed.n;
+	lock_drop(&fs->mu);
+	return any;
+}
+
+START_TEST(a_directory_that_is_not_gone_yet_survives_a_checkpoint)
+{
+	struct ext4_fs *fs;
+	struct fs_cinfo ci;
+	struct fs_node *n;
+	struct img at;
+	struct told t;
+	char name[16];
+
+	told_init(&t);
+	start(64, "-t ext4 -b 4096 -J size=4");
+	fs = ext4_fs_of(img.fs);
+	n = make("file", FS_REG);
+	fs_node_put(make("dir", FS_DIR));
+	must_eq(ext4_journal_sync(fs), 0);
+	for (uint32_t i = 0, half = (fs->journal->end - fs->journal->first) / 2; log_used() + 12 < half; i++) {
+		must_eq(chmod_to(n, i & 0777), 0);
+		must_eq(ext4_journal_sync(fs), 0);
+	}
+	/* The next transaction makes it more than half full, and stands at the gate. */
+	for (unsigned i = 0; i < 16; i++) {
+		snprintf(name, sizeof name, "d%u", i);
+		fs_node_put(make(name, FS_DIR));
+	}
+	gate(HIO_EV_WRITE, true);
+	must_eq(img.fs->ops->when_stable(img.fs, img.fs->ops->changed(img.fs), &t.w), 0);
+	await();
+	must_eq(img.fs->ops->unlink(img.fs->root, "dir", 3, 0, &ci), 0);
+	while (!is_freeing())
+		sched_yield();
+	gate(HIO_EV_WRITE, false);
+	told_wait(&t);
+	must_eq(log_used(), 0);
+	cut(&at);
+	fs_node_put(n);
+	stop();
+	img_free(&t.at);
+	again(&at);
+	n = find(&at, "dir");
+	must_eq(at.fs->ops->lookup(n, "x", 1, 0, &(struct fs_node *){NULL}), -ENOENT);
+	fs_node_put(n);
+	img_unmount(&at);
+	must_eq(img_fsck(&at), 0);
+	img_free(&at);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -232,6 +312,7 @@ int main(void)
 
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, a_stable_write_is_there_though_the_file_is_being_cut);
+	tcase_add_test(t, a_directory_that_is_not_gone_yet_survives_a_checkpoint);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

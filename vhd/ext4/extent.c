@@ -506,12 +506,13 @@ static uint32_t last_step(const struct ext4_map *m, uint32_t lblk, uint64_t end)
 }
 
 /* What is cached of a run that is being freed. Not what the file has to have should there be a crash before that is committed: data
- * that the transaction before promises, and has not written yet. */
+ * that the transaction before promises, and has not written yet; and metadata that is in the log but not at home, where a checkpoint
+ * brings it (its commit forgets it). */
 static void forget_data(struct ext4_node *n, uint64_t pblk, uint64_t len) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 
-	if (!fs->journal || !ext4_journal_owes(fs, pblk, len))
+	if (!fs->journal || (n->n.type == FS_REG && !ext4_journal_owes(fs, pblk, len)))
 		cache_discard(fs->dev, pblk << fs->block_bits, len << fs->block_bits);
 }
 
