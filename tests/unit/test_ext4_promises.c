@@ -303,6 +303,40 @@ START_TEST(a_directory_that_is_not_gone_yet_survives_a_checkpoint)
 }
 END_TEST
 
+/* ---- standing still ------------------------------------------------------------------------------------------------------------- */
+
+START_TEST(who_copies_a_frozen_file_system_finds_it_clean)
+{
+	struct fs_node *n;
+	struct fs_attr a;
+	struct img at;
+
+	start(64, "-t ext4 -b 4096");
+	n = make("file", FS_REG);
+	put(n, 0, 4096, 'x');
+	must_eq(img.fs->ops->commit(n, 0, 0), 0);
+	must_eq(img.fs->ops->freeze(img.fs), 0);
+	cut(&at);
+	img.fs->ops->thaw(img.fs);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; ! dumpe2fs -h %s 2>&1 | grep needs_recovery", at.path), 0);
+	must_eq(img_fsck(&at), 0);
+	img_free(&at);
+	/* And from then on it is in use again. */
+	must_eq(chmod_to(n, 0600), 0);
+	must_eq(ext4_journal_sync(ext4_fs_of(img.fs)), 0);
+	cut(&at);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; dumpe2fs -h %s 2>&1 | grep needs_recovery", at.path), 0);
+	fs_node_put(n);
+	stop();
+	again(&at);
+	n = find(&at, "file");
+	must_eq(at.fs->ops->getattr(n, 0, &a), 0);
+	must_eq(a.mode, 0600);
+	fs_node_put(n);
+	img_free(&at);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -313,6 +347,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, a_stable_write_is_there_though_the_file_is_being_cut);
 	tcase_add_test(t, a_directory_that_is_not_gone_yet_survives_a_checkpoint);
+	tcase_add_test(t, who_copies_a_frozen_file_system_finds_it_clean);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -23,7 +23,9 @@ static int mark(struct ext4_fs *fs, bool in_use) NO_THREAD_SAFETY
 		s->s_state &= (uint16_t)~EXT2_VALID_FS;
 	else if (fs->was_valid)
 		s->s_state |= EXT2_VALID_FS;
-	err = ext4_write_super(fs);
+	/* Past the running transaction, which is empty: what joined it would stay in memory until the next commit. */
+	ext2fs_superblock_csum_set(fs->e2, s);
+	err = cache_write(fs->dev, s, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET, CACHE_META);
 	return err ? err : cache_flush(fs->dev);
 }
 
