@@ -6,6 +6,7 @@
  * matters, or fails a call. The power cut is a copy of the host file, as it is then.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 
 #include "ext4_image.h"
@@ -22,13 +23,14 @@ static struct {
 	struct cond cond;
 	bool closed[HIO_EV_PUNCH + 1]; /* these calls wait */
 	unsigned waiting;
+	uint64_t bad_from, bad_end; /* the next write in there fails */
 } host;
 
 static int on_host(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
 {
+	int err = 0;
+
 	(void)arg;
-	(void)off;
-	(void)len;
 	(void)iov;
 	(void)niov;
 	lock_take(&host.mu);
@@ -37,8 +39,12 @@ static int on_host(void *arg, enum hio_event ev, uint64_t off, uint64_t len, con
 	while (host.closed[ev])
 		cond_wait(&host.cond, &host.mu);
 	host.waiting--;
+	if (ev == HIO_EV_WRITE && off < host.bad_end && off + len > host.bad_from) {
+		host.bad_end = 0;
+		err = -EIO;
+	}
 	lock_drop(&host.mu);
-	return 0;
+	return err;
 }
 
 static void gate(enum hio_event ev, bool closed)
@@ -337,6 +343,56 @@ START_TEST(who_copies_a_frozen_file_system_finds_it_clean)
 }
 END_TEST
 
+static void *freezer(void *arg)
+{
+	*(int *)arg = img.fs->ops->freeze(img.fs);
+	if (!*(int *)arg)
+		img.fs->ops->thaw(img.fs);
+	return NULL;
+}
+
+START_TEST(what_follows_a_snapshot_that_failed_is_found_after_a_crash)
+{
+	struct fs_node *n;
+	struct img at;
+	struct fs_attr a;
+	pthread_t th;
+	int err, frozen;
+	blk64_t table;
+
+	start(64, "-t ext4 -b 4096");
+	n = make("file", FS_REG);
+	must_eq(ext4_journal_sync(ext4_fs_of(img.fs)), 0);
+	/* While it goes to the disk what there is, something is changed; and that cannot be written home. */
+	gate(HIO_EV_FLUSH, true);
+	must_eq(pthread_create(&th, NULL, freezer, &frozen), 0);
+	await();
+	must_eq(chmod_to(n, 0604), 0);
+	table = ext2fs_inode_table_loc(ext4_fs_of(img.fs)->e2, 0);
+	lock_take(&host.mu);
+	host.bad_from = table * 4096;
+	host.bad_end = host.bad_from + 4096;
+	lock_drop(&host.mu);
+	gate(HIO_EV_FLUSH, false);
+	pthread_join(th, NULL);
+	must_eq(frozen, -EIO);
+	err = chmod_to(n, 0600);
+	if (!err)
+		err = ext4_journal_sync(ext4_fs_of(img.fs));
+	cut(&at);
+	fs_node_put(n);
+	stop();
+	again(&at);
+	n = find(&at, "file");
+	must_eq(at.fs->ops->getattr(n, 0, &a), 0);
+	must(err || a.mode == 0600);
+	fs_node_put(n);
+	img_unmount(&at);
+	must_eq(img_fsck(&at), 0);
+	img_free(&at);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -348,6 +404,7 @@ int main(void)
 	tcase_add_test(t, a_stable_write_is_there_though_the_file_is_being_cut);
 	tcase_add_test(t, a_directory_that_is_not_gone_yet_survives_a_checkpoint);
 	tcase_add_test(t, who_copies_a_frozen_file_system_finds_it_clean);
+	tcase_add_test(t, what_follows_a_snapshot_that_failed_is_found_after_a_crash);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -57,6 +57,13 @@ static int go_home(struct ext4_fs *fs) NO_THREAD_SAFETY
 	return err ? err : ext4_journal_checkpoint_held(fs);
 }
 
+static void let_go(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	if (fs->journal)
+		lock_drop(&fs->journal->write_mu);
+	lock_drop(&fs->mu);
+}
+
 int ext4_op_freeze(struct fs *f) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of(f);
@@ -68,9 +75,11 @@ int ext4_op_freeze(struct fs *f) NO_THREAD_SAFETY
 	lock_take(&fs->mu);
 	if (f->read_only)
 		return 0;
-	err = go_home(fs);
-	if (!err)
-		err = mark_journal(fs, 0);
+	if ((err = go_home(fs)) < 0) {
+		let_go(fs); /* the log is what it was, and is needed */
+		return err;
+	}
+	err = mark_journal(fs, 0);
 	if (!err)
 		err = mark(fs, false);
 	if (err)
@@ -81,16 +90,16 @@ int ext4_op_freeze(struct fs *f) NO_THREAD_SAFETY
 void ext4_op_thaw(struct fs *f) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of(f);
-	int err = 0;
+	int err;
 
-	if (!f->read_only) {
-		err = mark(fs, true);
-		if (!err && fs->journal)
-			err = mark_journal(fs, fs->journal->head);
-		if (fs->journal)
-			lock_drop(&fs->journal->write_mu);
-		if (err && fs->journal)
-			ext4_journal_fail(fs, err, "going on after a snapshot");
+	if (f->read_only) {
+		lock_drop(&fs->mu);
+		return;
 	}
-	lock_drop(&fs->mu);
+	err = mark(fs, true);
+	if (!err && fs->journal)
+		err = mark_journal(fs, fs->journal->head);
+	if (err && fs->journal)
+		ext4_journal_fail(fs, err, "going on after a snapshot");
+	let_go(fs);
 }
