@@ -393,6 +393,69 @@ START_TEST(what_follows_a_snapshot_that_failed_is_found_after_a_crash)
 }
 END_TEST
 
+/* ---- other ways to lose something ------------------------------------------------------------------------------------------------ */
+
+enum { OTHERS = 33000 }; /* more than stay in memory without being used */
+
+static bool in_memory(uint64_t ino)
+{
+	struct ext4_fs *fs = ext4_fs_of(img.fs);
+	bool found = false;
+
+	lock_take(&fs->table_mu);
+	for (uint32_t i = 0; i <= fs->table_mask && !found; i++)
+		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next)
+			found |= n->n.ino == ino;
+	lock_drop(&fs->table_mu);
+	return found;
+}
+
+/* A file that left memory has dirty data there still. */
+START_TEST(a_commit_finds_the_data_of_a_file_that_left_memory)
+{
+	struct fs_node *n;
+	struct img at;
+	uint64_t ino, change;
+	uint32_t gen;
+	char name[16];
+
+	start(128, "-t ext4 -b 4096 -N 40000");
+	n = make("file", FS_REG);
+	put(n, 0, 4096, 'a');
+	must_eq(img.fs->ops->commit(n, 0, 0), 0);
+	put(n, 0, 4096, 'b');
+	ino = n->ino;
+	gen = n->gen;
+	fs_node_put(n);
+	for (unsigned i = 0; i < OTHERS; i++) {
+		snprintf(name, sizeof name, "f%u", i);
+		fs_node_put(make(name, FS_REG));
+	}
+	/* The housekeeper stores it, and makes room when there are too many. */
+	for (unsigned i = 0; i % 1024 || in_memory(ino); i = (i + 1) % OTHERS) {
+		snprintf(name, sizeof name, "f%u", i);
+		fs_node_put(find(&img, name));
+	}
+	must_eq(img.fs->ops->get(img.fs, ino, gen, 0, &n), 0);
+	if (_i) {
+		must_eq(img.fs->ops->order(n, 0, 4096, FS_NOWAIT, &change), -EAGAIN);
+		must_eq(img.fs->ops->order(n, 0, 4096, 0, &change), 0);
+		must_eq(ext4_journal_wait(ext4_fs_of(img.fs), change), 0);
+	} else {
+		must_eq(img.fs->ops->commit(n, 0, 0), 0);
+	}
+	cut(&at);
+	fs_node_put(n);
+	stop();
+	again(&at);
+	n = find(&at, "file");
+	must(holds(n, 0, 4096, 'b'));
+	fs_node_put(n);
+	img_free(&at);
+}
+END_TEST
+
+/* A block of numbers for each 256 of data, and as many again that the library takes and gives back. */
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -405,6 +468,7 @@ int main(void)
 	tcase_add_test(t, a_directory_that_is_not_gone_yet_survives_a_checkpoint);
 	tcase_add_test(t, who_copies_a_frozen_file_system_finds_it_clean);
 	tcase_add_test(t, what_follows_a_snapshot_that_failed_is_found_after_a_crash);
+	tcase_add_loop_test(t, a_commit_finds_the_data_of_a_file_that_left_memory, 0, 2);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -441,8 +441,10 @@ int ext4_write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_S
 		unsigned k = 0;
 		int err;
 
-		rwlock_read(&n->rw);
-		while (k < 64 && at <= last && n->map) {
+		/* The map of a file that left memory and came back is not there, but dirty data of it may be. */
+		if ((err = lock_mapped(n, 0, false)) < 0)
+			return err;
+		while (k < 64 && at <= last) {
 			struct ext4_ext run;
 
 			ext4_map_at(n->map, (uint32_t)at, (uint32_t)min_u64(last - at + 1, UINT32_MAX - at), &run);
@@ -451,8 +453,6 @@ int ext4_write_back(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_S
 							      (uint64_t)run.len << fs->block_bits};
 			at += run.len;
 		}
-		if (!n->map)
-			at = last + 1; /* never touched since it came into memory: nothing is dirty */
 		rwlock_drop(&n->rw);
 		if ((err = ext4_write_data(fs, r, k)) < 0)
 			return err;
@@ -491,7 +491,7 @@ static void order_runs(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREA
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	uint64_t last = (end - 1) >> fs->block_bits;
 
-	for (uint64_t at = off >> fs->block_bits; at <= last && n->map;) {
+	for (uint64_t at = off >> fs->block_bits; at <= last;) {
 		struct ext4_ext run;
 
 		ext4_map_at(n->map, (uint32_t)at, (uint32_t)(last - at + 1), &run);
@@ -524,10 +524,12 @@ int ext4_op_order(struct fs_node *fn, uint64_t off, uint64_t len, unsigned flags
 		rwlock_write(&n->rw);
 	else if (!rwlock_try_write(&n->rw))
 		return ext4_op_end(fs, -EAGAIN);
-	/* The tree may need blocks that must be read: not on an event loop. */
-	if (n->map_dirty)
+	/* The tree may need blocks that must be read: not on an event loop. Nor the map, as above. */
+	if (small && !n->map)
+		err = flags & FS_NOWAIT ? -EAGAIN : ext4_map_load(n);
+	if (!err && n->map_dirty)
 		err = flags & FS_NOWAIT ? -EAGAIN : ext4_node_store(n);
-	else if (n->dirty)
+	else if (!err && n->dirty)
 		ext4_node_dirty(n);
 	if (!err && small)
 		order_runs(n, off, end);
