@@ -10,7 +10,9 @@
 #include <stdlib.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
+#include "vhd/base/zero.h"
 #include "vhd/ext4/journal.h"
 
 /* What one step of a long change may add to a transaction: blocks of the tree, bitmaps and descriptors of the groups it touches. */
@@ -369,24 +371,58 @@ int ext4_map_store(struct ext4_node *n)
 
 /* ---- punching ------------------------------------------------------------------------------------------------------------ */
 
-/* The library (1.47.0) loses its way in a range that begins in the direct blocks, or in those of one level of indirection, and ends
- * in the next: it goes there piece by piece, and the last one first. */
-static errcode_t punch_indirect(struct ext4_node *n, uint32_t lblk, uint64_t end)
+/* [from, to) goes of what @p leads to: a block of data, or, @level above it, one of block numbers. The first logical block behind it is
+ * @at. A block of numbers that leads nowhere any more goes too, and is not written. */
+static errcode_t punch_level(struct ext4_node *n, uint32_t *p, unsigned level, uint64_t at, uint64_t from,
+			     uint64_t to) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
-	uint64_t per = fs->block_size / 4, from[4] = {0, EXT2_NDIR_BLOCKS};
+	uint64_t per = fs->block_size / 4, span = level ? 1 : 0;
+	AUTO(freep) uint32_t *b = NULL;
+	errcode_t e = 0, e_write;
+	bool changed = false;
+
+	if (!*p || at >= to)
+		return 0;
+	for (unsigned i = 1; i < level; i++)
+		span *= per;
+	if (at + max_u64(1, span * per) <= from)
+		return 0;
+	if (level) {
+		if (!(b = malloc(fs->block_size)))
+			return EXT2_ET_NO_MEMORY;
+		e = ext2fs_read_ind_block(fs->e2, *p, b);
+		for (uint32_t i = 0; i < per && !e; i++) {
+			uint32_t was = b[i];
+
+			e = punch_level(n, &b[i], level - 1, at + i * span, from, to);
+			changed |= b[i] != was;
+		}
+		if (e || !mem_is_zero(b, fs->block_size)) {
+			e_write = changed ? ext2fs_write_ind_block(fs->e2, *p, b) : 0;
+			return e ? e : e_write;
+		}
+	}
+	ext2fs_block_alloc_stats2(fs->e2, *p, -1);
+	ext2fs_iblk_sub_blocks(fs->e2, small(n), 1);
+	*p = 0;
+	return 0;
+}
+
+/* The library's own (1.47.0) frees blocks behind the range, or leaves some of it, as soon as it ends in another block of numbers than
+ * it begins in, or not with that block's end. */
+static errcode_t punch_indirect(struct ext4_node *n, uint32_t lblk, uint64_t end)
+{
+	uint64_t per = ext4_fs_of_node(n)->block_size / 4, at = 0, span = 1;
 	errcode_t e = 0;
 
-	from[2] = from[1] + per;
-	from[3] = from[2] + per * per;
-	end = min_u64(end, from[3] + per * per * per);
-	for (int level = 3; level >= 0 && !e; level--) {
-		uint64_t a = max_u64(lblk, from[level]), b = level < 3 ? min_u64(end, from[level + 1]) : end;
+	ext4_node_dirty(n);
+	for (unsigned i = 0; i < EXT2_N_BLOCKS && !e; i++) {
+		unsigned level = i < EXT2_NDIR_BLOCKS ? 0 : i - EXT2_NDIR_BLOCKS + 1;
 
-		if (a < b && b <= UINT32_MAX)
-			e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, a, b - 1);
-		else if (a < b)
-			e = ext2fs_punch(fs->e2, (ext2_ino_t)n->n.ino, small(n), NULL, a, ~0ULL);
+		span = level ? span * per : 1;
+		e = punch_level(n, &n->inode.i_block[i], level, at, lblk, end);
+		at += span;
 	}
 	return e;
 }

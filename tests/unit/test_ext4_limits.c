@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_ext4_limits.c - files where something runs out: the disk, room in a transaction, what an image may ask for
+ */
+#include <ext2fs/ext2fs.h>
+
+#include "tests/unit/ext4_names.h"
+
+enum { KIB = 1024, MIB = 1024 * KIB };
+
+/* ---- short forms ----------------------------------------------------------------------------------------------------------- */
+
+static int put(struct fs_node *n, uint8_t with, uint32_t len, uint64_t off)
+{
+	AUTO(freep) uint8_t *b = malloc(len);
+	struct iovec iov = {b, len};
+	int err;
+
+	memset(b, with, len);
+	err = n->fs->ops->write(n, off, &iov, 1, len, FS_NOWAIT);
+	return err == -EAGAIN ? n->fs->ops->write(n, off, &iov, 1, len, 0) : err;
+}
+
+/* Are these bytes all @with? */
+static bool holds(struct fs_node *n, uint8_t with, uint32_t len, uint64_t off)
+{
+	AUTO(freep) struct cache_seg *seg = calloc(fs_seg_max(len), sizeof *seg);
+	uint32_t same = 0;
+	bool eof;
+	int k = n->fs->ops->read(n, off, len, 0, seg, fs_seg_max(len), &eof);
+
+	must(k >= 0);
+	for (int i = 0; i < k; i++)
+		for (uint32_t j = 0; j < seg[i].len; j++)
+			same += ((const uint8_t *)seg[i].base)[j] == with;
+	cache_unpin(seg, (unsigned)k);
+	return same == len;
+}
+
+static void set_size(struct fs_node *n, uint64_t size)
+{
+	struct fs_setattr s = {.what = FS_SET_SIZE, .size = size};
+
+	must_eq(n->fs->ops->setattr(n, &s, NULL), 0);
+}
+
+/* ---- room in a transaction ------------------------------------------------------------------------------------------------- */
+
+/* And it goes in steps: 280 blocks say where 70 MiB are. */
+START_TEST(a_file_without_extents_is_freed_in_steps)
+{
+	struct fs_node *f;
+	struct img img;
+	char name[256];
+
+	img_make(&img, 96, "-t ext3 -b 1024 -J size=1");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	for (uint64_t off = 0; off < 70 * MIB; off += MIB) {
+		must_eq(put(f, 'a', MIB, off), 0);
+		if (off % (10 * MIB) == 0)
+			must_eq(img.fs->ops->commit(f, 0, 0), 0);
+	}
+	for (int i = 0; i < 30 * _i; i++) {
+		snprintf(name, sizeof name, "%0240d", i);
+		must_eq(ln(f, img.fs->root, name), 0);
+	}
+	set_size(f, 0);
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	must_eq(put(f, 'a', MIB, 0), 0);
+	must_eq(img.fs->ops->commit(f, 0, 0), 0);
+	fs_node_put(f);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+/* A hole is where it was asked for, whatever blocks of indirect blocks it begins and ends in. */
+START_TEST(a_hole_in_a_file_without_extents_is_where_it_should_be)
+{
+	static const struct {
+		uint32_t from, to; /* blocks of 1 KiB */
+	} holes[] = {{956, 960},  {313, 1171}, {434, 899},   {467, 669}, {1724, 1725}, {1048, 2060},
+		     {268, 600},  {5, 20},     {100, 300},   {11, 269},  {524, 780},   {700, 780},
+		     {780, 1037}, {20, 2900},  {2800, 3100}, {0, 13},    {12, 268},    {268, 3000}};
+	struct fs_node *f;
+	struct img img;
+
+	img_make(&img, 32, _i ? "-t ext3 -b 1024" : "-t ext2 -b 1024");
+	img_mount(&img);
+	for (unsigned i = 0; i < ARRAY_LEN(holes); i++) {
+		uint64_t from = holes[i].from * KIB, to = holes[i].to * KIB;
+
+		must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+		must_eq(put(f, 'a', 3 * MIB, 0), 0);
+		must_eq(img.fs->ops->commit(f, 0, 0), 0);
+		must_eq(img.fs->ops->punch(f, from, to - from), 0);
+		fs_node_put(f);
+		img_unmount(&img);
+		must_eq(img_fsck(&img), 0);
+		img_mount(&img);
+		must_eq(look(img.fs->root, "f", &f), 0);
+		to = to < 3 * MIB ? to : 3 * MIB;
+		must(holds(f, 'a', (uint32_t)from, 0));
+		must(holds(f, 0, (uint32_t)(to - from), from));
+		must(holds(f, 'a', (uint32_t)(3 * MIB - to), to));
+		must(attr(f).space < 3 * MIB + 16 * KIB - (to - from));
+		must_eq(rm(img.fs->root, "f"), 0);
+		fs_node_put(f);
+	}
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 limits");
+	TCase *t = tcase_create("ext4 limits");
+	SRunner *r;
+	int failed;
+
+	if (system("PATH=$PATH:/sbin:/usr/sbin; command -v mke2fs >/dev/null")) {
+		puts("mke2fs is missing");
+		return 77;
+	}
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
+	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
