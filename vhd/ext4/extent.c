@@ -22,6 +22,8 @@
 #define PUNCH_BLOCKS 65536u
 #define RUN_INIT 32768u   /* blocks of one extent on disk */
 #define RUN_UNINIT 32767u /* of an unwritten one */
+/* Blocks of numbers that are filled in one step: each costs itself, and the block that make_indirect() gives back. */
+#define RUN_INDIRECT 8u
 
 static struct ext2_inode *small(struct ext4_node *n)
 {
@@ -259,6 +261,8 @@ static errcode_t store_entry(struct ext4_node *n, ext2_extent_handle_t h, const 
 	ext2_filsys e2 = fs->e2;
 	uint32_t max = entry->flags & EXT_UNWRITTEN ? RUN_UNINIT : RUN_INIT;
 
+	if (!h)
+		max = RUN_INDIRECT * (fs->block_size / 4);
 	for (*done = 0; *done < entry->len;) {
 		struct ext4_ext run = *entry;
 		uint32_t part;
