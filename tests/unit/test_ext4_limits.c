@@ -44,6 +44,45 @@ static void set_size(struct fs_node *n, uint64_t size)
 	must_eq(n->fs->ops->setattr(n, &s, NULL), 0);
 }
 
+/* Data until there is no room for more of it. */
+static void fill_data(struct fs_node *n)
+{
+	uint64_t off = 0;
+	int err = 0;
+
+	for (uint32_t len = MIB; len >= KIB; len /= 2)
+		while ((err = put(n, 'f', len, off)) == 0)
+			off += len;
+	must_eq(err, -ENOSPC);
+}
+
+/* ---- the disk ---------------------------------------------------------------------------------------------------------------- */
+
+/* What a write that failed had put behind the end of file is not there when the file grows. */
+START_TEST(a_write_that_fails_leaves_zeros_behind_the_end)
+{
+	struct fs_node *f, *big;
+	struct img img;
+
+	img_make(&img, 16, "-t ext4 -b 4096");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	must_eq(put(f, 'a', 1000, 0), 0);
+	must_eq(make_s(img.fs->root, "big", FS_REG, &big), 0);
+	fill_data(big);
+	must_eq(put(f, 'b', MIB, 1000), -ENOSPC);
+	must_eq(attr(f).size, 1000);
+	set_size(f, 4096);
+	must(holds(f, 'a', 1000, 0));
+	must(holds(f, 0, 3096, 1000));
+	fs_node_put(f);
+	fs_node_put(big);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- room in a transaction ------------------------------------------------------------------------------------------------- */
 
 /* Where the data is takes 144 blocks for 36 MiB; the journal takes 255 of all kinds in one transaction, of which others have some. */
@@ -152,6 +191,7 @@ int main(void)
 		return 77;
 	}
 	tcase_set_timeout(t, 120);
+	tcase_add_test(t, a_write_that_fails_leaves_zeros_behind_the_end);
 	tcase_add_loop_test(t, a_file_without_extents_is_stored_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);

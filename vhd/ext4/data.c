@@ -381,6 +381,27 @@ static int64_t write_run(struct ext4_node *n, uint64_t off, uint32_t len, const 
 	return here;
 }
 
+/* A write of [off, end) failed: what it needed for itself behind the end of file is given back, what it put there into blocks that
+ * stay becomes zeros again. */
+static void take_back(struct ext4_node *n, uint64_t off, uint64_t end, unsigned flags) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	if (n->map_dirty)
+		ext4_map_undo(n, (uint32_t)((ext4_size(&n->inode) + fs->block_size - 1) >> fs->block_bits));
+	for (off = max_u64(off, ext4_size(&n->inode)); off < end;) {
+		uint32_t in = (uint32_t)(off & (fs->block_size - 1)), lblk = (uint32_t)(off >> fs->block_bits);
+		struct ext4_ext run;
+		uint64_t here;
+
+		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
+		here = min_u64(end - off, ((uint64_t)run.len << fs->block_bits) - in);
+		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
+			(void)cache_zero(fs->dev, (run.pblk << fs->block_bits) + in, here, cache_flags(flags));
+		off += here;
+	}
+}
+
 int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int niov, uint32_t len,
 		  unsigned flags) NO_THREAD_SAFETY
 {
@@ -418,10 +439,11 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 		if (end > ext4_size(&n->inode))
 			ext4_set_size(n, end);
 		ext4_node_touch_later(n, EXT4_T_M | EXT4_T_C);
-	} else if (n->map_dirty) {
-		if (err != -EAGAIN) /* else the same write comes again */
-			ext4_map_undo(n, (uint32_t)((ext4_size(&n->inode) + fs->block_size - 1) >> fs->block_bits));
-		ext4_node_later(n); /* blocks inside the file stay: zeros where nothing was put */
+	} else {
+		if (done < 0 && err != -EAGAIN) /* else the same write comes again */
+			take_back(n, off, end, flags);
+		if (n->map_dirty)
+			ext4_node_later(n); /* blocks inside the file stay: zeros where nothing was put */
 	}
 	rwlock_drop(&n->rw);
 	return err;
