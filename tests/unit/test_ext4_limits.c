@@ -83,6 +83,44 @@ START_TEST(a_write_that_fails_leaves_zeros_behind_the_end)
 }
 END_TEST
 
+/* A file's blocks are taken before they are written, so that they lie together. Who needs them gets them. */
+START_TEST(room_that_was_taken_ahead_is_there_for_others)
+{
+	struct fs_statfs st;
+	struct fs_node *f, *big;
+	uint64_t off = 0;
+	struct img img;
+	char name[32];
+
+	img_make(&img, 64, "-t ext4 -b 4096 -m 0");
+	img_mount(&img);
+	for (unsigned i = 0; i < 40; i++) {
+		snprintf(name, sizeof name, "f%u", i);
+		must_eq(make_s(img.fs->root, name, FS_REG, &f), 0);
+		for (uint64_t at = 0; at < 200 * KIB; at += 40 * KIB)
+			must_eq(put(f, 'a', 40 * KIB, at), 0);
+		fs_node_put(f);
+	}
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	must_eq(make_s(img.fs->root, "big", FS_REG, &big), 0);
+	while (put(big, 'b', 64 * KIB, off) == 0)
+		off += 64 * KIB;
+	/* But for what is kept for metadata. */
+	must_eq(img.fs->ops->statfs(img.fs, &st), 0);
+	must(st.bytes_free < MIB);
+	must_eq(img.fs->ops->freeze(img.fs), 0);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; "
+		      "test $(dumpe2fs -h %s 2>/dev/null | sed -n 's/^Free blocks: *//p') -lt 256",
+		      img.path),
+		0);
+	img.fs->ops->thaw(img.fs);
+	fs_node_put(big);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- room in a transaction ------------------------------------------------------------------------------------------------- */
 
 /* Where the data is takes 144 blocks for 36 MiB; the journal takes 255 of all kinds in one transaction, of which others have some. */
@@ -192,6 +230,7 @@ int main(void)
 	}
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, a_write_that_fails_leaves_zeros_behind_the_end);
+	tcase_add_test(t, room_that_was_taken_ahead_is_there_for_others);
 	tcase_add_loop_test(t, a_file_without_extents_is_stored_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);

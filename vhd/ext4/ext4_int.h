@@ -292,7 +292,8 @@ int ext4_node_store_inode(struct ext4_node *n) REQUIRES(n->rw);
 int ext4_store_logged(struct ext4_fs *fs) REQUIRES(fs->mu);
 /* The node leaves the transaction's list, stored or given up. */
 void ext4_logged_remove(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu);
-/* Unlinked files whose last reference went are freed now, not soon; takes fs->mu. False: there were none. */
+/* Unlinked files whose last reference went are freed now, not soon, and blocks that files have taken ahead; takes fs->mu. The caller
+ * holds no lock. False: there were none. */
 bool ext4_reap_now(struct ext4_fs *fs);
 int ext4_store_all(struct ext4_fs *fs); /* every dirty node, groups, superblock; takes fs->mu */
 int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out);

@@ -961,10 +961,29 @@ static bool reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
 	return true;
 }
 
-/* Free what is on the reap list now: somebody needs the space. False when there was nothing to free. */
+/* What files have taken ahead of what is written to them is free again. False: nobody had any. */
+static bool give_back_windows(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	bool any = false;
+
+	lock_take(&fs->table_mu);
+	for (uint32_t i = 0; i <= fs->table_mask; i++)
+		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next) {
+			/* Who writes now keeps what it has. */
+			if (n->n.type != FS_REG || !rwlock_try_write(&n->rw))
+				continue;
+			any |= n->pa_len > 0;
+			ext4_drop_window(n);
+			rwlock_drop(&n->rw);
+		}
+	lock_drop(&fs->table_mu);
+	return any;
+}
+
+/* Somebody needs the space: free what is on the reap list now, and what is only reserved. False when there was nothing to free. */
 bool ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
-	bool any = false, more;
+	bool any = give_back_windows(fs), more;
 
 	do {
 		lock_take(&fs->table_mu);
