@@ -56,6 +56,23 @@ static void fill_data(struct fs_node *n)
 	must_eq(err, -ENOSPC);
 }
 
+/* And then directories, which may have what data leaves. */
+static void fill_all(struct fs *fs, struct fs_node *n)
+{
+	struct fs_node *d;
+	char name[32];
+	int err = 0;
+
+	fill_data(n);
+	for (unsigned i = 0; !err; i++) {
+		snprintf(name, sizeof name, "fill%u", i);
+		err = make_s(fs->root, name, FS_DIR, &d);
+		if (!err)
+			fs_node_put(d);
+	}
+	must_eq(err, -ENOSPC);
+}
+
 /* ---- the disk ---------------------------------------------------------------------------------------------------------------- */
 
 /* What a write that failed had put behind the end of file is not there when the file grows. */
@@ -117,6 +134,100 @@ START_TEST(room_that_was_taken_ahead_is_there_for_others)
 	fs_node_put(big);
 	img_unmount(&img);
 	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+/* Four extents, as many as the inode itself has room for: one more needs a block. */
+static struct fs_node *four_extents(struct fs *fs, const char *name)
+{
+	struct fs_node *f;
+
+	must_eq(make_s(fs->root, name, FS_REG, &f), 0);
+	for (unsigned i = 0; i < 4; i++)
+		must_eq(put(f, (uint8_t)('a' + i), 16 * KIB, i * 64 * KIB), 0);
+	must_eq(fs->ops->commit(f, 0, 0), 0);
+	return f;
+}
+
+/* A hole in the middle of an extent makes two of it. */
+START_TEST(a_hole_for_which_there_is_no_room_takes_nothing_away)
+{
+	struct fs_node *f, *big;
+	struct img img;
+	int err;
+
+	img_make(&img, 8, _i ? "-t ext4 -b 1024 -N 8000" : "-t ext4 -b 1024 -N 8000 -O ^has_journal");
+	img_mount(&img);
+	f = four_extents(img.fs, "f");
+	must_eq(make_s(img.fs->root, "big", FS_REG, &big), 0);
+	fill_all(img.fs, big);
+	must_eq(put(f, 'B', 8 * KIB, 68 * KIB), 0);
+	err = img.fs->ops->punch(f, 68 * KIB, 8 * KIB);
+	must_eq(err, -ENOSPC);
+	must(holds(f, 'B', 8 * KIB, 68 * KIB));
+	must_eq(img.fs->ops->commit(f, 0, 0), 0);
+	fs_node_put(f);
+	fs_node_put(big);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_mount(&img);
+	must_eq(look(img.fs->root, "f", &f), 0);
+	must(holds(f, 'a', 16 * KIB, 0));
+	must(holds(f, 'b', 4 * KIB, 64 * KIB));
+	must(holds(f, 'B', 8 * KIB, 68 * KIB));
+	must(holds(f, 'b', 4 * KIB, 76 * KIB));
+	must(holds(f, 'c', 16 * KIB, 128 * KIB));
+	/* With room again it is done. */
+	must_eq(rm(img.fs->root, "big"), 0);
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	while ((err = img.fs->ops->punch(f, 68 * KIB, 8 * KIB)) == -ENOSPC)
+		usleep(1000);
+	must_eq(err, 0);
+	must(holds(f, 'b', 4 * KIB, 64 * KIB));
+	must(holds(f, 0, 8 * KIB, 68 * KIB));
+	must(holds(f, 'b', 4 * KIB, 76 * KIB));
+	fs_node_put(f);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+/* So does a write into what was reserved: one extent more, or two. */
+START_TEST(a_written_part_for_which_there_is_no_room_can_be_committed_later)
+{
+	struct fs_node *f, *big;
+	struct img img;
+	int err;
+
+	img_make(&img, 8, "-t ext4 -b 1024 -N 8000");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	for (unsigned i = 0; i < (_i == 2 ? 3 : 4); i++)
+		must_eq(img.fs->ops->alloc(f, i * 64 * KIB, 16 * KIB), 0);
+	set_size(f, 208 * KIB);
+	must_eq(img.fs->ops->commit(f, 0, 0), 0);
+	must_eq(make_s(img.fs->root, "big", FS_REG, &big), 0);
+	fill_all(img.fs, big);
+	must_eq(put(f, 'B', 8 * KIB, (_i == 1 ? 64 : 68) * KIB), 0);
+	must_eq(img.fs->ops->commit(f, 0, 0), -ENOSPC);
+	must_eq(rm(img.fs->root, "big"), 0);
+	fs_node_put(big);
+	while ((err = img.fs->ops->commit(f, 0, 0)) == -ENOSPC)
+		usleep(1000);
+	must_eq(err, 0);
+	fs_node_put(f);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_mount(&img);
+	must_eq(look(img.fs->root, "f", &f), 0);
+	must(holds(f, 'B', 8 * KIB, (_i == 1 ? 64 : 68) * KIB));
+	must(holds(f, 0, 4 * KIB, (_i == 1 ? 72 : 64) * KIB));
+	must(holds(f, 0, 4 * KIB, 76 * KIB));
+	must_eq(attr(f).size, 208 * KIB);
+	fs_node_put(f);
+	img_unmount(&img);
 	img_free(&img);
 }
 END_TEST
@@ -231,6 +342,8 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, a_write_that_fails_leaves_zeros_behind_the_end);
 	tcase_add_test(t, room_that_was_taken_ahead_is_there_for_others);
+	tcase_add_loop_test(t, a_hole_for_which_there_is_no_room_takes_nothing_away, 0, 2);
+	tcase_add_loop_test(t, a_written_part_for_which_there_is_no_room_can_be_committed_later, 0, 3);
 	tcase_add_loop_test(t, a_file_without_extents_is_stored_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);

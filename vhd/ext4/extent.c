@@ -183,10 +183,19 @@ static errcode_t insert_run(ext2_extent_handle_t h, const struct ext4_ext *run)
 	return e ? e : ext2fs_extent_fix_parents(h);
 }
 
-/* The first part of an unwritten extent of the tree, as much of the run as lies in it, becomes written. */
+/* There was no room for a new extent: @x as it was in place of what begins there now. */
+static void put_back(ext2_extent_handle_t h, const struct ext2fs_extent *x)
+{
+	struct ext2fs_extent was = *x;
+
+	if (!ext2fs_extent_goto(h, x->e_lblk))
+		(void)ext2fs_extent_replace(h, 0, &was);
+}
+
+/* The first part of an unwritten extent of the tree, as much of the run as lies in it, becomes written; or all stays as it is. */
 static errcode_t convert_part(ext2_extent_handle_t h, const struct ext4_ext *run, uint32_t *done)
 {
-	struct ext2fs_extent x, mid, right;
+	struct ext2fs_extent x, mid, right, was;
 	uint64_t x_end, end;
 	errcode_t e = ext2fs_extent_goto(h, run->lblk);
 
@@ -199,7 +208,7 @@ static errcode_t convert_part(ext2_extent_handle_t h, const struct ext4_ext *run
 	*done = (uint32_t)(end - run->lblk);
 	if (!(x.e_flags & EXT2_EXTENT_FLAGS_UNINIT))
 		return 0;
-	mid = right = x;
+	was = mid = right = x;
 	mid.e_lblk = run->lblk;
 	mid.e_pblk = x.e_pblk + (run->lblk - x.e_lblk);
 	mid.e_len = *done;
@@ -215,8 +224,13 @@ static errcode_t convert_part(ext2_extent_handle_t h, const struct ext4_ext *run
 	} else {
 		e = ext2fs_extent_replace(h, 0, &mid);
 	}
-	if (!e && right.e_len)
+	if (!e && right.e_len) {
 		e = ext2fs_extent_insert(h, EXT2_EXTENT_INSERT_AFTER, &right);
+		if (e && mid.e_lblk > was.e_lblk && !ext2fs_extent_goto(h, mid.e_lblk))
+			(void)ext2fs_extent_delete(h, 0);
+	}
+	if (e)
+		put_back(h, &was);
 	return e ? e : ext2fs_extent_fix_parents(h);
 }
 
@@ -460,9 +474,20 @@ static errcode_t take_out(ext2_extent_handle_t h, const struct ext2fs_extent *x,
 		return e ? e : fix_index(h, to);
 	}
 	e = ext2fs_extent_replace(h, 0, &left);
-	if (!e && right.e_len)
-		e = ext2fs_extent_insert(h, EXT2_EXTENT_INSERT_AFTER, &right);
+	if (!e && right.e_len && (e = ext2fs_extent_insert(h, EXT2_EXTENT_INSERT_AFTER, &right)))
+		put_back(h, x);
 	return !e && right.e_len ? fix_index(h, to) : e;
+}
+
+/* What is cached of a run that is being freed, before it is: then another file may put data there. Not what the file has to have should
+ * there be a crash before that is committed: data that the transaction before promises, and has not written yet; and metadata that is in
+ * the log but not at home, where a checkpoint brings it (its commit forgets it). */
+static void forget_data(struct ext4_node *n, uint64_t pblk, uint64_t len) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+
+	if (!fs->journal || (n->n.type == FS_REG && !ext4_journal_owes(fs, pblk, len)))
+		cache_discard(fs->dev, pblk << fs->block_bits, len << fs->block_bits);
 }
 
 /* From the last extent of the range to the first. (The library's own way, 1.47.0, gives up when a range is exactly a leaf, and
@@ -497,10 +522,11 @@ static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end)
 		from = max_u64(x.e_lblk, lblk);
 		to = min_u64(x.e_lblk + x.e_len, end);
 		e = take_out(h, &x, from, to, next);
-		if (!e)
-			ext4_blocks_freed(fs, x.e_pblk + (from - x.e_lblk), to - from);
-		if (!e)
-			ext2fs_iblk_sub_blocks(fs->e2, small(n), to - from);
+		if (e)
+			break;
+		forget_data(n, x.e_pblk + (from - x.e_lblk), to - from);
+		ext4_blocks_freed(fs, x.e_pblk + (from - x.e_lblk), to - from);
+		ext2fs_iblk_sub_blocks(fs->e2, small(n), to - from);
 		end = from;
 		if (end <= lblk)
 			break;
@@ -545,35 +571,27 @@ static uint32_t last_step(const struct ext4_map *m, uint32_t lblk, uint64_t end)
 	return (uint32_t)from;
 }
 
-/* What is cached of a run that is being freed. Not what the file has to have should there be a crash before that is committed: data
- * that the transaction before promises, and has not written yet; and metadata that is in the log but not at home, where a checkpoint
- * brings it (its commit forgets it). */
-static void forget_data(struct ext4_node *n, uint64_t pblk, uint64_t len) NO_THREAD_SAFETY
-{
-	struct ext4_fs *fs = ext4_fs_of_node(n);
-
-	if (!fs->journal || (n->n.type == FS_REG && !ext4_journal_owes(fs, pblk, len)))
-		cache_discard(fs->dev, pblk << fs->block_bits, len << fs->block_bits);
-}
-
 static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end)
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	bool last_block = false;
 	int err;
 
-	/* Cached data need not reach the disk any more. */
 	for (uint32_t i = 0; i < n->map->n; i++) {
 		const struct ext4_ext *x = &n->map->e[i];
 		uint64_t from = max_u64(x->lblk, lblk), to = min_u64((uint64_t)x->lblk + x->len, end);
 
 		last_block |= x->pblk + x->len == ext2fs_blocks_count(fs->e2->super);
-		if (from < to)
+		if (from < to && !has_extents(n))
 			forget_data(n, x->pblk + (from - x->lblk), to - from);
 	}
 	if ((err = ext4_map_cut(n->map, lblk, end)) < 0)
 		return err;
-	return ext4_errno(punch_tree(n, lblk, end, last_block));
+	err = ext4_errno(punch_tree(n, lblk, end, last_block));
+	/* What there was no room to part stays, and may not be taken for a hole. */
+	if (err && has_extents(n))
+		(void)ext4_map_load(n);
+	return err;
 }
 
 int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
