@@ -232,6 +232,33 @@ START_TEST(a_written_part_for_which_there_is_no_room_can_be_committed_later)
 }
 END_TEST
 
+/* A file's blocks that its tree does not have yet need none for it when they go. */
+START_TEST(removing_needs_no_room)
+{
+	struct fs_node *f, *g, *big;
+	struct img img;
+
+	img_make(&img, 8, "-t ext4 -b 1024 -N 8000");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	must_eq(make_s(img.fs->root, "g", FS_REG, &g), 0);
+	for (unsigned i = 0; i < 6; i++) {
+		must_eq(put(f, 'a', 4 * KIB, i * 64 * KIB), 0);
+		must_eq(put(g, 'a', 4 * KIB, i * 64 * KIB), 0);
+	}
+	must_eq(make_s(img.fs->root, "big", FS_REG, &big), 0);
+	fill_all(img.fs, big);
+	must_eq(rm(img.fs->root, "f"), 0);
+	fs_node_put(f);
+	set_size(g, 0);
+	fs_node_put(g);
+	fs_node_put(big);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- room in a transaction ------------------------------------------------------------------------------------------------- */
 
 /* Where the data is takes 144 blocks for 36 MiB; the journal takes 255 of all kinds in one transaction, of which others have some. */
@@ -344,6 +371,7 @@ int main(void)
 	tcase_add_test(t, room_that_was_taken_ahead_is_there_for_others);
 	tcase_add_loop_test(t, a_hole_for_which_there_is_no_room_takes_nothing_away, 0, 2);
 	tcase_add_loop_test(t, a_written_part_for_which_there_is_no_room_can_be_committed_later, 0, 3);
+	tcase_add_test(t, removing_needs_no_room);
 	tcase_add_loop_test(t, a_file_without_extents_is_stored_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);

@@ -594,6 +594,15 @@ static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end)
 	return err;
 }
 
+/* What the tree does not have of a part that goes need not be put there first: there may be no room for that. */
+static void forget_pending(struct ext4_node *n, uint32_t lblk) NO_THREAD_SAFETY
+{
+	ext4_map_undo(n, lblk);
+	for (uint32_t i = n->map->n; i-- > 0 && n->map->e[i].lblk >= lblk;)
+		if (n->map->e[i].flags & EXT_CONVERT)
+			n->map->e[i].flags = EXT_UNWRITTEN;
+}
+
 int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
@@ -603,6 +612,8 @@ int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_S
 	if (lblk >= end)
 		return 0;
 	ext4_drop_window(n);
+	if (cuts)
+		forget_pending(n, lblk);
 	if ((err = ext4_map_store(n)) < 0)
 		return err;
 	for (uint32_t from; !err && lblk < end; end = from) {
@@ -625,18 +636,18 @@ void ext4_map_undo(struct ext4_node *n, uint32_t lblk)
 
 	ext4_drop_window(n);
 	for (uint32_t i = n->map->n; i-- > 0 && (uint64_t)n->map->e[i].lblk + n->map->e[i].len > lblk;) {
-		struct ext4_ext *x = &n->map->e[i];
-		uint32_t keep = x->lblk < lblk ? lblk - x->lblk : 0;
+		const struct ext4_ext x = n->map->e[i];
+		uint32_t keep = x.lblk < lblk ? lblk - x.lblk : 0;
 
-		if (!(x->flags & EXT_PENDING))
+		if (!(x.flags & EXT_PENDING))
 			continue;
-		cache_discard(fs->dev, (x->pblk + keep) << fs->block_bits, (uint64_t)(x->len - keep) << fs->block_bits);
-		ext4_alloc_free(fs, x->pblk + keep, x->len - keep);
-		n->pending_blocks -= x->len - keep;
 		if (keep)
-			x->len = keep;
-		else
-			ext4_map_cut(n->map, x->lblk, (uint64_t)x->lblk + x->len);
+			n->map->e[i].len = keep;
+		else if (ext4_map_cut(n->map, x.lblk, (uint64_t)x.lblk + x.len) < 0)
+			continue; /* it stays: blocks that a file has are not free */
+		cache_discard(fs->dev, (x.pblk + keep) << fs->block_bits, (uint64_t)(x.len - keep) << fs->block_bits);
+		ext4_alloc_free(fs, x.pblk + keep, x.len - keep);
+		n->pending_blocks -= x.len - keep;
 	}
 }
 
