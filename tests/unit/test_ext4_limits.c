@@ -355,6 +355,66 @@ START_TEST(a_hole_in_a_file_without_extents_is_where_it_should_be)
 }
 END_TEST
 
+/* ---- what an image may ask for ---------------------------------------------------------------------------------------------- */
+
+static void change_inode(struct img *img, const char *name, void (*fn)(ext2_filsys e2, struct ext2_inode *i))
+{
+	struct ext2_inode i;
+	ext2_ino_t ino;
+	ext2_filsys e2;
+
+	must_eq((int)ext2fs_open(img->path, EXT2_FLAG_RW | EXT2_FLAG_64BITS, 0, 0, unix_io_manager, &e2), 0);
+	must_eq((int)ext2fs_read_bitmaps(e2), 0);
+	must_eq((int)ext2fs_namei(e2, EXT2_ROOT_INO, EXT2_ROOT_INO, name, &ino), 0);
+	must_eq((int)ext2fs_read_inode(e2, ino, &i), 0);
+	fn(e2, &i);
+	must_eq((int)ext2fs_write_inode(e2, ino, &i), 0);
+	must_eq((int)ext2fs_close_free(&e2), 0);
+}
+
+/* A block of block numbers that are all the same. */
+static blk_t block_of(ext2_filsys e2, blk_t all)
+{
+	uint32_t b[256];
+	blk64_t p;
+
+	for (unsigned i = 0; i < 256; i++)
+		b[i] = all;
+	must_eq((int)ext2fs_new_block2(e2, 1000, NULL, &p), 0);
+	ext2fs_block_alloc_stats2(e2, p, +1);
+	must_eq((int)io_channel_write_blk64(e2->io, p, 1, b), 0);
+	return (blk_t)p;
+}
+
+static void many_from_three(ext2_filsys e2, struct ext2_inode *i)
+{
+	i->i_block[EXT2_TIND_BLOCK] = block_of(e2, block_of(e2, block_of(e2, i->i_block[0])));
+}
+
+/* Three blocks that say 16 million times where the data is would take 400 MB to remember. */
+START_TEST(an_indirect_block_that_is_used_twice_is_damage)
+{
+	struct cache_seg seg[8];
+	struct fs_node *f;
+	struct img img;
+	bool eof;
+
+	img_make(&img, 8, "-t ext2 -b 1024");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	must_eq(put(f, 'a', KIB, 0), 0);
+	fs_node_put(f);
+	img_unmount(&img);
+	change_inode(&img, "f", many_from_three);
+	img_mount(&img);
+	must_eq(look(img.fs->root, "f", &f), 0);
+	must_eq(img.fs->ops->read(f, 0, KIB, 0, seg, 8, &eof), -EUCLEAN);
+	fs_node_put(f);
+	img_unmount(&img);
+	img_free(&img);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4 limits");
@@ -375,6 +435,7 @@ int main(void)
 	tcase_add_loop_test(t, a_file_without_extents_is_stored_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);
+	tcase_add_test(t, an_indirect_block_that_is_used_twice_is_damage);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -86,8 +86,16 @@ static int load_extents(struct ext4_node *n, struct ext4_map *m)
 struct indirect {
 	struct ext4_node *n;
 	struct ext4_map *m;
+	struct u64map seen; /* blocks of numbers */
 	int err;
 };
+
+/* One that is used twice would stand for much more data than the image has: three blocks, for 16 million runs and more. */
+static int number_block(struct indirect *in, uint64_t pblk)
+{
+	in->err = u64map_get(&in->seen, pblk) ? -EUCLEAN : u64map_put(&in->seen, pblk, 1);
+	return in->err ? BLOCK_ABORT : 0;
+}
 
 static int indirect_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64_t ref, int ref_off, void *arg)
 {
@@ -97,7 +105,9 @@ static int indirect_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64
 	(void)e2;
 	(void)ref;
 	(void)ref_off;
-	if (lblk < 0 || lblk > UINT32_MAX - 1)
+	if (lblk < 0)
+		return number_block(in, *pblk);
+	if (lblk > UINT32_MAX - 1)
 		return 0;
 	in->err = add_checked(in->n, in->m, &run);
 	return in->err ? BLOCK_ABORT : 0;
@@ -106,9 +116,10 @@ static int indirect_block(ext2_filsys e2, blk64_t *pblk, e2_blkcnt_t lblk, blk64
 static int load_indirect(struct ext4_node *n, struct ext4_map *m)
 {
 	struct indirect in = {.n = n, .m = m};
-	errcode_t e = ext2fs_block_iterate3(ext4_fs_of_node(n)->e2, (ext2_ino_t)n->n.ino,
-					    BLOCK_FLAG_READ_ONLY | BLOCK_FLAG_DATA_ONLY, NULL, indirect_block, &in);
+	errcode_t e = ext2fs_block_iterate3(ext4_fs_of_node(n)->e2, (ext2_ino_t)n->n.ino, BLOCK_FLAG_READ_ONLY, NULL,
+					    indirect_block, &in);
 
+	u64map_free(&in.seen);
 	return in.err ? in.err : ext4_errno(e);
 }
 
