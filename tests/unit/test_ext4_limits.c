@@ -415,6 +415,29 @@ START_TEST(an_indirect_block_that_is_used_twice_is_damage)
 }
 END_TEST
 
+/* ---- what the superblock says ------------------------------------------------------------------------------------------------ */
+
+/* A file of more than 2 GiB makes a file system one with large files. */
+START_TEST(the_first_large_file_is_said_in_the_superblock)
+{
+	struct fs_node *f;
+	struct img img;
+
+	img_make(&img, 16, _i ? "-t ext4 -O ^large_file" : "-t ext4 -O ^large_file,^has_journal");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	set_size(f, UINT64_C(3) << 30);
+	must_eq(img.fs->ops->freeze(img.fs), 0);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; dumpe2fs -h %s 2>/dev/null | grep -q large_file", img.path), 0);
+	img.fs->ops->thaw(img.fs);
+	fs_node_put(f);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4 limits");
@@ -436,6 +459,7 @@ int main(void)
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);
 	tcase_add_test(t, an_indirect_block_that_is_used_twice_is_damage);
+	tcase_add_loop_test(t, the_first_large_file_is_said_in_the_superblock, 0, 2);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

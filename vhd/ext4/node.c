@@ -433,6 +433,11 @@ int ext4_node_store_inode(struct ext4_node *n) NO_THREAD_SAFETY
 	} else {
 		n->stored_size = ext4_size(&d);
 	}
+	/* The superblock says that there are such files, in the transaction that makes the first. */
+	if (ext4_size(&d) >> 31 && !ext2fs_has_feature_large_file(fs->e2->super)) {
+		ext2fs_set_feature_large_file(fs->e2->super);
+		fs->super_dirty = true;
+	}
 	d.osd1.linux1.l_i_version = n->inode.osd1.linux1.l_i_version = (uint32_t)n->change;
 	if (LARGE(fs, &n->inode, i_version_hi))
 		d.i_version_hi = n->inode.i_version_hi = (uint32_t)(n->change >> 32);
@@ -676,8 +681,6 @@ void ext4_set_size(struct ext4_node *n, uint64_t size)
 	n->inode.i_size = (uint32_t)size;
 	n->inode.i_size_high = (uint32_t)(size >> 32);
 	atomic_fetch_add_explicit(&n->n.stream.sized, 1, memory_order_release);
-	if (size >> 31 && !ext2fs_has_feature_large_file(ext4_fs_of_node(n)->e2->super))
-		ext2fs_set_feature_large_file(ext4_fs_of_node(n)->e2->super);
 }
 
 /* ---- making and freeing ---------------------------------------------------------------------------------------------------------- */
