@@ -1015,8 +1015,10 @@ static void evict_idle(struct ext4_fs *fs, uint32_t keep) REQUIRES(fs->table_mu)
 
 		if (fs->nidle <= keep)
 			break;
-		if (!list_empty(&n->dirty_link))
+		/* A commit stores nodes without a reference: one that it has just stored may still be in its hands. */
+		if (!list_empty(&n->dirty_link) || !rwlock_try_write(&n->rw))
 			continue;
+		rwlock_drop(&n->rw);
 		idle_remove(fs, n);
 		table_remove(fs, n);
 		ext4_drop_window(n);
