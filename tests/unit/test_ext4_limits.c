@@ -415,6 +415,45 @@ START_TEST(an_indirect_block_that_is_used_twice_is_damage)
 }
 END_TEST
 
+/* ---- times ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Small inodes have 32 bits for seconds, others 34. */
+START_TEST(a_time_that_does_not_fit_becomes_the_nearest_that_does)
+{
+	const int64_t last = _i ? (INT64_C(1) << 34) + INT32_MIN - 1 : INT32_MAX;
+	const struct {
+		int64_t set, kept;
+	} times[] = {{0, 0},
+		     {-1, -1},
+		     {INT32_MIN, INT32_MIN},
+		     {INT64_C(1) + INT32_MAX, _i ? INT64_C(1) + INT32_MAX : INT32_MAX},
+		     {last, last},
+		     {last + 1, last},
+		     {INT64_MAX, last},
+		     {INT64_C(-1) + INT32_MIN, INT32_MIN},
+		     {INT64_MIN, INT32_MIN}};
+	struct fs_node *f;
+	struct img img;
+
+	img_make(&img, 8, _i ? "-t ext4 -I 256" : "-t ext4 -I 128");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(times); i++) {
+		struct fs_setattr s = {.what = FS_SET_ATIME | FS_SET_MTIME,
+				       .atime = {.sec = times[i].set, .nsec = 5},
+				       .mtime = {.sec = times[i].set}};
+
+		must_eq(img.fs->ops->setattr(f, &s, NULL), 0);
+		must_eq(attr(f).atime.sec, times[i].kept);
+		must_eq(attr(f).mtime.sec, times[i].kept);
+	}
+	fs_node_put(f);
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- what the superblock says ------------------------------------------------------------------------------------------------ */
 
 /* A file of more than 2 GiB makes a file system one with large files. */
@@ -459,6 +498,7 @@ int main(void)
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);
 	tcase_add_test(t, an_indirect_block_that_is_used_twice_is_damage);
+	tcase_add_loop_test(t, a_time_that_does_not_fit_becomes_the_nearest_that_does, 0, 2);
 	tcase_add_loop_test(t, the_first_large_file_is_said_in_the_superblock, 0, 2);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);

@@ -572,12 +572,16 @@ struct fs_time ext4_now(void)
 	return (struct fs_time){.sec = t.tv_sec, .nsec = (uint32_t)t.tv_nsec};
 }
 
-/* Seconds have 34 bits: two more in the low bits of the extra word, above them nanoseconds. */
+/* Seconds have 34 bits: two more in the low bits of the extra word, above them nanoseconds; in small inodes 32. A time before or behind
+ * that becomes the first or the last, as in Linux. */
 static void put_time(uint32_t *sec, uint32_t *extra, const struct fs_time *t)
 {
-	*sec = (uint32_t)t->sec;
+	const int64_t last = extra ? (INT64_C(1) << 34) + INT32_MIN - 1 : INT32_MAX;
+	int64_t s = t->sec < INT32_MIN ? INT32_MIN : t->sec > last ? last : t->sec;
+
+	*sec = (uint32_t)s;
 	if (extra)
-		*extra = (uint32_t)((((t->sec - (int32_t)t->sec) >> 32) & 3) | (int64_t)t->nsec << 2);
+		*extra = (uint32_t)((((s - (int32_t)s) >> 32) & 3) | (int64_t)t->nsec << 2);
 }
 
 static struct fs_time get_time(uint32_t sec, const uint32_t *extra)
