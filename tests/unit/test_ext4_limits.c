@@ -415,6 +415,103 @@ START_TEST(an_indirect_block_that_is_used_twice_is_damage)
 }
 END_TEST
 
+static struct ext3_extent_header *root_of(struct ext2_inode *i)
+{
+	must(i->i_flags & EXT4_EXTENTS_FL);
+	return (struct ext3_extent_header *)i->i_block;
+}
+
+static void swap_extents(ext2_filsys e2, struct ext2_inode *i)
+{
+	struct ext3_extent *x = (struct ext3_extent *)(root_of(i) + 1), first = x[0];
+
+	(void)e2;
+	must_eq(root_of(i)->eh_entries, 4);
+	x[0] = x[1];
+	x[1] = first;
+}
+
+/* Putting many where they belong would take hours. */
+START_TEST(extents_that_are_not_in_order_are_damage)
+{
+	struct cache_seg seg[8];
+	struct fs_node *f;
+	struct img img;
+	bool eof;
+
+	img_make(&img, 8, "-t ext4 -b 1024");
+	img_mount(&img);
+	fs_node_put(four_extents(img.fs, "f"));
+	img_unmount(&img);
+	must_eq(img_fsck(&img), 0);
+	change_inode(&img, "f", swap_extents);
+	img_mount(&img);
+	must_eq(look(img.fs->root, "f", &f), 0);
+	must_eq(img.fs->ops->read(f, 0, KIB, 0, seg, 8, &eof), -EUCLEAN);
+	fs_node_put(f);
+	img_unmount(&img);
+	img_free(&img);
+}
+END_TEST
+
+static uint32_t leaf;
+
+static void find_leaf(ext2_filsys e2, struct ext2_inode *i)
+{
+	(void)e2;
+	must_eq(root_of(i)->eh_depth, 1);
+	leaf = ((struct ext3_extent_idx *)(root_of(i) + 1))->ei_leaf;
+}
+
+static void over_leaf(ext2_filsys e2, struct ext2_inode *i)
+{
+	(void)e2;
+	((struct ext3_extent *)(root_of(i) + 1))->ee_start = leaf;
+}
+
+/* Who writes to one file changes the tree of another, after that was looked at. */
+START_TEST(a_tree_that_changes_later_does_not_lead_astray)
+{
+	uint8_t b[1024] = {0};
+	struct ext3_extent_header *h = (struct ext3_extent_header *)b;
+	struct ext3_extent *x = (struct ext3_extent *)(h + 1);
+	struct iovec iov = {b, sizeof b};
+	struct fs_setattr cut = {.what = FS_SET_SIZE};
+	struct fs_node *f, *over;
+	struct img img;
+
+	img_make(&img, 8, "-t ext4 -b 1024 -O ^metadata_csum,^has_journal");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	for (unsigned i = 0; i < 8; i++)
+		must_eq(put(f, 'a', KIB, i * 8 * KIB), 0);
+	fs_node_put(f);
+	must_eq(make_s(img.fs->root, "over", FS_REG, &f), 0);
+	must_eq(put(f, 'a', KIB, 0), 0);
+	fs_node_put(f);
+	img_unmount(&img);
+	change_inode(&img, "f", find_leaf);
+	change_inode(&img, "over", over_leaf);
+	img_mount(&img);
+	must_eq(look(img.fs->root, "f", &f), 0);
+	must_eq(look(img.fs->root, "over", &over), 0);
+	must(holds(f, 'a', KIB, 8 * KIB));
+	*h = (struct ext3_extent_header){.eh_magic = EXT3_EXT_MAGIC, .eh_entries = 1, .eh_max = 84};
+	*x = (struct ext3_extent){.ee_block = 8,
+				  .ee_len = _i == 3 ? 0 : 100,
+				  .ee_start = _i == 3 ? 1
+					      : _i    ? 0x7fffffff
+						      : 0,
+				  .ee_start_hi = _i == 2 ? 0xffff : 0};
+	must_eq(img.fs->ops->write(over, 0, &iov, 1, sizeof b, 0), 0);
+	must_eq(img.fs->ops->setattr(f, &cut, NULL), -EUCLEAN);
+	fs_node_put(f);
+	fs_node_put(over);
+	img_unmount(&img);
+	img_free(&img);
+}
+END_TEST
+
 /* ---- times ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Small inodes have 32 bits for seconds, others 34. */
@@ -498,6 +595,8 @@ int main(void)
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);
 	tcase_add_test(t, an_indirect_block_that_is_used_twice_is_damage);
+	tcase_add_test(t, extents_that_are_not_in_order_are_damage);
+	tcase_add_loop_test(t, a_tree_that_changes_later_does_not_lead_astray, 0, 4);
 	tcase_add_loop_test(t, a_time_that_does_not_fit_becomes_the_nearest_that_does, 0, 2);
 	tcase_add_loop_test(t, the_first_large_file_is_said_in_the_superblock, 0, 2);
 	suite_add_tcase(s, t);

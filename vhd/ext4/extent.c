@@ -37,16 +37,21 @@ static bool has_extents(const struct ext4_node *n)
 
 /* ---- loading ----------------------------------------------------------------------------------------------------------- */
 
+/* @count: blocks of the file system. */
+static bool inside(const struct ext2_super_block *s, uint64_t count, uint64_t pblk, uint64_t len)
+{
+	return pblk >= s->s_first_data_block && range_ok(pblk, len, count);
+}
+
 static int add_checked(struct ext4_node *n, struct ext4_map *m, const struct ext4_ext *e)
 {
 	struct ext2_super_block *s = ext4_fs_of_node(n)->e2->super;
-	struct ext4_ext at;
+	const struct ext4_ext *last = m->n ? &m->e[m->n - 1] : NULL;
 
-	if (e->pblk < s->s_first_data_block || !range_ok(e->pblk, e->len, ext2fs_blocks_count(s)) ||
-	    (uint64_t)e->lblk + e->len > UINT32_MAX)
+	if (!inside(s, ext2fs_blocks_count(s), e->pblk, e->len) || (uint64_t)e->lblk + e->len > UINT32_MAX)
 		return -EUCLEAN;
-	ext4_map_at(m, e->lblk, e->len, &at);
-	if (at.pblk || at.len < e->len) /* two extents for one block */
+	/* They come in their order, or two are for one block. */
+	if (last && (uint64_t)last->lblk + last->len > e->lblk)
 		return -EUCLEAN;
 	return ext4_map_set(m, e);
 }
@@ -501,9 +506,9 @@ static void forget_data(struct ext4_node *n, uint64_t pblk, uint64_t len) NO_THR
 		cache_discard(fs->dev, pblk << fs->block_bits, len << fs->block_bits);
 }
 
-/* From the last extent of the range to the first. (The library's own way, 1.47.0, gives up when a range is exactly a leaf, and
+/* From the last extent of the range to the first, in a file system of @count blocks. (The library's own way, 1.47.0, gives up when a range is exactly a leaf, and
  * frees block by block.) The map has been cut. */
-static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
+static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end, uint64_t count) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	ext2_extent_handle_t h;
@@ -528,6 +533,9 @@ static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end)
 			e = 0;
 			break;
 		}
+		/* A damaged image may have changed since the map was read: another file's data may lie on the tree. */
+		if (!e && (!x.e_len || !inside(fs->e2->super, count, x.e_pblk, x.e_len)))
+			e = EXT2_ET_EXTENT_LEAF_BAD;
 		if (e)
 			break;
 		from = max_u64(x.e_lblk, lblk);
@@ -550,11 +558,13 @@ static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end)
 static errcode_t punch_tree(struct ext4_node *n, uint32_t lblk, uint64_t end, bool last_block)
 {
 	ext2_filsys e2 = ext4_fs_of_node(n)->e2;
+	uint64_t count = ext2fs_blocks_count(e2->super);
 	errcode_t e;
 
 	if (last_block)
 		ext2fs_blocks_count_add(e2->super, 1);
-	e = has_extents(n) ? punch_extents(n, lblk, min_u64(end, UINT64_C(1) << 32)) : punch_indirect(n, lblk, end);
+	e = has_extents(n) ? punch_extents(n, lblk, min_u64(end, UINT64_C(1) << 32), count)
+			   : punch_indirect(n, lblk, end);
 	if (last_block)
 		ext2fs_blocks_count_add(e2->super, (blk64_t)-1);
 	return e;
