@@ -74,16 +74,22 @@ static inline void img_make(struct img *m, unsigned mib, const char *mkfs)
 			 0);
 }
 
-static inline void img_mount(struct img *m)
+/* @cache: bytes. */
+static inline void img_mount_with(struct img *m, size_t cache)
 {
 	struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE | VHD_OPEN_CACHED};
 	struct fs_mount_opts mo = {.relatime = true};
 	struct why why = {0};
 
 	ck_assert_int_eq(vhd_open(&m->vhd, m->path, &o, &why), 0);
-	ck_assert_int_eq(cache_new(&m->cache, 64u << 20), 0);
+	ck_assert_int_eq(cache_new(&m->cache, cache), 0);
 	ck_assert_int_eq(cache_attach(m->cache, m->vhd, 0, vhd_size(m->vhd), &m->dev), 0);
 	ck_assert_int_eq(ext4_driver.mount(m->dev, &mo, &m->fs, &why), 0);
+}
+
+static inline void img_mount(struct img *m)
+{
+	img_mount_with(m, 64u << 20);
 }
 
 static inline void img_unmount(struct img *m)

@@ -68,13 +68,14 @@ static void await(void)
 
 static struct img img;
 
-static void start(unsigned mib, const char *mkfs)
+/* @cache: MiB. */
+static void start(unsigned mib, unsigned cache, const char *mkfs)
 {
 	lock_init(&host.mu);
 	cond_init(&host.cond);
 	img_make(&img, mib, mkfs);
 	hio_set_default_hook(on_host, NULL);
-	img_mount(&img);
+	img_mount_with(&img, cache << 20);
 	must(!img.fs->read_only);
 	/* Nothing goes to the disk but what has to. */
 	cache_set_age(img.cache, 1u << 30);
@@ -214,7 +215,7 @@ START_TEST(a_stable_write_is_there_though_the_file_is_being_cut)
 	uint64_t change;
 
 	told_init(&t);
-	start(64, "-t ext4 -b 4096");
+	start(64, 64, "-t ext4 -b 4096");
 	n = make("a", FS_REG);
 	/* Downwards, so that they do not lie together: more than are written at a time. */
 	for (unsigned i = PIECES; i--;)
@@ -272,7 +273,7 @@ START_TEST(a_directory_that_is_not_gone_yet_survives_a_checkpoint)
 	char name[16];
 
 	told_init(&t);
-	start(64, "-t ext4 -b 4096 -J size=4");
+	start(64, 64, "-t ext4 -b 4096 -J size=4");
 	fs = ext4_fs_of(img.fs);
 	n = make("file", FS_REG);
 	fs_node_put(make("dir", FS_DIR));
@@ -317,7 +318,7 @@ START_TEST(who_copies_a_frozen_file_system_finds_it_clean)
 	struct fs_attr a;
 	struct img at;
 
-	start(64, "-t ext4 -b 4096");
+	start(64, 64, "-t ext4 -b 4096");
 	n = make("file", FS_REG);
 	put(n, 0, 4096, 'x');
 	must_eq(img.fs->ops->commit(n, 0, 0), 0);
@@ -360,7 +361,7 @@ START_TEST(what_follows_a_snapshot_that_failed_is_found_after_a_crash)
 	int err, frozen;
 	blk64_t table;
 
-	start(64, "-t ext4 -b 4096");
+	start(64, 64, "-t ext4 -b 4096");
 	n = make("file", FS_REG);
 	must_eq(ext4_journal_sync(ext4_fs_of(img.fs)), 0);
 	/* While it goes to the disk what there is, something is changed; and that cannot be written home. */
@@ -419,7 +420,7 @@ START_TEST(a_commit_finds_the_data_of_a_file_that_left_memory)
 	uint32_t gen;
 	char name[16];
 
-	start(128, "-t ext4 -b 4096 -N 40000");
+	start(128, 64, "-t ext4 -b 4096 -N 40000");
 	n = make("file", FS_REG);
 	put(n, 0, 4096, 'a');
 	must_eq(img.fs->ops->commit(n, 0, 0), 0);
@@ -456,6 +457,20 @@ START_TEST(a_commit_finds_the_data_of_a_file_that_left_memory)
 END_TEST
 
 /* A block of numbers for each 256 of data, and as many again that the library takes and gives back. */
+/* Each directory in a group of its own, and nobody waits for them: blocks all over the disk, and a cache of 64 frames. */
+START_TEST(a_transaction_leaves_room_in_a_small_cache)
+{
+	start(2000, 4, "-t ext4 -b 4096 -g 4096");
+	for (unsigned i = 0; i < 300; i++) {
+		char name[16];
+
+		snprintf(name, sizeof name, "d%u", i);
+		fs_node_put(make(name, FS_DIR));
+	}
+	stop();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -469,6 +484,7 @@ int main(void)
 	tcase_add_test(t, who_copies_a_frozen_file_system_finds_it_clean);
 	tcase_add_test(t, what_follows_a_snapshot_that_failed_is_found_after_a_crash);
 	tcase_add_loop_test(t, a_commit_finds_the_data_of_a_file_that_left_memory, 0, 2);
+	tcase_add_test(t, a_transaction_leaves_room_in_a_small_cache);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
