@@ -5,6 +5,7 @@
 #include <ext2fs/ext2fs.h>
 
 #include "tests/unit/ext4_names.h"
+#include "vhd/ext4/ext4_int.h"
 
 enum { KIB = 1024, MIB = 1024 * KIB };
 
@@ -104,7 +105,7 @@ END_TEST
 START_TEST(room_that_was_taken_ahead_is_there_for_others)
 {
 	struct fs_statfs st;
-	struct fs_node *f, *big;
+	struct fs_node *f[40], *big;
 	uint64_t off = 0;
 	struct img img;
 	char name[32];
@@ -113,10 +114,9 @@ START_TEST(room_that_was_taken_ahead_is_there_for_others)
 	img_mount(&img);
 	for (unsigned i = 0; i < 40; i++) {
 		snprintf(name, sizeof name, "f%u", i);
-		must_eq(make_s(img.fs->root, name, FS_REG, &f), 0);
+		must_eq(make_s(img.fs->root, name, FS_REG, &f[i]), 0);
 		for (uint64_t at = 0; at < 200 * KIB; at += 40 * KIB)
-			must_eq(put(f, 'a', 40 * KIB, at), 0);
-		fs_node_put(f);
+			must_eq(put(f[i], 'a', 40 * KIB, at), 0);
 	}
 	must_eq(img.fs->ops->sync(img.fs), 0);
 	must_eq(make_s(img.fs->root, "big", FS_REG, &big), 0);
@@ -131,9 +131,58 @@ START_TEST(room_that_was_taken_ahead_is_there_for_others)
 		      img.path),
 		0);
 	img.fs->ops->thaw(img.fs);
+	for (unsigned i = 0; i < 40; i++)
+		fs_node_put(f[i]);
 	fs_node_put(big);
 	img_unmount(&img);
 	must_eq(img_fsck(&img), 0);
+	img_free(&img);
+}
+END_TEST
+
+START_TEST(what_nobody_has_open_has_no_room_taken_ahead)
+{
+	struct fs_node *f;
+	struct img img;
+	uint64_t left;
+
+	img_make(&img, 64, "-t ext4 -b 4096");
+	img_mount(&img);
+	left = ext4_alloc_left(ext4_fs_of(img.fs));
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	must_eq(put(f, 'a', 4 * KIB, 0), 0);
+	must(ext4_alloc_left(ext4_fs_of(img.fs)) < left - 1);
+	fs_node_put(f);
+	must_eq(ext4_alloc_left(ext4_fs_of(img.fs)), left - 1);
+	img_unmount(&img);
+	img_free(&img);
+}
+END_TEST
+
+/* Removed files are freed a little later, by a thread of their own: who needs an inode gets it, whoever is just freeing it. */
+START_TEST(an_inode_that_was_removed_is_there_for_the_next_file)
+{
+	struct fs_node *f;
+	struct img img;
+	unsigned n = 0;
+	char name[32];
+
+	img_make(&img, 16, "-t ext4 -b 1024 -N 64 -O ^has_journal");
+	img_mount(&img);
+	while (snprintf(name, sizeof name, "f%u", n) && make_s(img.fs->root, name, FS_REG, &f) == 0) {
+		fs_node_put(f);
+		n++;
+	}
+	must(n > 8);
+	for (unsigned i = 0; i < 30000 / SLOW; i++) {
+		snprintf(name, sizeof name, "f%u", i % n);
+		must_eq(img.fs->root->fs->ops->unlink(img.fs->root, name, (uint32_t)strlen(name), 0, NULL), 0);
+		for (volatile unsigned k = i * 7919 % 20011; k; k--)
+			;
+		must_eq(make_s(img.fs->root, name, FS_REG, &f), 0);
+		fs_node_put(f);
+	}
+	img_unmount(&img);
 	img_free(&img);
 }
 END_TEST
@@ -588,6 +637,8 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, a_write_that_fails_leaves_zeros_behind_the_end);
 	tcase_add_test(t, room_that_was_taken_ahead_is_there_for_others);
+	tcase_add_test(t, what_nobody_has_open_has_no_room_taken_ahead);
+	tcase_add_test(t, an_inode_that_was_removed_is_there_for_the_next_file);
 	tcase_add_loop_test(t, a_hole_for_which_there_is_no_room_takes_nothing_away, 0, 2);
 	tcase_add_loop_test(t, a_written_part_for_which_there_is_no_room_can_be_committed_later, 0, 3);
 	tcase_add_test(t, removing_needs_no_room);

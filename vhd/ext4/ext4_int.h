@@ -83,7 +83,7 @@ struct ext4_fs {
 	uint32_t nidle GUARDED_BY(table_mu);
 	struct list dirty GUARDED_BY(table_mu); /* nodes with something to write */
 	struct list reap GUARDED_BY(table_mu);  /* unlinked nodes whose last reference went */
-	bool stopping GUARDED_BY(table_mu), reaping GUARDED_BY(table_mu);
+	bool stopping GUARDED_BY(table_mu);
 	pthread_t housekeeper;
 
 	struct lock alloc_mu;
@@ -293,8 +293,8 @@ int ext4_store_logged(struct ext4_fs *fs) REQUIRES(fs->mu);
 /* The node leaves the transaction's list, stored or given up. */
 void ext4_logged_remove(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu);
 /* Unlinked files whose last reference went are freed now, not soon, and blocks that files have taken ahead; takes fs->mu. The caller
- * holds no lock. False: there were none. */
-bool ext4_reap_now(struct ext4_fs *fs);
+ * holds no lock. */
+void ext4_reap_now(struct ext4_fs *fs);
 int ext4_store_all(struct ext4_fs *fs); /* every dirty node, groups, superblock; takes fs->mu */
 int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out);
 void ext4_op_put(struct fs_node *n);

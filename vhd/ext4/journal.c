@@ -533,13 +533,13 @@ int ext4_journal_sync(struct ext4_fs *fs) NO_THREAD_SAFETY
 	return ext4_journal_wait(fs, tid);
 }
 
-bool ext4_journal_settle(struct ext4_fs *fs) NO_THREAD_SAFETY
+void ext4_journal_settle(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
 	struct ext4_journal *j = fs->journal;
 	uint64_t tid = 0;
 
 	if (!j)
-		return false;
+		return;
 	lock_take(&fs->mu);
 	lock_take(&j->mu);
 	if (j->running->freed.n)
@@ -548,12 +548,11 @@ bool ext4_journal_settle(struct ext4_fs *fs) NO_THREAD_SAFETY
 		tid = j->committing->tid;
 	lock_drop(&j->mu);
 	lock_drop(&fs->mu);
-	if (!tid || ext4_journal_wait(fs, tid) < 0)
-		return false;
+	if (tid && ext4_journal_wait(fs, tid) < 0)
+		return;
 	/* It is durable before its blocks are free: the next one cannot be begun before they are. */
 	lock_take(&j->write_mu);
 	lock_drop(&j->write_mu);
-	return true;
 }
 
 int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w)

@@ -72,8 +72,8 @@ int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid);
 int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w);
 /* All that was done before is on stable storage. */
 int ext4_journal_sync(struct ext4_fs *fs);
-/* Blocks that wait for a commit become free. False: there were none. */
-bool ext4_journal_settle(struct ext4_fs *fs);
+/* Blocks that wait for a commit become free. */
+void ext4_journal_settle(struct ext4_fs *fs);
 
 /* ---- between journal.c and commit.c ------------------------------------------------------------------------------------ */
 

@@ -359,37 +359,43 @@ int ext4_op_unmount(struct fs *f) NO_THREAD_SAFETY
 
 /* ---- no space: what waits to be freed is freed first --------------------------------------------------------------------- */
 
+/* And then it is tried once more, whoever it was that freed something. */
+static bool make_room(struct fs *f, int err)
+{
+	if (err == -ENOSPC)
+		ext4_reap_now(ext4_fs_of(f));
+	return err == -ENOSPC;
+}
+
 static int create(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c, struct fs_node **out,
 		  struct fs_cinfo *ci)
 {
 	int err = ext4_op_create(dir, name, len, c, out, ci);
 
-	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(dir->fs)) ? ext4_op_create(dir, name, len, c, out, ci) : err;
+	return make_room(dir->fs, err) ? ext4_op_create(dir, name, len, c, out, ci) : err;
 }
 
 static int write_data(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags)
 {
 	int err = ext4_op_write(n, off, iov, niov, len, flags);
 
-	if (err != -ENOSPC)
-		return err;
-	if (flags & FS_NOWAIT)
+	if (err == -ENOSPC && flags & FS_NOWAIT)
 		return -EAGAIN;
-	return ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_write(n, off, iov, niov, len, flags) : err;
+	return make_room(n->fs, err) ? ext4_op_write(n, off, iov, niov, len, flags) : err;
 }
 
 static int reserve(struct fs_node *n, uint64_t off, uint64_t len)
 {
 	int err = ext4_op_alloc(n, off, len);
 
-	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_alloc(n, off, len) : err;
+	return make_room(n->fs, err) ? ext4_op_alloc(n, off, len) : err;
 }
 
 static int setxattr(struct fs_node *n, const char *name, const void *value, uint32_t len)
 {
 	int err = ext4_op_setxattr(n, name, value, len);
 
-	return err == -ENOSPC && ext4_reap_now(ext4_fs_of(n->fs)) ? ext4_op_setxattr(n, name, value, len) : err;
+	return make_room(n->fs, err) ? ext4_op_setxattr(n, name, value, len) : err;
 }
 
 static const struct fs_ops ops = {

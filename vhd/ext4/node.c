@@ -351,6 +351,8 @@ void ext4_op_put(struct fs_node *fn) NO_THREAD_SAFETY
 				cond_broadcast(&fs->table_cond);
 			list_push_back(&fs->reap, &n->idle_link);
 		} else {
+			/* Small files that nobody has open would hold sixteen times their size. */
+			ext4_drop_window(n);
 			list_push_back(&fs->idle, &n->idle_link);
 			n->in_idle = true;
 			if (++fs->nidle > IDLE_MAX || fs->stopping)
@@ -968,46 +970,36 @@ static bool reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
 	return true;
 }
 
-/* What files have taken ahead of what is written to them is free again. False: nobody had any. */
-static bool give_back_windows(struct ext4_fs *fs) NO_THREAD_SAFETY
+/* What files have taken ahead of what is written to them is free again. */
+static void give_back_windows(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
-	bool any = false;
-
 	lock_take(&fs->table_mu);
 	for (uint32_t i = 0; i <= fs->table_mask; i++)
 		for (struct ext4_node *n = fs->table[i]; n; n = n->hash_next) {
 			/* Who writes now keeps what it has. */
 			if (n->n.type != FS_REG || !rwlock_try_write(&n->rw))
 				continue;
-			any |= n->pa_len > 0;
 			ext4_drop_window(n);
 			rwlock_drop(&n->rw);
 		}
 	lock_drop(&fs->table_mu);
-	return any;
 }
 
-/* Somebody needs the space: free what is on the reap list now, and what is only reserved. False when there was nothing to free. */
-bool ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
+void ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
-	bool any = give_back_windows(fs), more;
+	bool more;
 
+	give_back_windows(fs);
 	do {
 		lock_take(&fs->table_mu);
 		more = !list_empty(&fs->reap);
 		lock_drop(&fs->table_mu);
-		if (more && !reap_some(fs))
-			return any;
-		any |= more;
-	} while (more);
-	/* The housekeeper may have one in hand. */
-	lock_take(&fs->table_mu);
-	any |= fs->reaping;
-	lock_drop(&fs->table_mu);
+	} while (more && reap_some(fs));
+	/* The housekeeper may have some in hand. */
 	lock_take(&fs->mu);
 	lock_drop(&fs->mu);
 	/* Blocks are free when the transaction that freed them has committed. */
-	return ext4_journal_settle(fs) || any;
+	ext4_journal_settle(fs);
 }
 
 /* ---- the housekeeper --------------------------------------------------------------------------------------------------------------- */
@@ -1051,11 +1043,9 @@ static void *housekeeper(void *arg) NO_THREAD_SAFETY
 		while (!list_empty(&fs->reap) && !fs->stopping) {
 			bool ok;
 
-			fs->reaping = true;
 			lock_drop(&fs->table_mu);
 			ok = reap_some(fs);
 			lock_take(&fs->table_mu);
-			fs->reaping = false;
 			if (!ok) { /* the file system takes no more changes: they stay where they are */
 				cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS);
 				break;

@@ -127,7 +127,7 @@ enum fs_advice {
 	FS_MAPS,     /* only what says where it is; the range when there is nothing else to do */
 	FS_NOREUSE,  /* its memory may go first; what is dirty of it stays */
 	FS_DONTNEED, /* its memory may go first; what is dirty of it is written back before */
-	FS_RESERVE, /* it will be written: a contiguous place for it, until the file leaves memory or the room is needed */
+	FS_RESERVE,  /* it will be written: a contiguous place for it, until the file is closed or the room is needed */
 };
 
 struct fs_hint {
