@@ -141,7 +141,8 @@ static bool add_export(void *arg, const struct export *e)
 		return true;
 	if (e->fs->ops->statfs)
 		e->fs->ops->statfs(e->fs, &st);
-	o = json_pack("{s:s, s:s, s:b}", "path", e->path, "type", e->fs->type_name, "read_only", e->read_only);
+	o = json_pack("{s:o, s:s, s:b}", "path", json_text(e->path), "type", e->fs->type_name, "read_only",
+		      e->read_only);
 	json_put(o, "bytes_total", st.bytes_total);
 	json_put(o, "bytes_free", st.bytes_free);
 	json_put(o, "files_total", st.files_total);
