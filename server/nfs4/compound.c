@@ -143,7 +143,7 @@ static void note_change(struct compound *c, struct xa_mark at, uint32_t num)
 		c->lasting.op = num;
 		c->lasting.done = c->done;
 	} else if (c->lasting.obj.node->fs != c->cfh.node->fs) {
-		/* Two file systems in one compound: nobody does that, so it may wait right here. */
+		/* Two file systems in one compound: nobody does that, so it may wait right here; on a worker, see is_slow(). */
 		struct fs *fs = c->lasting.obj.node->fs;
 		int err = fs->ops->sync(fs);
 
@@ -204,6 +204,15 @@ static nfsstat4 revoke_results(struct compound *c)
 
 /* ---- one operation, again ----------------------------------------------------------------------------------------------- */
 
+/* Will it wait as a rule? So does what may change a second file system: see note_change(). */
+static bool is_slow(const struct compound *c, const struct op_desc *op)
+{
+	if (op->flags & (LASTING | MUTATES) && c->lasting.change && c->cfh.node &&
+	    c->lasting.obj.node->fs != c->cfh.node->fs)
+		return true;
+	return op->flags & BLOCKS && (c->has_session || op->flags & NO_SESSION) && op->run;
+}
+
 /* Runs operation c->op. ST_WAIT: nothing happened, the streams are where they were. */
 static nfsstat4 run_op(struct compound *c)
 {
@@ -217,7 +226,7 @@ static nfsstat4 run_op(struct compound *c)
 	if (!xdr_uint32_word(c->in, &num))
 		return NFS4ERR_BADXDR;
 	op = op_find(num, c->minor);
-	if (op && op->flags & BLOCKS && !c->may_block && (c->has_session || op->flags & NO_SESSION) && op->run) {
+	if (op && !c->may_block && is_slow(c, op)) {
 		xa_in_seek(c->in, in_at);
 		return ST_WAIT;
 	}

@@ -387,6 +387,69 @@ START_TEST(compound_that_waits_goes_on_where_it_was)
 }
 END_TEST
 
+static unsigned syncs;
+
+static uint64_t always_changed(struct fs *fs)
+{
+	(void)fs;
+	return 1;
+}
+
+static int count_sync(struct fs *fs)
+{
+	(void)fs;
+	syncs++;
+	return 0;
+}
+
+static int stable_at_once(struct fs *fs, uint64_t change, struct fs_waiter *w)
+{
+	(void)fs;
+	(void)change;
+	(void)w;
+	return 1;
+}
+
+static void put_removal(const char *from, const char *name)
+{
+	REMOVE4args r = {.target = text(name)};
+
+	nf_op(&a, OP_PUTROOTFH);
+	nf_lookup(&a, from);
+	nf_op(&a, OP_REMOVE);
+	NF_PUT(&a, REMOVE4args, &r);
+}
+
+/* The first file system's changes are made stable before the second one's begin, which waits for the disk. */
+START_TEST(changes_in_two_file_systems_are_no_work_for_the_loop)
+{
+	struct fs *two = memfs_new();
+	const struct export_opts eo = {.anon_uid = 65534, .anon_gid = 65534};
+	static struct fs_ops ops;
+	struct fs_create fc = {.type = FS_REG, .set = {.what = FS_SET_MODE | FS_SET_UID | FS_SET_GID, .mode = 0666}};
+	struct fs_cinfo ci;
+	struct fs_node *n;
+
+	ck_assert_ptr_nonnull(two);
+	ck_assert_int_eq(exports_add(srv.srv.exports, "/two", two, &eo, NULL, NULL, NULL), 0);
+	ck_assert_int_eq(two->ops->create(two->root, "g", 1, &fc, &n, &ci), 0);
+	fs_node_put(n);
+	make_file("f", 0666, 0);
+	ops = *srv.fs->ops;
+	ops.changed = always_changed;
+	ops.when_stable = stable_at_once;
+	ops.sync = count_sync;
+	srv.fs->ops = two->ops = &ops;
+	nf_begin(&a);
+	put_removal("mem", "f");
+	put_removal("two", "g");
+	srv.parked = 0;
+	ck_assert_int_eq(nf_send(&a), NFS4_OK);
+	ck_assert_uint_eq(srv.parked, 1);
+	ck_assert_uint_eq(syncs, 1);
+}
+END_TEST
+
 START_TEST(data_operations_on_what_is_no_file_say_what_it_is)
 {
 	ck_assert_int_eq(create(NF4LNK, "l"), NFS4_OK);
@@ -592,6 +655,7 @@ int main(void)
 	tcase_add_test(tc, what_is_written_is_read_at_any_offset);
 	tcase_add_test(tc, unstable_write_stays_on_the_loop_and_a_stable_one_is_stable);
 	tcase_add_test(tc, compound_that_waits_goes_on_where_it_was);
+	tcase_add_test(tc, changes_in_two_file_systems_are_no_work_for_the_loop);
 	tcase_add_test(tc, data_operations_on_what_is_no_file_say_what_it_is);
 	tcase_add_test(tc, reading_and_writing_with_a_special_stateid_takes_permission);
 	tcase_add_test(tc, commit_checks_its_range);
