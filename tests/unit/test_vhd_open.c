@@ -266,6 +266,43 @@ START_TEST(a_fixed_disk_does_not_reach_into_its_footer)
 }
 END_TEST
 
+/* A table that is a hole of the file: entries of a disk's blocks are refused, those past its end mean nothing, and neither takes more
+ * memory than the table. Under sanitizers, whose address space is huge itself, there is no limit to set. */
+START_TEST(a_table_without_content_takes_no_more_than_its_size)
+{
+	const be32 entries = be32_of(64u << 20), small = be32_of(32u << 10), unused = be32_of(VHD_UNUSED);
+	const struct vhd_open_opts o = {.flags = VHD_OPEN_CACHED};
+	struct rlimit old, low = {.rlim_cur = 700 * MIB};
+	uint8_t tail[512];
+	struct vhd *v = NULL;
+	int err;
+
+	fx_make(VHD_DYNAMIC, 2 * MIB, 0);
+	fx_peek(0, tail, sizeof tail);
+	fx_poke(512 + 28, entries.b, 4);
+	fx_poke(512 + 32, small.b, 4);
+	fx_seal_header();
+	for (uint64_t i = 0; i < 128; i++)
+		fx_poke(1536 + 4 * i, unused.b, 4);
+	if (_i)
+		ck_assert_int_eq(truncate(fx_path, 1536 + 4), 0);
+	else
+		ck_assert_int_eq(truncate(fx_path, 2048), 0);
+	fx_poke(1536 + 256 * MIB, tail, sizeof tail);
+	ck_assert_int_eq(getrlimit(RLIMIT_AS, &old), 0);
+	low.rlim_max = old.rlim_max;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	low = old;
+#endif
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &low), 0);
+	err = vhd_open(&v, fx_path, &o, &fx_why);
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &old), 0);
+	ck_assert_msg(err == (_i ? -EUCLEAN : 0), "%d: %s", err, fx_why.line);
+	ck_assert(!_i || strstr(fx_why.line, "overlaps metadata"));
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 START_TEST(no_memory_for_the_table_is_an_error)
 {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -715,6 +752,7 @@ int main(void)
 	tcase_add_test(t, a_cut_fixed_image_has_no_footer);
 	tcase_add_test(t, a_fixed_footer_that_promises_more_than_the_file_is_refused);
 	tcase_add_test(t, a_fixed_disk_does_not_reach_into_its_footer);
+	tcase_add_loop_test(t, a_table_without_content_takes_no_more_than_its_size, 0, 2);
 	tcase_add_test(t, no_memory_for_the_table_is_an_error);
 	tcase_add_loop_test(t, one_damaged_footer_is_survived_and_mended, 0, 4);
 	tcase_add_loop_test(t, bytes_behind_the_footer_are_survived, 0, 5);

@@ -184,17 +184,32 @@ static int by_sector(const void *a, const void *b)
 	return x->sector < y->sector ? -1 : x->sector > y->sector;
 }
 
-/* The blocks in use, in the order of the file. Entries past the disk's last block count where they make sense: their space
- * is taken. */
-static size_t list_places(struct vhd *v, struct place *p, uint64_t whole)
+static int check_place(struct vhd *v, uint32_t block, uint64_t whole, struct why *why)
+{
+	uint32_t e = bat_get(v, block);
+	uint64_t at = (uint64_t)e * VHD_SECTOR;
+
+	if (at < v->meta_end)
+		return vhd_bad(v, why,
+			       "block %u: BAT entry points at sector %u, which overlaps metadata (%llu sectors)", block,
+			       e, (ull)(v->meta_end / VHD_SECTOR));
+	if (!range_ok(at, whole, content_limit(v)))
+		return vhd_bad(v, why,
+			       "truncated? block %u: BAT entry points at sector %u, outside the file (%llu sectors)",
+			       block, e, (ull)(v->file_size / VHD_SECTOR));
+	return 0;
+}
+
+/* The blocks in use, in the order of the file. */
+static size_t list_places(struct vhd *v, struct place *p)
 {
 	size_t n = 0;
 	bool sorted = true;
 
-	for (uint32_t i = 0; i < v->entries; i++) {
+	for (uint32_t i = 0; i < v->blocks; i++) {
 		uint32_t e = bat_get(v, i);
 
-		if (e == VHD_UNUSED || (i >= v->blocks && !range_ok((uint64_t)e * VHD_SECTOR, whole, content_limit(v))))
+		if (e == VHD_UNUSED)
 			continue;
 		sorted = sorted && (n == 0 || p[n - 1].sector < e);
 		p[n++] = (struct place){e, i};
@@ -204,40 +219,49 @@ static size_t list_places(struct vhd *v, struct place *p, uint64_t whole)
 	return n;
 }
 
+/* What entries past the disk's last block name is behind its end: where it makes sense the space is taken, and that is all. */
+static uint64_t spare_end(struct vhd *v, uint64_t whole)
+{
+	uint64_t end = 0;
+
+	for (uint32_t i = v->blocks; i < v->entries; i++) {
+		uint64_t at = (uint64_t)bat_get(v, i) * VHD_SECTOR;
+
+		if (bat_get(v, i) != VHD_UNUSED && range_ok(at, whole, content_limit(v)))
+			end = max_u64(end, at + whole);
+	}
+	return end;
+}
+
+/* Memory is taken for entries that may be right: a table that is a hole of the file, however long, ends at its first one. */
 static int check_places(struct vhd *v, uint64_t *end, struct why *why)
 {
-	uint64_t whole = (uint64_t)v->bitmap_bytes + v->block_size, limit = content_limit(v);
+	uint64_t whole = (uint64_t)v->bitmap_bytes + v->block_size;
 	AUTO(freep) struct place *p = NULL;
-	uint32_t prev = 0; /* the block that ends at *end */
 	size_t used = 0, n;
+	int err;
 
-	for (uint32_t i = 0; i < v->entries; i++)
-		used += bat_get(v, i) != VHD_UNUSED;
+	for (uint32_t i = 0; i < v->blocks; i++) {
+		if (bat_get(v, i) == VHD_UNUSED)
+			continue;
+		if ((err = check_place(v, i, whole, why)) < 0)
+			return err;
+		used++;
+	}
 	p = malloc((used + 1) * sizeof *p);
 	if (!p)
 		return -ENOMEM;
-	n = list_places(v, p, whole);
+	n = list_places(v, p);
 	*end = v->meta_end;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t at = (uint64_t)p[i].sector * VHD_SECTOR;
 
-		if (p[i].block >= v->blocks && at < *end)
-			continue;
-		if (at < v->meta_end)
-			return vhd_bad(
-				v, why,
-				"block %u: BAT entry points at sector %u, which overlaps metadata (%llu sectors)",
-				p[i].block, p[i].sector, (ull)(v->meta_end / VHD_SECTOR));
-		if (!range_ok(at, whole, limit))
-			return vhd_bad(
-				v, why,
-				"truncated? block %u: BAT entry points at sector %u, outside the file (%llu sectors)",
-				p[i].block, p[i].sector, (ull)(v->file_size / VHD_SECTOR));
 		if (at < *end)
-			return vhd_bad(v, why, "blocks %u and %u overlap, at sector %u", prev, p[i].block, p[i].sector);
-		prev = p[i].block;
+			return vhd_bad(v, why, "blocks %u and %u overlap, at sector %u", p[i - 1].block, p[i].block,
+				       p[i].sector);
 		*end = at + whole;
 	}
+	*end = max_u64(*end, spare_end(v, whole));
 	return 0;
 }
 
