@@ -90,6 +90,37 @@ START_TEST(a_size_by_geometry_is_rounded_up)
 }
 END_TEST
 
+/* A program that made the disk smaller left entries in the table: they do not come to life. */
+START_TEST(entries_past_the_end_are_forgotten)
+{
+	uint8_t b[512], zero[512] = {0};
+	struct vhd *v;
+	be32 e;
+
+	fx_make(VHD_DYNAMIC, 4 * MIB, 512u << 10);
+	v = fx_open(VHD_OPEN_WRITE);
+	memset(b, 5, sizeof b);
+	ck_assert_int_eq(vhd_write(v, b, sizeof b, 0), 0);
+	fx_close(v);
+	fx_peek(1536, e.b, 4);
+	fx_poke(1536 + 4 * 20, e.b, 4); /* the same block again */
+	e = be32_of(100);
+	fx_poke(1536 + 4 * 30, e.b, 4);
+	e = be32_of(40);
+	fx_poke(512 + 28, e.b, 4);
+	fx_seal_header();
+	fx_close(fx_open(0));
+	ck_assert_msg(vhd_resize(fx_path, (_i ? 15 : 400) * MIB, true, &fx_why) == 0, "%s", fx_why.line);
+	v = fx_open(0);
+	ck_assert_int_eq(vhd_read(v, b, sizeof b, 0), 0);
+	ck_assert_uint_eq(b[511], 5);
+	ck_assert_int_eq(vhd_read(v, b, sizeof b, 10 * MIB), 0);
+	ck_assert_int_eq(memcmp(b, zero, sizeof b), 0);
+	fx_close(v);
+	nothing_wrong();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("vhd modify");
@@ -100,6 +131,7 @@ int main(void)
 	tcase_add_loop_test(t, a_refused_field_leaves_no_trace, 0, 2);
 	tcase_add_test(t, a_table_that_would_not_be_opened_is_not_made);
 	tcase_add_loop_test(t, a_size_by_geometry_is_rounded_up, 0, 2);
+	tcase_add_loop_test(t, entries_past_the_end_are_forgotten, 0, 2);
 	suite_add_tcase(s, t);
 	return fx_main(s);
 }

@@ -165,6 +165,28 @@ static int copy_range(struct vhd *v, uint64_t from, uint64_t to, uint64_t len, u
 	return err;
 }
 
+/* Entries past the disk's end, of whoever made it smaller: what they name is not known to be free, or zeros. */
+static int drop_spare(struct vhd *v)
+{
+	enum { BATCH = 1024 };
+	uint32_t batch[BATCH], n = 0;
+	bool any = false;
+	int err = 0;
+
+	for (uint32_t i = v->blocks; !err && i < v->entries; i++) {
+		if (bat_get(v, i) != VHD_UNUSED) {
+			atomic_store(&v->bat[i], VHD_UNUSED);
+			batch[n++] = i;
+			any = true;
+		}
+		if (n == BATCH || (n && i + 1 == v->entries)) {
+			err = vhd_write_entries(v, batch, n);
+			n = 0;
+		}
+	}
+	return err || !any ? err : hio_flush(v->io);
+}
+
 /* The footer of an image with few blocks lies where the table will be. */
 static int push_footer(struct vhd *v, uint64_t limit)
 {
@@ -248,8 +270,10 @@ static int resize_dynamic(struct vhd *v, uint64_t size, struct why *why)
 {
 	uint32_t blocks = (uint32_t)((size + v->block_size - 1) / v->block_size);
 	uint64_t table = round_up_u64((uint64_t)blocks * 4, VHD_SECTOR);
-	int err = 0;
+	int err = blocks > v->blocks ? drop_spare(v) : 0;
 
+	if (err)
+		return err;
 	if (blocks > v->entries) {
 		if (blocks > VHD_ENTRIES_MAX)
 			return why_set(why, -EFBIG,
