@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,6 +55,18 @@ static int count_file(const char *path, const struct stat *st, int type, struct 
 	/* A file with several names is counted for each: too much is harmless. */
 	found.bytes += round_up_u64(used, FS_BLOCK);
 	return 0;
+}
+
+/* A file that is made in the folder that fills it would become part of itself. */
+static bool lies_in(const char *path, const char *folder)
+{
+	AUTO(freep) char *copy = strdup(path), *top = realpath(folder, NULL);
+	AUTO(freep) char *dir = copy ? realpath(dirname(copy), NULL) : NULL;
+	size_t n = top ? strlen(top) : 0;
+
+	while (n && top[n - 1] == '/')
+		n--;
+	return top && dir && strncmp(dir, top, n) == 0 && (dir[n] == '/' || !dir[n]);
 }
 
 /* What the folder takes in an ext4, and with it what the file system takes itself, and room to work in. */
@@ -237,6 +250,8 @@ static int create(const char *path, struct create *c, struct why *why)
 		return why_set(why, -EEXIST, "%s: exists already; it is not replaced", path);
 	if (c->from && (err = measure(c, why)) < 0)
 		return err;
+	if (c->from && lies_in(path, c->from))
+		return why_set(why, -EINVAL, "%s: would lie in the folder %s that it is filled from", path, c->from);
 	if (c->azure)
 		c->o.size = round_up_u64(c->o.size, 1u << 20);
 	if (c->o.size > VHD_MAX_SIZE)
