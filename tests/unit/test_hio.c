@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -378,6 +380,35 @@ START_TEST(we_are_kept_out_while_qemu_has_the_image)
 }
 END_TEST
 
+/* What is not meant to be behind the end is not there for a moment: the limit on the size of files would be met. */
+START_TEST(the_end_of_the_file_is_never_passed)
+{
+	struct hio *h = file(HIO_WRITE | HIO_CREATE);
+	struct rlimit old, low;
+	uint8_t b[8704], r[8704];
+
+	for (unsigned i = 0; i < sizeof b; i++)
+		b[i] = (uint8_t)(i * 7 / 3);
+	ck_assert_int_eq(sysconf(_SC_PAGESIZE) <= 65536, 1);
+	hio_set_align(h, (uint32_t)sysconf(_SC_PAGESIZE));
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	low = old;
+	low.rlim_cur = sizeof b;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &low), 0);
+	ck_assert_int_eq(hio_write(h, b, sizeof b, 0), 0); /* longer, and then in place */
+	b[8200] = b[8191] = 1;
+	ck_assert_int_eq(hio_write(h, b + 8192, 512, 8192), 0);
+	ck_assert_int_eq(hio_write(h, b + 7680, 512, 7680), 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
+	ck_assert_int_eq(hio_flush(h), 0);
+	ck_assert_int_eq((int)hio_size(h), (int)sizeof b);
+	ck_assert_int_eq(hio_read(h, r, sizeof r, 0), 0);
+	ck_assert_int_eq(memcmp(r, b, sizeof b), 0);
+	hio_close(h);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("hio");
@@ -391,6 +422,7 @@ int main(void)
 	tcase_add_loop_test(t, absurd_ranges_are_refused, 0, n);
 	tcase_add_loop_test(t, writers_at_the_end_do_not_cut_each_other_off, 0, n);
 	tcase_add_loop_test(t, a_punched_range_reads_as_zeros_and_is_no_data, 0, n);
+	tcase_add_test(t, the_end_of_the_file_is_never_passed);
 	tcase_add_test(t, after_a_failed_flush_nothing_is_stable_any_more);
 	tcase_add_test(t, one_failing_transfer_leaves_the_others_of_a_batch);
 	tcase_add_test(t, a_read_only_file_is_not_written);

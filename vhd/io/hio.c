@@ -9,6 +9,11 @@
  * The end of the file is the exception: it need not be aligned (a footer is 512 bytes), and O_DIRECT writes whole units, so
  * a write that ends past it may make the file longer than it was asked to. The bounce path puts the length back, so every
  * write that makes the file longer holds the rmw lock. h->reach says without a system call which ones those may be.
+ *
+ * Put back or not, whoever ends the program in between, or the power, leaves a file that is too long, and a fixed image is none when its
+ * footer is not at its end. So where a unit is a page or more, the unit that the end lies in is written through the host's cache, in
+ * just the bytes that are meant. Nobody else has a part of that page: writes of less than a unit are under the rmw lock. A smaller
+ * unit shares its page with direct writes, which must not meet cached ones there; but then footers are whole units.
  */
 #include "vhd/io/hio.h"
 
@@ -132,7 +137,7 @@ int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why
 
 	if (!h)
 		return -ENOMEM;
-	h->fd = -1;
+	h->fd = h->cached_fd = -1;
 	lock_init(&h->rmw);
 	h->path = strdup(path);
 	if (!h->path)
@@ -169,8 +174,8 @@ void hio_close(struct hio *h)
 {
 	if (!h)
 		return;
-	if (h->fd >= 0)
-		close(h->fd);
+	closep(&h->cached_fd);
+	closep(&h->fd);
 	lock_fini(&h->rmw);
 	free(h->path);
 	free(h);
@@ -326,12 +331,42 @@ static int settle_length(struct hio *h, uint64_t size_before, uint64_t want, uin
 	return 0;
 }
 
+/* Through the host's cache: for the unit that the file ends in. -ENOTSUP: not here. */
+static int write_cached(struct hio *h, const uint8_t *from, uint64_t len, uint64_t off) REQUIRES(h->rmw)
+{
+	char path[40];
+
+	if (h->block_device || (long)h->align < sysconf(_SC_PAGESIZE))
+		return -ENOTSUP;
+	if (h->cached_fd < 0) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", h->fd);
+		h->cached_fd = open(path, O_WRONLY | O_CLOEXEC);
+	}
+	if (h->cached_fd < 0)
+		return -ENOTSUP;
+	while (len) {
+		ssize_t n = pwrite(h->cached_fd, from, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		from += n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
 static int write_units(struct hio *h, uint8_t *buf, const uint8_t *from, uint64_t len, uint64_t off) REQUIRES(h->rmw)
 {
 	uint64_t start = round_down_u64(off, h->align), end = round_up_u64(off + len, h->align);
 	int64_t size = hio_size(h);
 	int err = size < 0 ? (int)size : 0;
 
+	if (!err && end > max_u64(off + len, (uint64_t)size) && (err = write_cached(h, from, len, off)) != -ENOTSUP)
+		return err ? err : settle_length(h, (uint64_t)size, off + len, off + len);
+	err = err == -ENOTSUP ? 0 : err;
 	if (!err && start != off)
 		err = raw(h, HIO_OP_READ, buf, h->align, start);
 	if (!err && end != off + len && (end - start > h->align || start == off))

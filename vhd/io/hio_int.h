@@ -10,6 +10,7 @@
 
 struct hio {
 	int fd;
+	int cached_fd; /* the same file without O_DIRECT, for its last unit; -1 until it is needed; under rmw */
 	bool writable;
 	bool block_device;
 	bool rotational;
