@@ -181,9 +181,10 @@ static int rebase(struct rebase *r, const struct image_parents *p, struct why *w
 
 	from.parent = NULL;
 	old = image_open_opts(&from, VHD_OPEN_NOLOCK);
-	if (!r->unsafe && (err = vhd_open(&r->was, r->path, &old, why)) < 0)
-		return err;
+	/* The one with the lock first: the other is what nobody changes any more. */
 	if ((err = vhd_open(&r->own, r->path, &own, why)) < 0)
+		return err;
+	if (!r->unsafe && (err = vhd_open(&r->was, r->path, &old, why)) < 0)
 		return err;
 	vhd_info(r->own, &i);
 	if (i.type != VHD_DIFF)
