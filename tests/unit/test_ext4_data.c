@@ -637,6 +637,73 @@ START_TEST(a_small_cache_makes_small_transactions)
 }
 END_TEST
 
+enum { MIB = 1 << 20, READERS = 7 };
+
+struct reader {
+	pthread_t t;
+	struct fs_node *n;
+	uint64_t off;
+	struct cache_seg seg[40];
+	int k;
+};
+
+static void *read_mib(void *arg)
+{
+	struct reader *r = arg;
+	bool eof;
+
+	r->k = fs->ops->read(r->n, r->off, MIB, 0, r->seg, 40, &eof);
+	return NULL;
+}
+
+static void *read_and_give_back(void *arg)
+{
+	struct reader *r = arg;
+
+	read_mib(r);
+	if (r->k > 0)
+		cache_unpin(r->seg, (unsigned)r->k);
+	return NULL;
+}
+
+/* One reader waits for memory, with the file's lock; the others have theirs, and note that the file was read. */
+START_TEST(who_waits_to_note_a_read_keeps_no_memory_from_others)
+{
+	static struct reader held[READERS], r[READERS + 1];
+	static uint8_t b[MIB];
+	struct fs_node *n;
+
+	make(kinds[0], 64);
+	mount_it();
+	n = new_file("f");
+	for (unsigned i = 0; i <= READERS; i++)
+		ck_assert_int_eq(put(n, b, MIB, (uint64_t)i * MIB), 0);
+	ck_assert_int_eq(fs->ops->commit(n, 0, 0), 0);
+	for (unsigned i = 0; i <= READERS; i++)
+		r[i] = (struct reader){.n = n, .off = (uint64_t)i * MIB};
+	for (unsigned i = 0; i < READERS; i++) {
+		held[i] = r[i];
+		read_mib(&held[i]);
+		ck_assert_int_gt(held[i].k, 0);
+	}
+	ck_assert_int_eq(put(n, b, 1, 0), 0); /* changed since it was read */
+	ck_assert_int_eq(pthread_create(&r[READERS].t, NULL, read_and_give_back, &r[READERS]), 0);
+	usleep(100000); /* if one is late, the test says less */
+	for (unsigned i = 0; i < READERS; i++)
+		ck_assert_int_eq(pthread_create(&r[i].t, NULL, read_and_give_back, &r[i]), 0);
+	usleep(100000);
+	for (unsigned i = 0; i < READERS; i++)
+		cache_unpin(held[i].seg, (unsigned)held[i].k);
+	for (unsigned i = 0; i <= READERS; i++) {
+		pthread_join(r[i].t, NULL);
+		ck_assert_int_gt(r[i].k, 0);
+	}
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 START_TEST(holes_are_found_by_seek)
 {
 	struct fs_node *n;
@@ -735,6 +802,7 @@ int main(void)
 	tcase_add_test(t, what_is_not_needed_any_more_leaves_memory_first);
 	tcase_add_test(t, what_is_given_up_keeps_its_data);
 	tcase_add_test(t, a_small_cache_makes_small_transactions);
+	tcase_add_test(t, who_waits_to_note_a_read_keeps_no_memory_from_others);
 	tcase_add_test(t, holes_are_found_by_seek);
 	tcase_add_test(t, many_threads_write_at_once);
 	suite_add_tcase(s, t);

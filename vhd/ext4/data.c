@@ -150,6 +150,12 @@ int ext4_op_resident(struct fs_node *fn, uint64_t *bytes) NO_THREAD_SAFETY
 	return 0;
 }
 
+static bool atime_is_stale(const struct ext4_node *n)
+{
+	return n->inode.i_atime <= n->inode.i_mtime || n->inode.i_atime <= n->inode.i_ctime ||
+	       ext4_now().sec - (int64_t)n->inode.i_atime >= 86400;
+}
+
 /* As relatime: when the file changed since it was last read, or a day passed. */
 static void touch_atime(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
 {
@@ -179,11 +185,19 @@ int ext4_op_read(struct fs_node *fn, uint64_t off, uint32_t len, unsigned flags,
 	if ((err = lock_mapped(n, flags, false)) < 0)
 		return err;
 	size = ext4_size(&n->inode);
+	stale = atime_is_stale(n);
+	if (stale && off < size && len && !(flags & FS_NOWAIT)) {
+		/* Now: who waits for the lock must hold no pins, since who has it may be waiting for memory. */
+		rwlock_drop(&n->rw);
+		touch_atime(n, flags);
+		if ((err = lock_mapped(n, flags, false)) < 0)
+			return err;
+		size = ext4_size(&n->inode);
+		stale = false;
+	}
 	if (off < size && len)
 		k = read_runs(n, off, (uint32_t)min_u64(len, size - off), flags, seg, max);
 	*eof = off >= size || len >= size - off;
-	stale = n->inode.i_atime <= n->inode.i_mtime || n->inode.i_atime <= n->inode.i_ctime ||
-		ext4_now().sec - (int64_t)n->inode.i_atime >= 86400;
 	rwlock_drop(&n->rw);
 	if (k > 0 && stale)
 		touch_atime(n, flags);
