@@ -26,6 +26,7 @@
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
 #include "vhd/io/hio_model.h"
+#include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/base/size.h"
@@ -477,6 +478,7 @@ static int start(struct daemon *d, struct why *why)
 	int err;
 
 	d->nfs.max_read = d->nfs.max_write = IO_MAX;
+	d->nfs.links_max = (uint32_t)min_u64(d->conf.cache_size / CACHE_FRAME / 2, UINT32_MAX);
 	d->nfs.read_only = d->conf.read_only;
 	d->nfs.rules = d->conf.rule;
 	d->nfs.nrules = d->conf.nrule;

@@ -30,6 +30,7 @@ struct nfs_server {
 	struct exports *exports;
 	struct st *state;
 	uint32_t max_read, max_write; /* bytes; rtmax, wtmax */
+	uint32_t links_max;           /* frames of the cache that replies may hold; 0: as many as there are */
 	verifier4 write_verf;         /* of this start of the server */
 	bool read_only;               /* whole server */
 	struct adv_conf advice;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* op_io.c - file data: READ, WRITE, COMMIT, SEEK, ALLOCATE, DEALLOCATE (RFC 8881 §18, RFC 7862 §15) */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "server/nfs4/compound.h"
@@ -50,20 +51,60 @@ nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *
 
 /* ---- READ ---------------------------------------------------------------------------------------------------------------------- */
 
+/* Frames that replies hold, of all connections together. */
+static atomic_uint linked;
+
 static void unpin(void *seg)
 {
 	cache_unpin(seg, 1);
+	atomic_fetch_sub_explicit(&linked, 1, memory_order_relaxed);
+}
+
+/* May a reply hold so many frames more? Then they are counted. A client that takes its replies slowly must not keep the cache from
+ * everybody. */
+static bool may_link(const struct nfs_server *srv, unsigned pins)
+{
+	unsigned was = atomic_fetch_add_explicit(&linked, pins, memory_order_relaxed);
+
+	if (!srv->links_max || was + pins <= srv->links_max)
+		return true;
+	atomic_fetch_sub_explicit(&linked, pins, memory_order_relaxed);
+	return false;
 }
 
 /* The pieces become part of the reply as they are; each gives its pin back when the reply is gone. */
-static bool link_pieces(struct compound *c, struct cache_seg *seg, unsigned n)
+static nfsstat4 link_pieces(struct compound *c, struct cache_seg *seg, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
 		if (!xa_out_link(c->out, seg[i].base, seg[i].len, seg[i].pin ? unpin : NULL, &seg[i])) {
-			cache_unpin(seg + i, n - i);
-			return false;
+			for (; i < n; i++)
+				if (seg[i].pin)
+					unpin(&seg[i]);
+			return NFS4ERR_REP_TOO_BIG;
 		}
-	return true;
+	return NFS4_OK;
+}
+
+/* Their bytes do, in memory that the connection has to answer for (rpc_opts.max_memory). */
+static nfsstat4 copy_pieces(struct compound *c, struct cache_seg *seg, unsigned n, uint32_t len)
+{
+	uint8_t *copy = arena_alloc(&c->call->arena, len), *to = copy;
+
+	for (unsigned i = 0; copy && i < n; to += seg[i++].len)
+		memcpy(to, seg[i].base, seg[i].len);
+	cache_unpin(seg, n);
+	if (!copy)
+		return NFS4ERR_DELAY;
+	return !len || xa_out_link(c->out, copy, len, NULL, NULL) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
+}
+
+static nfsstat4 give_pieces(struct compound *c, struct cache_seg *seg, unsigned n, uint32_t len)
+{
+	unsigned pins = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		pins += seg[i].pin != NULL;
+	return may_link(c->srv, pins) ? link_pieces(c, seg, n) : copy_pieces(c, seg, n, len);
 }
 
 nfsstat4 op_read(struct compound *c)
@@ -106,7 +147,9 @@ nfsstat4 op_read(struct compound *c)
 		words[1] += seg[i].len;
 	look_ahead(c, said, a.offset, words[1], who);
 	words[0] = __builtin_bswap32(eof);
-	if (!link_pieces(c, seg, (unsigned)n) || !xa_out_pad(c->out, words[1]))
+	if ((st = give_pieces(c, seg, (unsigned)n, words[1])) != NFS4_OK)
+		return st;
+	if (!xa_out_pad(c->out, words[1]))
 		return NFS4ERR_REP_TOO_BIG;
 	words[1] = __builtin_bswap32(words[1]);
 	memcpy(head, words, sizeof words);

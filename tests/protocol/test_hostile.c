@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test_hostile.c - wrong and hostile messages: the RFC's error or a closed connection, and nobody else notices */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/protocol/calls.h"
 #include "tests/protocol/server.h"
 
 static uint8_t reply[1 << 20];
@@ -246,6 +248,92 @@ START_TEST(a_client_that_does_not_read_costs_bounded_memory)
 }
 END_TEST
 
+/* ---- a small cache ----------------------------------------------------------------------------------------------------- */
+
+enum { SLOW = 12, SLOTS = 64, BIG = 40 << 20, PIECE = 1 << 20 };
+
+static void setup_small(void)
+{
+	static const char *const options[] = {"--cache-size", "24M", "--no-root-squash", NULL};
+
+	server_start(options);
+}
+
+static void make_big(nfs_fh4 *fh, char *buf)
+{
+	struct nfsc *n = server_client();
+	char dir_buf[NFS4_FHSIZE];
+	uint8_t *b = calloc(1, PIECE);
+	struct open_file f;
+	nfs_fh4 dir;
+
+	ck_assert_ptr_nonnull(b);
+	look_up(n, "/disk", &dir, dir_buf);
+	ck_assert_int_eq(open_in(n, &dir, "hello", "o", OPEN4_SHARE_ACCESS_BOTH, 0, NULL, &f), NFS4_OK);
+	for (uint64_t off = 0; off < BIG; off += PIECE)
+		ck_assert_int_eq(write_at(n, &f, off, b, PIECE), NFS4_OK);
+	keep_fh(fh, buf, &f.fh);
+	ck_assert_int_eq(close_it(n, &f), NFS4_OK);
+	nfsc_close(n);
+	free(b);
+}
+
+/* Slot @slot asks for a MiB, with the anonymous stateid. */
+static void ask(const struct nfsc *n, const nfs_fh4 *fh, unsigned slot, unsigned piece)
+{
+	uint8_t a[256] = {0}, *p = a + 4;
+	const uint32_t seq[] = {nfsc_slot_seq(n, slot) + 1, slot, SLOTS - 1, 0, OP_PUTFH, fh->nfs_fh4_len};
+
+	raw_put32(p, 2);
+	raw_put32(p + 4, 3);
+	raw_put32(p + 8, OP_SEQUENCE);
+	memcpy(p + 12, nfsc_session(n), 16);
+	p += 28;
+	for (unsigned i = 0; i < 6; i++, p += 4)
+		raw_put32(p, seq[i]);
+	memcpy(p, fh->nfs_fh4_val, fh->nfs_fh4_len);
+	p += (fh->nfs_fh4_len + 3) / 4 * 4;
+	raw_put32(p, OP_READ);
+	raw_put32(p + 4 + 16 + 4, piece % (BIG / PIECE) * PIECE);
+	raw_put32(p + 4 + 16 + 8, PIECE);
+	raw_call(nfsc_fd(n), slot, 1, a, (size_t)(p + 4 + 16 + 12 - a));
+}
+
+/* They ask for more than the cache holds, and take nothing of it: others find memory all the same. */
+START_TEST(clients_that_do_not_read_leave_the_cache_to_others)
+{
+	struct nfs_url u = {.host = "127.0.0.1", .path = "/"};
+	struct nfsc *slow[SLOW], *n;
+	char buf[NFS4_FHSIZE];
+	struct why why;
+	nfs_fh4 fh;
+
+	make_big(&fh, buf);
+	snprintf(u.port, sizeof u.port, "%u", server_port());
+	n = server_client();
+	for (int i = 0; i < SLOW; i++) {
+		ck_assert_int_eq(nfsc_open_slots(&slow[i], &u, SLOTS, &why), 0);
+		for (unsigned k = 0; k < nfsc_slots(slow[i]); k++)
+			ask(slow[i], &fh, k, (unsigned)i * 4 + k);
+	}
+	sleep(1); /* if that is not enough, the test says less */
+	look_up(n, "/disk", &fh, buf);
+	nfsc_set_impatient(n, true);
+	for (int i = 0; i < 20; i++) {
+		nfs_argop4 op = {.argop = OP_CREATE};
+		char name[16];
+
+		snprintf(name, sizeof name, "dir%d", i);
+		op.nfs_argop4_u.opcreate.objtype.type = NF4DIR;
+		op.nfs_argop4_u.opcreate.objname = name_of(name);
+		ck_assert_int_eq(just(n, &fh, &op), NFS4_OK);
+	}
+	nfsc_close(n);
+	for (int i = 0; i < SLOW; i++)
+		nfsc_abandon(slow[i]);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
 	Suite *s = suite_create("hostile");
@@ -269,6 +357,11 @@ int main(int argc, char **argv)
 	tcase_add_test(t, ten_thousand_operations_are_refused);
 	tcase_add_test(t, a_slow_byte_stream_disturbs_nobody);
 	tcase_add_test(t, a_client_that_does_not_read_costs_bounded_memory);
+	suite_add_tcase(s, t);
+	t = tcase_create("small");
+	tcase_set_timeout(t, 60);
+	tcase_add_checked_fixture(t, setup_small, teardown);
+	tcase_add_test(t, clients_that_do_not_read_leave_the_cache_to_others);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
