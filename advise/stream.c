@@ -359,11 +359,15 @@ void adv_read(struct fs_stream *s, const struct adv_conf *conf, uint32_t said, u
  * have gone on meanwhile. */
 static void steps_taken(struct fs_run *r, const struct adv_step *step, uint64_t end, bool at_end)
 {
-	uint64_t size = r->step < 0 ? -(uint64_t)r->step : (uint64_t)r->step, n, last;
+	uint64_t by = (uint64_t)step->ahead_step, last;
 
-	n = r->step < 0 ? (minus(step->ahead_off, end) + size - 1) / size : minus(end, step->ahead_off) / size;
-	last = step->ahead_off + (uint64_t)r->step * (n + at_end - 1);
-	r->ahead = r->step < 0 ? min_u64(r->last, max_u64(r->ahead, last)) : max_u64(r->last, min_u64(r->ahead, last));
+	if (step->ahead_step > 0) {
+		last = step->ahead_off + by * (minus(end, step->ahead_off) / by + at_end - 1);
+		r->ahead = max_u64(r->last, min_u64(r->ahead, last));
+	} else {
+		last = step->ahead_off + by * ((minus(step->ahead_off, end) + (-by - 1)) / -by + at_end - 1);
+		r->ahead = min_u64(r->last, max_u64(r->ahead, last));
+	}
 }
 
 void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, bool at_end)
