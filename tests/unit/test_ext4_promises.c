@@ -23,7 +23,8 @@ static struct {
 	struct cond cond;
 	bool closed[HIO_EV_PUNCH + 1]; /* these calls wait */
 	unsigned waiting;
-	uint64_t bad_from, bad_end; /* the next write in there fails */
+	enum hio_event bad;
+	uint64_t bad_from, bad_end; /* the next such call in there fails */
 } host;
 
 static int on_host(void *arg, enum hio_event ev, uint64_t off, uint64_t len, const struct iovec *iov, int niov)
@@ -39,7 +40,7 @@ static int on_host(void *arg, enum hio_event ev, uint64_t off, uint64_t len, con
 	while (host.closed[ev])
 		cond_wait(&host.cond, &host.mu);
 	host.waiting--;
-	if (ev == HIO_EV_WRITE && off < host.bad_end && off + len > host.bad_from) {
+	if (ev == host.bad && off < host.bad_end && off + len > host.bad_from) {
 		host.bad_end = 0;
 		err = -EIO;
 	}
@@ -62,6 +63,25 @@ static void await(void)
 	while (!host.waiting)
 		cond_wait(&host.cond, &host.mu);
 	lock_drop(&host.mu);
+}
+
+static void host_fails(enum hio_event ev, uint64_t off, uint64_t len)
+{
+	lock_take(&host.mu);
+	host.bad = ev;
+	host.bad_from = off;
+	host.bad_end = off + len;
+	lock_drop(&host.mu);
+}
+
+static bool host_will_fail(void)
+{
+	bool will;
+
+	lock_take(&host.mu);
+	will = host.bad_end;
+	lock_drop(&host.mu);
+	return will;
 }
 
 /* ---- a file system ------------------------------------------------------------------------------------------------------------- */
@@ -370,10 +390,7 @@ START_TEST(what_follows_a_snapshot_that_failed_is_found_after_a_crash)
 	await();
 	must_eq(chmod_to(n, 0604), 0);
 	table = ext2fs_inode_table_loc(ext4_fs_of(img.fs)->e2, 0);
-	lock_take(&host.mu);
-	host.bad_from = table * 4096;
-	host.bad_end = host.bad_from + 4096;
-	lock_drop(&host.mu);
+	host_fails(HIO_EV_WRITE, table * 4096, 4096);
 	gate(HIO_EV_FLUSH, false);
 	pthread_join(th, NULL);
 	must_eq(frozen, -EIO);
@@ -471,6 +488,47 @@ START_TEST(a_transaction_leaves_room_in_a_small_cache)
 }
 END_TEST
 
+START_TEST(a_file_is_freed_whole_or_not_at_all)
+{
+	struct fs_node *n;
+	struct fs_cinfo ci;
+	uint64_t table;
+	struct img at;
+	char name[16];
+
+	start(64, 64, "-t ext4 -b 4096");
+	for (unsigned i = 0; i < 20; i++) {
+		snprintf(name, sizeof name, "f%u", i);
+		fs_node_put(make(name, FS_REG));
+	}
+	n = make("file", FS_REG);
+	must_eq(img.fs->ops->unlink(img.fs->root, "file", 4, 0, &ci), 0);
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	/* Its block of the inode table is home and leaves memory, and cannot be read again. */
+	table = ext2fs_inode_table_loc(ext4_fs_of(img.fs)->e2, 0) * 4096 + (n->ino - 1) * 256 / 4096 * 4096;
+	must_eq(chmod_to(img.fs->root, 0700), 0);
+	must_eq(ext4_journal_sync(ext4_fs_of(img.fs)), 0);
+	cache_discard(img.dev, table, 4096);
+	host_fails(HIO_EV_READ, table, 4096);
+	fs_node_put(n);
+	while (host_will_fail())
+		sched_yield();
+	(void)img.fs->ops->sync(img.fs);
+	cut(&at);
+	hio_set_default_hook(NULL, NULL);
+	(void)img.fs->ops->unmount(img.fs);
+	(void)cache_detach(img.dev);
+	cache_free(img.cache);
+	must_eq(vhd_close(img.vhd), 0);
+	img.fs = NULL;
+	img_free(&img);
+	again(&at);
+	img_unmount(&at);
+	must_eq(img_fsck(&at), 0);
+	img_free(&at);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -485,6 +543,7 @@ int main(void)
 	tcase_add_test(t, what_follows_a_snapshot_that_failed_is_found_after_a_crash);
 	tcase_add_loop_test(t, a_commit_finds_the_data_of_a_file_that_left_memory, 0, 2);
 	tcase_add_test(t, a_transaction_leaves_room_in_a_small_cache);
+	tcase_add_test(t, a_file_is_freed_whole_or_not_at_all);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -895,6 +895,15 @@ void ext4_drop_window(struct ext4_node *n)
 	n->pa_len = 0;
 }
 
+/* The disk failed while an inode is being freed: half of that is never committed, and the next start finds it on the list of orphans. */
+static bool ends_writing(struct ext4_fs *fs, int err)
+{
+	if (!fs->journal || (err != -EIO && err != -ENOMEM))
+		return false;
+	ext4_journal_fail(fs, err, "freeing an inode");
+	return true;
+}
+
 int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
 {
 	ext2_ino_t ino = (ext2_ino_t)n->n.ino;
@@ -914,17 +923,15 @@ int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
 		err = ext4_xattr_release(n);
 	if (err)
 		log_warn("ext4: inode %u: its blocks could not be freed: %s", ino, strerror(-err));
-	/* It stays on the list of orphans; the next start tries again. */
-	if (fs->journal && (err == -EIO || err == -ENOMEM)) {
-		ext4_journal_fail(fs, err, "freeing an inode");
+	if (ends_writing(fs, err))
 		return err;
-	}
 	n->inode.i_links_count = 0;
 	ext4_orphan_remove(n);
 	n->inode.i_dtime = (uint32_t)time(NULL);
 	ext4_set_size(n, 0);
 	n->map_dirty = false;
 	err = ext4_node_store_inode(n);
+	(void)ends_writing(fs, err);
 	ext2fs_inode_alloc_stats2(fs->e2, ino, -1, n->n.type == FS_DIR);
 	if (ino > fs->ino_dir && ino < fs->ino_next)
 		fs->ino_next = ino;
