@@ -529,6 +529,30 @@ START_TEST(a_file_is_freed_whole_or_not_at_all)
 }
 END_TEST
 
+/* Linux leaves the error that ended its journal there; e2fsck looks at the whole file system then. */
+START_TEST(a_journal_that_ended_with_an_error_makes_it_read_only)
+{
+	const be32 error = be32_of(5);
+	uint64_t at;
+	int fd;
+
+	start(64, 64, "-t ext4 -b 4096");
+	at = ext4_fs_of(img.fs)->journal->place[0] * 4096 + offsetof(struct jbd2_super, error);
+	img_unmount(&img);
+	fd = open(img.path, O_WRONLY);
+	must(fd >= 0);
+	must_eq(pwrite(fd, &error, sizeof error, (off_t)at), sizeof error);
+	close(fd);
+	img_mount(&img);
+	must(img.fs->read_only);
+	img_unmount(&img);
+	must_eq(shell("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fy %s; [ $? -le 1 ]", img.path), 0);
+	img_mount(&img);
+	must(!img.fs->read_only);
+	stop();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -544,6 +568,7 @@ int main(void)
 	tcase_add_loop_test(t, a_commit_finds_the_data_of_a_file_that_left_memory, 0, 2);
 	tcase_add_test(t, a_transaction_leaves_room_in_a_small_cache);
 	tcase_add_test(t, a_file_is_freed_whole_or_not_at_all);
+	tcase_add_test(t, a_journal_that_ended_with_an_error_makes_it_read_only);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -239,6 +239,10 @@ static int check(struct ext4_journal *j, struct why *why) NO_THREAD_SAFETY
 
 	if (!err && be32_get(j->super.start))
 		err = why_set(why, -ENOTSUP, "ext4: the journal is not empty");
+	/* Who wrote here before could not say so in the file system's superblock. */
+	if (!err && be32_get(j->super.error))
+		err = why_set(why, -EUCLEAN, "ext4: the journal ended with error %d (run e2fsck)",
+			      (int)be32_get(j->super.error));
 	return err;
 }
 
