@@ -35,11 +35,12 @@ static int on_host(void *arg, enum hio_event ev, uint64_t off, uint64_t len, con
 	(void)iov;
 	(void)niov;
 	lock_take(&host.mu);
-	host.waiting++;
+	host.waiting += host.closed[ev];
 	cond_broadcast(&host.cond);
-	while (host.closed[ev])
+	for (bool waits = host.closed[ev]; waits; host.waiting -= !waits) {
 		cond_wait(&host.cond, &host.mu);
-	host.waiting--;
+		waits = host.closed[ev];
+	}
 	if (ev == host.bad && off < host.bad_end && off + len > host.bad_from) {
 		host.bad_end = 0;
 		err = -EIO;
@@ -553,6 +554,56 @@ START_TEST(a_journal_that_ended_with_an_error_makes_it_read_only)
 }
 END_TEST
 
+static void *trimmer(void *arg)
+{
+	ext4_trim_now(arg);
+	return NULL;
+}
+
+static void *opener(void *arg)
+{
+	usleep(200000); /* it waits by then, most likely; if not, there is nothing to wait for */
+	gate(HIO_EV_PUNCH, false);
+	return arg;
+}
+
+START_TEST(space_that_is_being_given_back_to_the_host_is_there_for_who_needs_it)
+{
+	struct fs_mount_opts mo = {.discard = true};
+	struct why why = {0};
+	struct fs_node *n, *b;
+	struct fs_cinfo ci;
+	pthread_t th, op;
+	struct iovec iov;
+	static char buf[1 << 20];
+
+	start(32, 64, "-t ext4 -b 4096 -m 0");
+	must_eq(img.fs->ops->unmount(img.fs), 0);
+	must_eq(ext4_driver.mount(img.dev, &mo, &img.fs, &why), 0);
+	n = make("a", FS_REG);
+	for (uint64_t off = 0; off < 8 << 20; off += sizeof buf)
+		put(n, off, sizeof buf, 'a');
+	must_eq(img.fs->ops->commit(n, 0, 0), 0);
+	b = make("b", FS_REG);
+	iov = (struct iovec){buf, 4096};
+	for (uint64_t off = 0; !b->fs->ops->write(b, off, &iov, 1, 4096, 0); off += 4096)
+		;
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	must_eq(img.fs->ops->unlink(img.fs->root, "a", 1, 0, &ci), 0);
+	fs_node_put(n);
+	ext4_reap_now(ext4_fs_of(img.fs));
+	gate(HIO_EV_PUNCH, true);
+	must_eq(pthread_create(&th, NULL, trimmer, ext4_fs_of(img.fs)), 0);
+	await();
+	must_eq(pthread_create(&op, NULL, opener, NULL), 0);
+	put(b, UINT64_C(1) << 30, 4 << 20, 'b');
+	pthread_join(th, NULL);
+	pthread_join(op, NULL);
+	fs_node_put(b);
+	stop();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4_promises");
@@ -569,6 +620,7 @@ int main(void)
 	tcase_add_test(t, a_transaction_leaves_room_in_a_small_cache);
 	tcase_add_test(t, a_file_is_freed_whole_or_not_at_all);
 	tcase_add_test(t, a_journal_that_ended_with_an_error_makes_it_read_only);
+	tcase_add_test(t, space_that_is_being_given_back_to_the_host_is_there_for_who_needs_it);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

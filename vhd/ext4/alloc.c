@@ -23,7 +23,9 @@ struct ext4_alloc {
 	uint64_t reserve; /* blocks that data leaves to metadata */
 	uint32_t per_group;
 	uint32_t *group_free;
-	uint64_t *bits; /* of block first + i; 1 is taken */
+	uint64_t *bits;   /* of block first + i; 1 is taken */
+	uint64_t held;    /* blocks that are taken for a moment, and free then */
+	struct cond cond; /* held became 0 */
 };
 
 static bool taken(const struct ext4_alloc *a, uint64_t i)
@@ -41,6 +43,7 @@ int ext4_alloc_init(struct ext4_fs *fs)
 	if (!a)
 		return -ENOMEM;
 	fs->alloc = a;
+	cond_init(&a->cond);
 	a->first = first;
 	a->end = end;
 	a->per_group = e2->super->s_blocks_per_group;
@@ -72,6 +75,7 @@ void ext4_alloc_fini(struct ext4_fs *fs)
 {
 	if (!fs->alloc)
 		return;
+	cond_fini(&fs->alloc->cond);
 	free(fs->alloc->bits);
 	free(fs->alloc->group_free);
 	free(fs->alloc);
@@ -151,20 +155,32 @@ static void set_bits(struct ext4_alloc *a, uint64_t i, uint64_t len, bool on)
 	}
 }
 
+/* A run near g that is free now; its length, or 0. */
+static uint32_t find_run(const struct ext4_alloc *a, uint64_t g, uint32_t want, bool data, uint64_t *at)
+{
+	uint32_t len;
+
+	if (a->free <= (data ? a->reserve : 0))
+		return 0;
+	if (data)
+		want = (uint32_t)min_u64(want, a->free - a->reserve);
+	len = search(a, g, a->end - a->first, want, at);
+	return len ? len : search(a, 0, g, want, at);
+}
+
 int ext4_alloc_run(struct ext4_fs *fs, uint64_t goal, uint32_t want, bool data, uint64_t *pblk, uint32_t *got)
 {
 	struct ext4_alloc *a = fs->alloc;
-	uint64_t n = a->end - a->first, at = 0, g;
-	uint32_t len = 0;
+	uint64_t at = 0, g;
+	uint32_t len;
 
 	g = goal >= a->first && goal < a->end ? goal - a->first : 0;
 	lock_take(&fs->alloc_mu);
-	if (a->free > (data ? a->reserve : 0)) {
-		if (data)
-			want = (uint32_t)min_u64(want, a->free - a->reserve);
-		len = search(a, g, n, want, &at);
-		if (!len)
-			len = search(a, 0, g, want, &at);
+	len = find_run(a, g, want, data, &at);
+	/* Who writes data comes again (ext4_reap_now()); an operation cannot. */
+	while (!len && !data && a->held) {
+		cond_wait(&a->cond, &fs->alloc_mu);
+		len = find_run(a, g, want, data, &at);
 	}
 	if (len)
 		set_bits(a, at, len, true);
@@ -203,6 +219,7 @@ bool ext4_alloc_hold(struct ext4_fs *fs, uint64_t from, uint64_t end, uint64_t *
 		*pblk = a->first + i;
 		*len = run_at(a, i, to, HOLD_MAX);
 		set_bits(a, i, *len, true);
+		a->held += *len;
 	}
 	lock_drop(&fs->alloc_mu);
 	return found;
@@ -212,6 +229,17 @@ void ext4_alloc_unhold(struct ext4_fs *fs, uint64_t pblk, uint64_t len)
 {
 	lock_take(&fs->alloc_mu);
 	set_bits(fs->alloc, pblk - fs->alloc->first, len, false);
+	fs->alloc->held -= len;
+	if (!fs->alloc->held)
+		cond_broadcast(&fs->alloc->cond);
+	lock_drop(&fs->alloc_mu);
+}
+
+void ext4_alloc_await(struct ext4_fs *fs)
+{
+	lock_take(&fs->alloc_mu);
+	while (fs->alloc->held)
+		cond_wait(&fs->alloc->cond, &fs->alloc_mu);
 	lock_drop(&fs->alloc_mu);
 }
 

@@ -187,7 +187,7 @@ void ext4_blocks_freed(struct ext4_fs *fs, uint64_t pblk, uint64_t len) REQUIRES
 int ext4_alloc_init(struct ext4_fs *fs) REQUIRES(fs->mu); /* from the bitmaps */
 void ext4_alloc_fini(struct ext4_fs *fs);
 /* A contiguous run of 1 … want free blocks, at @goal or as near behind it as there is a good one. @data: leave a reserve for
- * metadata. -ENOSPC. Takes alloc_mu alone. */
+ * metadata; else it waits for what is taken for a moment (trim.c). -ENOSPC. Takes alloc_mu alone. */
 int ext4_alloc_run(struct ext4_fs *fs, uint64_t goal, uint32_t want, bool data, uint64_t *pblk, uint32_t *got);
 void ext4_alloc_free(struct ext4_fs *fs, uint64_t pblk, uint64_t len);
 uint64_t ext4_alloc_left(struct ext4_fs *fs);
@@ -195,6 +195,8 @@ uint64_t ext4_goal_of_inode(struct ext4_fs *fs, uint64_t ino);
 /* The first run of free blocks in [from, end) becomes taken; false: there is none. And free again. */
 bool ext4_alloc_hold(struct ext4_fs *fs, uint64_t from, uint64_t end, uint64_t *pblk, uint64_t *len);
 void ext4_alloc_unhold(struct ext4_fs *fs, uint64_t pblk, uint64_t len);
+/* Until nothing is taken so. */
+void ext4_alloc_await(struct ext4_fs *fs);
 
 /* ---- zones.c ---- */
 int ext4_zones_init(struct ext4_fs *fs) REQUIRES(fs->mu);

@@ -1005,8 +1005,9 @@ void ext4_reap_now(struct ext4_fs *fs) NO_THREAD_SAFETY
 	/* The housekeeper may have some in hand. */
 	lock_take(&fs->mu);
 	lock_drop(&fs->mu);
-	/* Blocks are free when the transaction that freed them has committed. */
+	/* Blocks are free when the transaction that freed them has committed, and are not being given back to the host. */
 	ext4_journal_settle(fs);
+	ext4_alloc_await(fs);
 }
 
 /* ---- the housekeeper --------------------------------------------------------------------------------------------------------------- */
