@@ -464,6 +464,42 @@ START_TEST(an_indirect_block_that_is_used_twice_is_damage)
 }
 END_TEST
 
+/* Superblocks that libext2fs takes. */
+START_TEST(a_file_system_that_begins_elsewhere_is_refused)
+{
+	static const struct {
+		const char *mkfs;
+		uint32_t at, value;
+	} odd[] = {{"-t ext2 -b 1024", 20, 255},
+		   {"-t ext2 -b 1024", 20, 0},
+		   {"-t ext2 -b 4096", 20, 1},
+		   {"-t ext2 -b 1024", 84, 3},
+		   {"-t ext2 -b 1024", 84, 10}};
+	struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE};
+	struct fs_mount_opts mo = {.relatime = true};
+
+	for (unsigned i = 0; i < ARRAY_LEN(odd); i++) {
+		struct why why = {.line = ""};
+		struct img img;
+		int fd;
+
+		img_make(&img, 16, odd[i].mkfs);
+		fd = open(img.path, O_RDWR);
+		must_eq(pwrite(fd, &odd[i].value, 4, 1024 + (off_t)odd[i].at), 4);
+		must_eq(close(fd), 0);
+		must_eq(vhd_open(&img.vhd, img.path, &o, NULL), 0);
+		must_eq(cache_new(&img.cache, 8 * MIB), 0);
+		must_eq(cache_attach(img.cache, img.vhd, 0, vhd_size(img.vhd), &img.dev), 0);
+		must_eq(ext4_driver.mount(img.dev, &mo, &img.fs, &why), -EUCLEAN);
+		must_eq(cache_detach(img.dev), 0);
+		cache_free(img.cache);
+		must_eq(vhd_close(img.vhd), 0);
+		img.fs = NULL;
+		img_free(&img);
+	}
+}
+END_TEST
+
 static struct ext3_extent_header *root_of(struct ext2_inode *i)
 {
 	must(i->i_flags & EXT4_EXTENTS_FL);
@@ -646,6 +682,7 @@ int main(void)
 	tcase_add_loop_test(t, a_file_without_extents_is_freed_in_steps, 0, 12);
 	tcase_add_loop_test(t, a_hole_in_a_file_without_extents_is_where_it_should_be, 0, 2);
 	tcase_add_test(t, an_indirect_block_that_is_used_twice_is_damage);
+	tcase_add_test(t, a_file_system_that_begins_elsewhere_is_refused);
 	tcase_add_test(t, extents_that_are_not_in_order_are_damage);
 	tcase_add_loop_test(t, a_tree_that_changes_later_does_not_lead_astray, 0, 4);
 	tcase_add_loop_test(t, a_time_that_does_not_fit_becomes_the_nearest_that_does, 0, 2);

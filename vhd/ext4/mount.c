@@ -72,8 +72,6 @@ static int check_features(const struct ext2_super_block *s, bool recovered, char
 		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: %s", names);
 	}
 	bad = s->s_feature_ro_compat & ~(uint32_t)RO_COMPAT_OK;
-	if (bad & EXT4_FEATURE_RO_COMPAT_BIGALLOC)
-		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: bigalloc");
 	if (s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER && !recovered)
 		snprintf(why_ro, cap, "its journal must be replayed (mount it with Linux once, or run e2fsck)");
 	else if (s->s_feature_incompat & (INCOMPAT_READ & ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER))
@@ -111,6 +109,12 @@ static void fs_free(struct ext4_fs *fs)
 	free(fs);
 }
 
+/* What the library (1.47.0) takes as it is: it writes beyond its bitmaps then, and the journal is a file like others. */
+static bool is_odd(const struct ext2_super_block *s)
+{
+	return s->s_first_data_block != (s->s_log_block_size ? 0u : 1u) || EXT2_FIRST_INO(s) < EXT2_GOOD_OLD_FIRST_INO;
+}
+
 static int open_e2(struct ext4_fs *fs, struct cache_dev *dev, bool write, struct why *why)
 {
 	errcode_t e;
@@ -131,6 +135,11 @@ static int open_e2(struct ext4_fs *fs, struct cache_dev *dev, bool write, struct
 			       (unsigned long long)cache_dev_size(dev));
 	if (fs->block_size > CACHE_FRAME)
 		return why_set(why, -ENOTSUP, "ext4: block size %u", fs->block_size);
+	if (ext2fs_has_feature_bigalloc(fs->e2->super))
+		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: bigalloc");
+	if (is_odd(fs->e2->super))
+		return why_set(why, -EUCLEAN, "ext4: the first data block is %u, the first inode for files %u",
+			       fs->e2->super->s_first_data_block, EXT2_FIRST_INO(fs->e2->super));
 	fs->e2->flags |= EXT2_FLAG_MASTER_SB_ONLY;
 	fs->e2->flags &= ~EXT2_FLAG_SWAP_BYTES;
 	e = ext2fs_read_bitmaps(fs->e2);
