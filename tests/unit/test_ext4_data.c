@@ -776,6 +776,42 @@ START_TEST(many_threads_write_at_once)
 }
 END_TEST
 
+static atomic_bool done;
+
+static void *reader(void *arg)
+{
+	uint8_t b[4096];
+
+	while (!atomic_load(&done))
+		ck_assert_uint_eq(get(arg, b, sizeof b, 0), sizeof b);
+	return NULL;
+}
+
+/* What a read says about the time of access, a write has a say in as well. */
+START_TEST(a_file_is_read_while_it_is_written)
+{
+	uint8_t b[4096] = {0};
+	struct fs_node *n;
+	pthread_t t[2];
+
+	make(kinds[0], 16);
+	mount_it();
+	n = new_file("f");
+	ck_assert_int_eq(put(n, b, sizeof b, 0), 0);
+	atomic_store(&done, false);
+	for (int i = 0; i < 2; i++)
+		pthread_create(&t[i], NULL, reader, n);
+	for (int i = 0; i < 2000; i++)
+		ck_assert_int_eq(put(n, b, sizeof b, 0), 0);
+	atomic_store(&done, true);
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	fs_node_put(n);
+	unmount_it();
+	drop();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4 data");
@@ -805,6 +841,7 @@ int main(void)
 	tcase_add_test(t, who_waits_to_note_a_read_keeps_no_memory_from_others);
 	tcase_add_test(t, holes_are_found_by_seek);
 	tcase_add_test(t, many_threads_write_at_once);
+	tcase_add_test(t, a_file_is_read_while_it_is_written);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

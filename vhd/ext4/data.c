@@ -150,25 +150,23 @@ int ext4_op_resident(struct fs_node *fn, uint64_t *bytes) NO_THREAD_SAFETY
 	return 0;
 }
 
-static bool atime_is_stale(const struct ext4_node *n)
-{
-	return n->inode.i_atime <= n->inode.i_mtime || n->inode.i_atime <= n->inode.i_ctime ||
-	       ext4_now().sec - (int64_t)n->inode.i_atime >= 86400;
-}
-
 /* As relatime: when the file changed since it was last read, or a day passed. */
-static void touch_atime(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
+static bool is_atime_due(const struct ext4_node *n) REQUIRES_SHARED(n->rw)
 {
-	struct ext4_fs *fs = ext4_fs_of_node(n);
-	int64_t now, a = n->inode.i_atime;
+	const struct ext4_fs *fs = container_of(n->n.fs, struct ext4_fs, fs);
+	int64_t a = n->inode.i_atime;
 
 	if (!fs->relatime || fs->fs.read_only || n->inode.i_flags & EXT2_NOATIME_FL)
-		return;
-	if (a > n->inode.i_mtime && a > n->inode.i_ctime && (now = ext4_now().sec) - a < 86400)
-		return;
+		return false;
+	return a <= n->inode.i_mtime || a <= n->inode.i_ctime || ext4_now().sec - a >= 86400;
+}
+
+static void touch_atime(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
+{
 	if (flags & FS_NOWAIT ? !rwlock_try_write(&n->rw) : (rwlock_write(&n->rw), false))
 		return;
-	ext4_node_touch_later(n, EXT4_T_A);
+	if (is_atime_due(n)) /* still: others read it, too */
+		ext4_node_touch_later(n, EXT4_T_A);
 	rwlock_drop(&n->rw);
 }
 
@@ -178,28 +176,28 @@ int ext4_op_read(struct fs_node *fn, uint64_t off, uint32_t len, unsigned flags,
 	struct ext4_node *n = ext4_node_of(fn);
 	uint64_t size;
 	int k = 0, err;
-	bool stale;
+	bool due;
 
 	if (fn->type != FS_REG)
 		return fn->type == FS_DIR ? -EISDIR : -EINVAL;
 	if ((err = lock_mapped(n, flags, false)) < 0)
 		return err;
 	size = ext4_size(&n->inode);
-	stale = atime_is_stale(n);
-	if (stale && off < size && len && !(flags & FS_NOWAIT)) {
+	due = is_atime_due(n);
+	if (due && off < size && len && !(flags & FS_NOWAIT)) {
 		/* Now: who waits for the lock must hold no pins, since who has it may be waiting for memory. */
 		rwlock_drop(&n->rw);
 		touch_atime(n, flags);
 		if ((err = lock_mapped(n, flags, false)) < 0)
 			return err;
 		size = ext4_size(&n->inode);
-		stale = false;
+		due = false;
 	}
 	if (off < size && len)
 		k = read_runs(n, off, (uint32_t)min_u64(len, size - off), flags, seg, max);
 	*eof = off >= size || len >= size - off;
 	rwlock_drop(&n->rw);
-	if (k > 0 && stale)
+	if (k > 0 && due)
 		touch_atime(n, flags);
 	return k;
 }
