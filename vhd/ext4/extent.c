@@ -445,7 +445,7 @@ static errcode_t punch_level(struct ext4_node *n, uint32_t *p, unsigned level, u
 
 /* The library's own (1.47.0) frees blocks behind the range, or leaves some of it, as soon as it ends in another block of numbers than
  * it begins in, or not with that block's end. */
-static errcode_t punch_indirect(struct ext4_node *n, uint32_t lblk, uint64_t end)
+static errcode_t punch_indirect(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
 {
 	uint64_t per = ext4_fs_of_node(n)->block_size / 4, at = 0, span = 1;
 	errcode_t e = 0;
@@ -592,7 +592,7 @@ static uint32_t last_step(const struct ext4_map *m, uint32_t lblk, uint64_t end)
 	return (uint32_t)from;
 }
 
-static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end)
+static int punch_step(struct ext4_node *n, uint32_t lblk, uint64_t end) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	bool last_block = false;
