@@ -506,8 +506,8 @@ static void forget_data(struct ext4_node *n, uint64_t pblk, uint64_t len) NO_THR
 		cache_discard(fs->dev, pblk << fs->block_bits, len << fs->block_bits);
 }
 
-/* From the last extent of the range to the first, in a file system of @count blocks. (The library's own way, 1.47.0, gives up when a range is exactly a leaf, and
- * frees block by block.) The map has been cut. */
+/* From the last extent of the range to the first, in a file system of @count blocks. (The library's own way, 1.47.0, gives up when a
+ * range is exactly a leaf, and frees block by block.) The map has been cut. */
 static errcode_t punch_extents(struct ext4_node *n, uint32_t lblk, uint64_t end, uint64_t count) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);

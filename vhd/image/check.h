@@ -43,8 +43,8 @@ int vhd_check(const char *path, vhd_found_fn *found, void *arg, struct vhd_check
 /**
  * vhd_repair() - put right what vhd_check() calls repairable
  *
- * A footer or its copy that is damaged is written anew from the other, and a copy that differs from the footer; what lies behind the footer or, in images of our own
- * making, unused between the last block and it, is cut off. At every moment one good footer is in the file. What could only
+ * A footer or its copy that is damaged is written anew from the other, and a copy that differs from the footer; what lies behind the
+ * footer or, in images of our own making, unused between the last block and it, is cut off. At every moment one good footer is in the file. What could only
  * be guessed (blocks that overlap, entries outside of the file) is left alone.
  *
  * Return: 0; -EUCLEAN the image has errors that cannot be repaired: nothing was changed; -EBUSY; what writing says.

@@ -34,7 +34,8 @@ int vhd_set_fields(const char *path, const struct vhd_fields *f, struct why *why
  * @exact: keep it, rounded up to 512; else, and where the creator means the geometry, up to what that can express
  *
  * Larger: a fixed image gets a hole, of a dynamic one blocks that lie where its table grows are moved to the end first. Smaller:
- * only when nothing but zeros is cut off. Of a disk that grows, entries past its old end are forgotten, and their space with them. File systems inside do not follow by themselves.
+ * only when nothing but zeros is cut off. Of a disk that grows, entries past its old end are forgotten, and their space with them.
+ * File systems inside do not follow by themselves.
  *
  * Return: 0; -ENOTSUP differencing images, images with XenServer's batmap; -EFBIG more blocks than vhd_open() takes; -EBUSY;
  *         -ENOTEMPTY there is data behind the new end;
