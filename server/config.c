@@ -438,6 +438,28 @@ static int take_rule(struct config *c, const struct file_rule *fr, struct rule_f
 	return rule->match ? 0 : -ENOMEM;
 }
 
+/* Where they stand in a struct config, and what they may be. */
+static const struct {
+	const char *name;
+	size_t at;
+	unsigned min, max;
+} numbers[] = {
+	[CONFIG_THREADS] = {"threads", offsetof(struct config, loops), 1, 256},
+	[CONFIG_WORKERS] = {"workers", offsetof(struct config, workers), 1, 1024},
+	[CONFIG_BUSY_POLL] = {"busy-poll", offsetof(struct config, busy_poll_us), 0, 1000},
+	[CONFIG_MAX_CONNECTIONS] = {"max-connections", offsetof(struct config, max_connections), 1, 65536},
+	[CONFIG_LEASE] = {"lease-seconds", offsetof(struct config, lease_seconds), 1, 3600},
+	[CONFIG_GRACE] = {"grace-seconds", offsetof(struct config, grace_seconds), 1, 3600},
+};
+
+int config_set_number(struct config *c, enum config_number which, uint64_t value, struct why *why)
+{
+	if (value < numbers[which].min || value > numbers[which].max)
+		return why_set(why, -EINVAL, "expected a number from %u to %u", numbers[which].min, numbers[which].max);
+	*(unsigned *)((char *)c + numbers[which].at) = (unsigned)value;
+	return 0;
+}
+
 /* A value was refused: put file and line in front of what was said. */
 static int at_line(struct why *why, int err, const char *path, unsigned line)
 {
@@ -465,6 +487,30 @@ static int take_rules(struct config *c, const struct file_config *f, const char 
 			why_set(why, err, "%s: %.400s", field, said[0] ? said : strerror(-err));
 		}
 		return at_line(why, err, path, config_line(data, len, "rules", (int)i, at.name, at.index));
+	}
+	return 0;
+}
+
+static int take_numbers(struct config *c, const struct file_config *f, const char *path, const uint8_t *data,
+			size_t len, struct why *why)
+{
+	const uint32_t *const said[] = {
+		[CONFIG_THREADS] = f->threads,     [CONFIG_WORKERS] = f->workers,
+		[CONFIG_BUSY_POLL] = f->busy_poll, [CONFIG_MAX_CONNECTIONS] = f->max_connections,
+		[CONFIG_LEASE] = f->lease_seconds, [CONFIG_GRACE] = f->grace_seconds,
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(said); i++) {
+		char range[sizeof why->line];
+		int err = said[i] ? config_set_number(c, (enum config_number)i, *said[i], why) : 0;
+
+		if (!err)
+			continue;
+		if (why) {
+			memcpy(range, why->line, sizeof range);
+			why_set(why, err, "%s: %u: %.300s", numbers[i].name, *said[i], range);
+		}
+		return at_line(why, err, path, config_line(data, len, numbers[i].name, -1, NULL, -1));
 	}
 	return 0;
 }
@@ -512,18 +558,6 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->no_journal_ok = *f->no_journal_ok;
 	if (f->force_parent)
 		c->force_parent = *f->force_parent;
-	if (f->threads)
-		c->loops = *f->threads;
-	if (f->workers)
-		c->workers = *f->workers;
-	if (f->busy_poll)
-		c->busy_poll_us = *f->busy_poll < BUSY_POLL_MAX ? *f->busy_poll : BUSY_POLL_MAX;
-	if (f->max_connections)
-		c->max_connections = *f->max_connections;
-	if (f->grace_seconds)
-		c->grace_seconds = *f->grace_seconds;
-	if (f->lease_seconds)
-		c->lease_seconds = *f->lease_seconds;
 	if (f->log_level)
 		c->log_level = (int)*f->log_level;
 	if (f->readahead)
@@ -545,6 +579,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 	}
 	if (f->cache_size && (err = config_set_cache_size(c, f->cache_size, why)) < 0)
 		return at_line(why, err, path, config_line(data, len, "cache-size", -1, NULL, -1));
+	if ((err = take_numbers(c, f, path, data, len, why)) < 0)
+		return err;
 	return take_lists(c, f, path, data, len, why);
 }
 

@@ -61,7 +61,15 @@ struct config {
 };
 
 #define CONFIG_PORT 2049
-#define BUSY_POLL_MAX 1000u
+
+enum config_number {
+	CONFIG_THREADS,
+	CONFIG_WORKERS,
+	CONFIG_BUSY_POLL,
+	CONFIG_MAX_CONNECTIONS,
+	CONFIG_LEASE,
+	CONFIG_GRACE,
+};
 
 void config_init(struct config *c); /* the defaults */
 void config_fini(struct config *c);
@@ -76,6 +84,8 @@ int config_add_parent_dir(struct config *c, const char *dir, struct why *why);
 /* "IMAGE[=NAME]" */
 int config_add_image(struct config *c, const char *text, struct why *why);
 int config_set_cache_size(struct config *c, const char *text, struct why *why);
+/* -EINVAL with a line that says the range. */
+int config_set_number(struct config *c, enum config_number which, uint64_t value, struct why *why);
 
 /* After file and command line: fill in defaults that depend on others, refuse what does not go together. */
 int config_finish(struct config *c, struct why *why);

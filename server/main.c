@@ -154,15 +154,17 @@ static const struct option options[] = {
 
 /* ---- the command line ------------------------------------------------------------------------------------------------ */
 
-static int number(const char *name, const char *text, unsigned min, unsigned max, unsigned *out, struct why *why)
+static int number(struct config *c, enum config_number which, const char *name, const char *text, struct why *why)
 {
-	char *end;
+	char *end, range[sizeof why->line];
 	unsigned long v = strtoul(text, &end, 10);
+	bool is = text[0] >= '0' && text[0] <= '9' && !*end;
+	int err = config_set_number(c, which, is ? v : UINT64_MAX, why);
 
-	if (text[0] < '0' || text[0] > '9' || *end || v < min || v > max)
-		return why_set(why, -EINVAL, "--%s \"%.100s\": expected a number from %u to %u", name, text, min, max);
-	*out = (unsigned)v;
-	return 0;
+	if (!err)
+		return 0;
+	memcpy(range, why->line, sizeof range);
+	return why_set(why, err, "--%s \"%.100s\": %.200s", name, text, range);
 }
 
 static int readahead_of(const char *arg, enum readahead *out, struct why *why)
@@ -270,15 +272,15 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		c->trace = arg;
 		return 0;
 	case OPT_THREADS:
-		return number("threads", arg, 1, 256, &c->loops, why);
+		return number(c, CONFIG_THREADS, "threads", arg, why);
 	case OPT_WORKERS:
-		return number("workers", arg, 1, 1024, &c->workers, why);
+		return number(c, CONFIG_WORKERS, "workers", arg, why);
 	case OPT_BUSY_POLL:
-		return number("busy-poll", arg, 0, BUSY_POLL_MAX, &c->busy_poll_us, why);
+		return number(c, CONFIG_BUSY_POLL, "busy-poll", arg, why);
 	case OPT_LEASE:
-		return number("lease", arg, 1, 3600, &c->lease_seconds, why);
+		return number(c, CONFIG_LEASE, "lease", arg, why);
 	case OPT_GRACE:
-		return number("grace", arg, 1, 3600, &c->grace_seconds, why);
+		return number(c, CONFIG_GRACE, "grace", arg, why);
 	case OPT_LOG_LEVEL:
 		return log_level_of(arg, &c->log_level, why);
 	case OPT_LIST_OPS:

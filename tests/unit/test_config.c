@@ -163,6 +163,27 @@ START_TEST(rules_are_taken_in_their_order)
 }
 END_TEST
 
+static const struct {
+	const char *text, *range;
+} numbers[] = {
+	{"threads: 0\n", "threads: 0: expected a number from 1 to 256"},
+	{"workers: 1025\n", "workers: 1025: expected a number from 1 to 1024"},
+	{"busy-poll: 1001\n", "busy-poll: 1001: expected a number from 0 to 1000"},
+	{"max-connections: 0\n", "max-connections: 0: expected a number from 1 to 65536"},
+	{"lease-seconds: 0\n", "lease-seconds: 0: expected a number from 1 to 3600"},
+	{"grace-seconds: 4294967295\n", "grace-seconds: 4294967295: expected a number from 1 to 3600"},
+};
+
+START_TEST(a_number_out_of_range_is_named_with_its_line)
+{
+	char text[100];
+
+	snprintf(text, sizeof text, "read-only: true\n%s", numbers[_i].text);
+	ck_assert_int_eq(load(text), -EINVAL);
+	complained(2, numbers[_i].range);
+}
+END_TEST
+
 START_TEST(an_export_without_an_image_is_refused)
 {
 	ck_assert_int_eq(load("exports:\n  - name: x\n"), -EINVAL);
@@ -243,6 +264,8 @@ int main(void)
 	tcase_add_loop_test(t, a_mistake_in_a_rule_is_named_with_line_and_field, 0,
 			    (int)(sizeof bad_rules / sizeof bad_rules[0]));
 	tcase_add_test(t, rules_are_taken_in_their_order);
+	tcase_add_loop_test(t, a_number_out_of_range_is_named_with_its_line, 0,
+			    (int)(sizeof numbers / sizeof numbers[0]));
 	tcase_add_test(t, an_export_without_an_image_is_refused);
 	tcase_add_test(t, broken_yaml_is_refused_with_a_line);
 	tcase_add_test(t, two_images_of_one_name_are_refused);
