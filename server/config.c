@@ -626,6 +626,7 @@ void config_init(struct config *c)
 		.log_level = LOG_LVL_INFO,
 		.lease_seconds = 90,
 		.busy_poll_us = 30,
+		.max_connections = CONFIG_CONNECTIONS,
 	};
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
@@ -34,6 +35,7 @@
 #define IO_MAX (1u << 20)        /* rsize and wsize: what Linux asks for at most */
 #define RECORD_SLACK (64u << 10) /* a record is an I/O and what stands around it */
 #define DRAIN_MS 10000
+#define DESCRIPTORS_OTHER 512 /* images and their parents, rings, sockets */
 
 struct daemon {
 	struct config conf;
@@ -469,6 +471,20 @@ static int start_trace(struct daemon *d, struct why *why)
 	return 0;
 }
 
+/* A descriptor for each client, and for everything else. Distributions begin programs with 1024, for those that use select(). */
+static void take_descriptors(const struct config *c)
+{
+	rlim_t want = c->max_connections + DESCRIPTORS_OTHER;
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= want)
+		return;
+	l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
+	if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < want)
+		log_warn("%llu open files are allowed here: not enough for %llu connections (ulimit -n)",
+			 (unsigned long long)l.rlim_cur, (unsigned long long)(want - DESCRIPTORS_OTHER));
+}
+
 static int start(struct daemon *d, struct why *why)
 {
 	struct st_opts so = {
@@ -479,6 +495,7 @@ static int start(struct daemon *d, struct why *why)
 	};
 	int err;
 
+	take_descriptors(&d->conf);
 	d->nfs.max_read = d->nfs.max_write = IO_MAX;
 	d->nfs.links_max = (uint32_t)min_u64(d->conf.cache_size / CACHE_FRAME / 2, UINT32_MAX);
 	d->nfs.read_only = d->conf.read_only;

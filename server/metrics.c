@@ -92,7 +92,7 @@ int metrics_start(struct metrics **out, const char *addr, const struct figures_o
 {
 	struct metrics *m;
 	struct sockaddr_storage sa;
-	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD;
+	unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD; /* not select(): descriptors may be many */
 	const union MHD_DaemonInfo *info;
 	int err = parse(addr, &sa, why);
 
