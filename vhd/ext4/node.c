@@ -1035,10 +1035,20 @@ static uint64_t now_ms(void)
 	return now_ns() / 1000000;
 }
 
+/* A while, whoever calls. */
+static void rest(struct ext4_fs *fs) REQUIRES(fs->table_mu)
+{
+	uint64_t until = now_ms() + WRITE_BEHIND_MS, now;
+
+	while (!fs->stopping && (now = now_ms()) < until)
+		cond_wait_ms(&fs->table_cond, &fs->table_mu, (uint32_t)(until - now));
+}
+
 static void *housekeeper(void *arg) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = arg;
 	uint64_t stored = now_ms();
+	int err = 0;
 
 	lock_take(&fs->table_mu);
 	while (!fs->stopping) {
@@ -1062,18 +1072,19 @@ static void *housekeeper(void *arg) NO_THREAD_SAFETY
 		if (fs->stopping)
 			break;
 		if (now_ms() - stored >= WRITE_BEHIND_MS || fs->nidle > IDLE_MAX) {
-			int err;
-
 			stored = now_ms();
 			lock_drop(&fs->table_mu);
 			err = ext4_store_all(fs);
-			if (err)
+			if (err && !atomic_load(&fs->failed)) /* else that was said */
 				log_warn("ext4: writing inodes: %s", strerror(-err));
-			else if (fs->trim)
+			else if (!err && fs->trim)
 				ext4_trim_now(fs);
 			lock_take(&fs->table_mu);
 		}
 		evict_idle(fs, IDLE_MAX * 3 / 4);
+		/* They cannot be stored any more, and stay: looking again at once would be all that this thread does. */
+		if (fs->nidle > IDLE_MAX && (err || atomic_load(&fs->failed)))
+			rest(fs);
 	}
 	lock_drop(&fs->table_mu);
 	return NULL;
