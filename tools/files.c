@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "tools/server_stat.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/plain.h"
 
 static int complain(const struct why *why, int err)
 {
@@ -122,6 +124,18 @@ struct ls_opts {
 	json_t *list;
 };
 
+/* As it is for programs; for people without what a terminal would obey. */
+static void name_out(const char *name, size_t len)
+{
+	char text[NAME_MAX + 1];
+
+	if (len < sizeof text && isatty(STDOUT_FILENO)) {
+		memcpy(text, name, len);
+		name = plain_text(text, len);
+	}
+	printf("%.*s\n", (int)len, name);
+}
+
 static void show(const struct ls_opts *o, const char *name, size_t len, const struct nfs_attrs *a)
 {
 	char mode[11], when[32];
@@ -135,7 +149,7 @@ static void show(const struct ls_opts *o, const char *name, size_t len, const st
 		printf("%s %3u %-8s %-8s %12llu %s ", mode, a->nlink, a->owner, a->group, (unsigned long long)a->size,
 		       time_text(a->mtime, when, sizeof when));
 	}
-	printf("%.*s\n", (int)len, name);
+	name_out(name, len);
 }
 
 /* ---- ls ------------------------------------------------------------------------------------------------------------------------ */

@@ -9,6 +9,7 @@
 #include "tools/image.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/plain.h"
 #include "vhd/base/size.h"
 #include "vhd/volume/volume.h"
 
@@ -142,16 +143,23 @@ static json_t *info_json(const char *path, const struct shown *s)
 
 /* ---- text ------------------------------------------------------------------------------------------------------------------- */
 
+/* Of what the image says, a copy that a terminal may have. */
+static const char *plain(const char *text, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s", text);
+	return plain_text(buf, strlen(buf));
+}
+
 static void parent_text(const struct shown *s)
 {
 	const struct vhd_info *i = &s->info;
-	char uuid[37];
+	char uuid[37], buf[sizeof i->parent_name];
 
 	uuid_unparse_lower(i->parent_uuid, uuid);
-	printf("  parent     \"%s\" (%s)\n", i->parent_name, uuid);
+	printf("  parent     \"%s\" (%s)\n", plain(i->parent_name, buf, sizeof buf), uuid);
 	for (unsigned n = 0; n < i->nparents; n++)
 		if (i->parent[n].path[0])
-			printf("  %s       %s\n", i->parent[n].code, i->parent[n].path);
+			printf("  %s       %s\n", i->parent[n].code, plain(i->parent[n].path, buf, sizeof buf));
 	if (!s->vhd)
 		printf("  chain      broken: %s\n", s->broken.line);
 	for (const struct vhd *v = s->vhd ? vhd_parent(s->vhd) : NULL; v; v = vhd_parent(v))
@@ -160,7 +168,7 @@ static void parent_text(const struct shown *s)
 
 static void volumes_text(const struct vol_list *l)
 {
-	char size[SIZE_TEXT];
+	char size[SIZE_TEXT], label[sizeof l->part->label];
 
 	for (unsigned n = 0; n < l->n; n++) {
 		const struct vol_part *p = &l->part[n];
@@ -171,7 +179,7 @@ static void volumes_text(const struct vol_list *l)
 		else
 			printf("  inside     ");
 		printf("%s%s%s%s%s, %s\n", p->fstype[0] ? p->fstype : "nothing known", p->label[0] ? " " : "", quote,
-		       p->label, quote, size_text(p->len, size));
+		       plain(p->label, label, sizeof label), quote, size_text(p->len, size));
 	}
 	if (!l->n)
 		printf("  inside     nothing known\n");

@@ -7,7 +7,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+#include "vhd/base/plain.h"
 
 enum log_level log_level = LOG_LVL_INFO;
 
@@ -44,5 +47,6 @@ void log_line(enum log_level lvl, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(buf + n, sizeof buf - (size_t)n - 1, fmt, ap);
 	va_end(ap);
+	plain_text(buf, strlen(buf));
 	fprintf(stderr, "%s\n", buf); /* one call, so that lines of two threads do not mix */
 }

@@ -4,6 +4,9 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "vhd/base/plain.h"
 
 int why_set(struct why *why, int err, const char *fmt, ...)
 {
@@ -14,5 +17,6 @@ int why_set(struct why *why, int err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why->line, sizeof why->line, fmt, ap);
 	va_end(ap);
+	plain_text(why->line, strlen(why->line));
 	return err;
 }

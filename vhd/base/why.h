@@ -9,7 +9,7 @@
 #define VHDNFS_BASE_WHY_H
 
 struct why {
-	char line[512]; /* NUL-terminated, no newline; empty when nothing was said */
+	char line[512]; /* NUL-terminated, no control character; empty when nothing was said */
 };
 
 /**
