@@ -522,6 +522,7 @@ static int start(struct daemon *d, struct why *why)
 			return err;
 	if ((err = start_state(d, &so, why)) < 0)
 		return err;
+	d->nfs.change_base = st_change_base(d->nfs.state);
 	set_keeping(d, st_in_grace(d->nfs.state));
 	if ((err = start_control(d, why)) < 0 || (err = start_metrics(d, why)) < 0)
 		return err;
@@ -597,6 +598,26 @@ static void serve(struct daemon *d, int argc, char **argv, const sigset_t *sigs)
 	}
 }
 
+static bool make_stable(void *arg, const struct export *e)
+{
+	int *err = arg, now = e->fs && e->fs->ops->sync ? e->fs->ops->sync(e->fs) : 0;
+
+	*err = *err ? *err : now;
+	return true;
+}
+
+/* Before the state goes: the next start wants to know whether anything was lost. */
+static void say_stopped(struct daemon *d)
+{
+	int err = d->images ? images_error(d->images) : 0;
+
+	if (!d->nfs.state || !d->nfs.exports)
+		return;
+	exports_each(d->nfs.exports, make_stable, &err);
+	if (!err)
+		st_stopped(d->nfs.state);
+}
+
 static int stop(struct daemon *d)
 {
 	int err = 0, image_err;
@@ -607,6 +628,7 @@ static int stop(struct daemon *d)
 		rpc_server_stop(d->rpc, DRAIN_MS);
 	if (d->nfs.state && st_keeps_records(d->nfs.state))
 		set_keeping(d, true);
+	say_stopped(d);
 	st_free(d->nfs.state);
 	if (d->nfs.exports)
 		err = exports_free(d->nfs.exports);

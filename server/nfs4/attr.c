@@ -129,7 +129,7 @@ static uint8_t *get_mounted_on(const struct attr_ctx *x, uint8_t *p)
 GET(supported, put_bitmap(p, supported_words(), ATTR_WORDS))
 GET(type, put32(p, types[x->a->type]))
 GET(fh_expire, put32(p, FH4_PERSISTENT))
-GET(change, put64(p, x->a->change))
+GET(change, put64(p, x->a->change + x->c->srv->change_base))
 GET(size, put64(p, x->a->size))
 GET(yes, put32(p, 1))
 GET(no, put32(p, 0))
@@ -586,7 +586,9 @@ nfsstat4 op_setattr(struct compound *c)
 	return st == NFS4_OK ? encode_set(c, &s.mask) : setattr_fail(c, st);
 }
 
-change_info4 cinfo_of(const struct fs_cinfo *ci)
+change_info4 cinfo_of(const struct compound *c, const struct fs_cinfo *ci)
 {
-	return (change_info4){.atomic = ci->atomic, .before = ci->before, .after = ci->after};
+	uint64_t base = c->srv->change_base;
+
+	return (change_info4){.atomic = ci->atomic, .before = ci->before + base, .after = ci->after + base};
 }

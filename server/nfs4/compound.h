@@ -32,6 +32,7 @@ struct nfs_server {
 	uint32_t max_read, max_write; /* bytes; rtmax, wtmax */
 	uint32_t links_max;           /* frames of the cache that replies may hold; 0: as many as there are */
 	verifier4 write_verf;         /* of this start of the server */
+	uint64_t change_base;         /* is added to change attributes: st_change_base() */
 	bool read_only;               /* whole server */
 	struct adv_conf advice;
 	const struct adv_rule *rules; /* of the configuration */
@@ -189,7 +190,7 @@ nfsstat4 attr_encode(struct compound *c, const struct obj *o, const bitmap4 *wan
  * or a group that the caller could not give it away to afterwards. */
 nfsstat4 attr_new_owner(const struct compound *c, const struct fs_attr *dir, enum fs_type type, struct fs_setattr *s);
 
-change_info4 cinfo_of(const struct fs_cinfo *ci);
+change_info4 cinfo_of(const struct compound *c, const struct fs_cinfo *ci);
 /* SETATTR has a body when it fails: nothing was set. Returns @st. */
 nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 

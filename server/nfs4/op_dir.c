@@ -296,7 +296,7 @@ nfsstat4 op_create(struct compound *c)
 		return st;
 	}
 	c_set_cfh(c, export_get(exp), n);
-	res = (CREATE4resok){.cinfo = cinfo_of(&ci), .attrset = attrs.mask};
+	res = (CREATE4resok){.cinfo = cinfo_of(c, &ci), .attrset = attrs.mask};
 	return C_ENCODE(c, CREATE4resok, &res);
 }
 
@@ -336,7 +336,7 @@ nfsstat4 op_remove(struct compound *c)
 						       nowait(c), &ci));
 	if (st != NFS4_OK)
 		return st;
-	res.cinfo = cinfo_of(&ci);
+	res.cinfo = cinfo_of(c, &ci);
 	return C_ENCODE(c, REMOVE4resok, &res);
 }
 
@@ -401,8 +401,8 @@ nfsstat4 op_rename(struct compound *c)
 	if (st != NFS4_OK)
 		return st;
 	tell_moved(c, &a.newname);
-	res.source_cinfo = cinfo_of(&from);
-	res.target_cinfo = cinfo_of(&to);
+	res.source_cinfo = cinfo_of(c, &from);
+	res.target_cinfo = cinfo_of(c, &to);
 	return C_ENCODE(c, RENAME4resok, &res);
 }
 
@@ -429,7 +429,7 @@ nfsstat4 op_link(struct compound *c)
 						     a.newname.utf8string_len, &ci));
 	if (st != NFS4_OK)
 		return st;
-	res.cinfo = cinfo_of(&ci);
+	res.cinfo = cinfo_of(c, &ci);
 	return C_ENCODE(c, LINK4resok, &res);
 }
 

@@ -131,7 +131,7 @@ static nfsstat4 dir_change(struct open_op *op)
 	if (err < 0)
 		return errno_status(err);
 	ci.before = ci.after = attr.change;
-	op->res.cinfo = cinfo_of(&ci);
+	op->res.cinfo = cinfo_of(op->c, &ci);
 	return NFS4_OK;
 }
 
@@ -206,7 +206,7 @@ static int create_file(struct open_op *op, const component4 *name, nfsstat4 *st)
 	if (err < 0)
 		goto fail;
 	op->file.exp = export_get(c->cfh.exp);
-	op->res.cinfo = cinfo_of(&ci);
+	op->res.cinfo = cinfo_of(op->c, &ci);
 	op->created = op->made = true;
 	*st = NFS4_OK;
 	return 0;
@@ -303,7 +303,7 @@ static nfsstat4 claim_fh(struct open_op *op)
 	if (op->a.openhow.opentype != OPEN4_NOCREATE)
 		return NFS4ERR_INVAL; /* there is nothing to create, RFC 8881 §18.16.3 */
 	op->file = obj_get(&op->c->cfh);
-	op->res.cinfo = cinfo_of(&none);
+	op->res.cinfo = cinfo_of(op->c, &none);
 	return NFS4_OK;
 }
 

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "server/state/record.h"
 #include "server/state/state_int.h"
@@ -196,6 +197,18 @@ bool st_in_grace(const struct st *s)
 bool st_keeps_records(const struct st *s)
 {
 	return s->records;
+}
+
+uint64_t st_change_base(const struct st *s)
+{
+	/* Without a record nobody knows how the last one ended. */
+	return (s->records ? (uint64_t)st_records_lives(s->records) : (uint64_t)(uint32_t)time(NULL)) << 32;
+}
+
+void st_stopped(struct st *s)
+{
+	if (s->records)
+		st_records_stopped(s->records);
 }
 
 nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl)

@@ -10,13 +10,14 @@
 #include "vhd/base/lock.h"
 #include "vhd/base/log.h"
 
-#define VERSION 2
+#define VERSION 3
 
 struct st_records {
 	struct lock mu;
 	sqlite3 *db GUARDED_BY(mu);
 	sqlite3_stmt *put GUARDED_BY(mu), *del GUARDED_BY(mu);
 	bool said GUARDED_BY(mu); /* that it fails */
+	int64_t lives;
 	char *path;
 };
 
@@ -70,6 +71,12 @@ static const char *const upgrades[VERSION] = {
 	"ALTER TABLE client ADD COLUMN uid INTEGER;"
 	"PRAGMA user_version = 2;"
 	"COMMIT;",
+	/* Of a server that did not say so nobody knows how it stopped. */
+	"BEGIN IMMEDIATE;"
+	"CREATE TABLE server (running INTEGER, lives INTEGER);"
+	"INSERT INTO server SELECT count(*) > 0, 0 FROM client;"
+	"PRAGMA user_version = 3;"
+	"COMMIT;",
 };
 
 static int run_sql(struct st_records *r, const char *sql) NO_THREAD_SAFETY
@@ -93,6 +100,10 @@ static int prepare(struct st_records *r, struct why *why) NO_THREAD_SAFETY
 		err = run_sql(r, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
 	for (; !err && version < VERSION; version++)
 		err = run_sql(r, upgrades[version]);
+	if (!err)
+		err = run_sql(r, "UPDATE server SET lives = lives + running, running = 1");
+	if (!err)
+		err = ask(r->db, "SELECT lives FROM server", &r->lives);
 	if (!err)
 		err = errno_of(sqlite3_prepare_v2(r->db, "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?)", -1,
 						  &r->put, NULL));
@@ -137,6 +148,11 @@ void st_records_close(struct st_records *r) NO_THREAD_SAFETY
 	lock_fini(&r->mu);
 	free(r->path);
 	free(r);
+}
+
+uint32_t st_records_lives(const struct st_records *r)
+{
+	return (uint32_t)r->lives;
 }
 
 static struct st_record row_of(sqlite3_stmt *st)
@@ -232,6 +248,11 @@ static int exec(struct st_records *r, const char *sql)
 	err = outcome(r, sqlite3_exec(r->db, sql, NULL, NULL, NULL));
 	lock_drop(&r->mu);
 	return err;
+}
+
+int st_records_stopped(struct st_records *r)
+{
+	return exec(r, "UPDATE server SET running = 0");
 }
 
 int st_records_begin(struct st_records *r)

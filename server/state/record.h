@@ -30,6 +30,11 @@ struct st_record {
 int st_records_open(struct st_records **out, const char *path, struct why *why);
 void st_records_close(struct st_records *r); /* NULL is accepted */
 
+/* How often a server with these records did not say that it stops: with the one before, when this one started. */
+uint32_t st_records_lives(const struct st_records *r);
+/* Everything that this server answered for is on stable storage, and it answers no more. */
+int st_records_stopped(struct st_records *r);
+
 /* Each client on record; stops at the first error that @fn returns, and returns it. */
 int st_records_each(struct st_records *r, int (*fn)(void *arg, const struct st_record *c), void *arg);
 /* In place of what is there of the same owner. What fails is in the log, once until something succeeds. */

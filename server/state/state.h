@@ -161,6 +161,16 @@ nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl);
 bool st_in_grace(const struct st *s);
 /* Can clients take back anything after a restart? */
 bool st_keeps_records(const struct st *s);
+/**
+ * st_change_base() - what to add to change attributes (RFC 8881 §5.8.1.4)
+ *
+ * A server that ends without a word takes unstable writes with it, and the change attributes that clients have seen of them. Counted on
+ * from what the disk has, the next ones would come again for other data, and clients would take what they have cached for true. This is
+ * larger after each such end, by 2^32.
+ */
+uint64_t st_change_base(const struct st *s);
+/* The server answers no more, and all that it answered for is on stable storage. */
+void st_stopped(struct st *s);
 /* @dir: channel_dir_from_client4 in, channel_dir_from_server4 out. BADSESSION, INVAL. */
 nfsstat4 st_bind_conn(struct st *s, const uint8_t id[16], struct rpc_conn *conn, uint32_t *dir);
 void st_backchannel_ctl(struct st *s, struct st_session *se, uint32_t program, const struct st_cb_sec *sec);

@@ -338,6 +338,55 @@ START_TEST(a_file_that_is_removed_in_the_grace_period_is_freed)
 }
 END_TEST
 
+static uint64_t change_of(struct nfsc *c, const struct file *f)
+{
+	uint32_t word = 1u << FATTR4_CHANGE;
+	nfs_argop4 op[2] = {nfsc_putfh(&f->fh), {.argop = OP_GETATTR}};
+	COMPOUND4res res;
+	const uint8_t *v;
+	uint64_t change;
+
+	op[1].nfs_argop4_u.opgetattr.attr_request = (bitmap4){.bitmap4_len = 1, .bitmap4_val = &word};
+	ck_assert_int_eq(call(c, op, 2, &res), NFS4_OK);
+	v = (const uint8_t *)res.resarray.resarray_val[2]
+		    .nfs_resop4_u.opgetattr.GETATTR4res_u.resok4.obj_attributes.attr_vals.attrlist4_val;
+	change = (uint64_t)raw_get32(v) << 32 | raw_get32(v + 4);
+	nfsc_free(&res);
+	return change;
+}
+
+/* Data that was not committed is lost in a crash, and with it the change attribute that others have seen of it: what is written then
+ * must not come under the same number, or they take what they have cached for it. */
+START_TEST(a_change_attribute_does_not_come_again_after_a_crash)
+{
+	nfs_argop4 op = {.argop = OP_WRITE};
+	char text[] = "not committed";
+	struct file f = {.rflags = 0};
+	uint64_t stable, seen, now;
+
+	ck_assert_int_eq(open_name(a, "file", 0666, &f), NFS4_OK);
+	stable = change_of(a, &f);
+	op.nfs_argop4_u.opwrite.stateid = f.sid;
+	op.nfs_argop4_u.opwrite.data.data_val = text;
+	op.nfs_argop4_u.opwrite.data.data_len = sizeof text;
+	for (unsigned i = 0; i < 5; i++)
+		ck_assert_int_eq(simple(a, &f.fh, &op), NFS4_OK);
+	seen = change_of(a, &f);
+	ck_assert_uint_gt(seen, stable);
+	server_kill();
+	server_again();
+	server_client_again(a);
+	ck_assert_int_eq(nfsc_reclaim_complete(a), 0);
+	now = change_of(a, &f);
+	ck_assert_uint_gt(now, seen);
+	/* Nothing is lost when the server stops in peace. */
+	server_restart();
+	server_client_again(a);
+	ck_assert_int_eq(nfsc_reclaim_complete(a), 0);
+	ck_assert_uint_eq(change_of(a, &f), now);
+}
+END_TEST
+
 static void open_to_all(void)
 {
 	nfs_argop4 op = {.argop = OP_SETATTR};
@@ -391,6 +440,7 @@ int main(int argc, char **argv)
 	tcase_add_test(t, an_open_file_without_a_name_survives_a_crash);
 	tcase_add_test(t, an_open_file_without_a_name_survives_a_restart);
 	tcase_add_test(t, a_file_that_is_removed_in_the_grace_period_is_freed);
+	tcase_add_test(t, a_change_attribute_does_not_come_again_after_a_crash);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	signal(SIGPIPE, SIG_IGN); /* of connections to a server that is gone */

@@ -498,6 +498,30 @@ START_TEST(records_of_the_first_version_are_read)
 }
 END_TEST
 
+/* What an end without a word took with it has been seen by clients. */
+START_TEST(change_attributes_go_on_behind_an_end_without_a_word)
+{
+	uint64_t base = st_change_base(s);
+
+	ck_assert_uint_eq(base, 0);
+	st_stopped(s);
+	restart();
+	ck_assert_uint_eq(st_change_base(s), base);
+	restart(); /* it had not said that it stops */
+	ck_assert_uint_eq(st_change_base(s), base + (UINT64_C(1) << 32));
+	st_stopped(s);
+	restart();
+	ck_assert_uint_eq(st_change_base(s), base + (UINT64_C(1) << 32));
+	/* Nor does one of the version before say how it ended. */
+	st_free(s);
+	unlink(path);
+	sql("CREATE TABLE client (owner BLOB PRIMARY KEY, verifier BLOB, flavor INTEGER, uid INTEGER) WITHOUT ROWID;"
+	    "PRAGMA user_version = 2; INSERT INTO client (owner) VALUES (CAST('a' AS BLOB))");
+	start();
+	ck_assert_uint_eq(st_change_base(s), UINT64_C(1) << 32);
+}
+END_TEST
+
 START_TEST(records_of_a_newer_version_are_left_alone)
 {
 	const struct st_opts o = {.records = path};
@@ -606,6 +630,7 @@ int main(void)
 	tcase_add_test(t, a_late_reclaim_complete_puts_no_old_life_on_record);
 	tcase_add_test(t, another_user_or_another_life_of_the_client_reclaims_nothing);
 	tcase_add_test(t, records_of_the_first_version_are_read);
+	tcase_add_test(t, change_attributes_go_on_behind_an_end_without_a_word);
 	tcase_add_test(t, records_of_a_newer_version_are_left_alone);
 	tcase_add_test(t, a_grace_period_may_be_shorter_than_a_lease);
 	tcase_add_test(t, thousands_on_record_leave_it_together);
