@@ -202,7 +202,7 @@ bool st_keeps_records(const struct st *s)
 uint64_t st_change_base(const struct st *s)
 {
 	/* Without a record nobody knows how the last one ended. */
-	return (s->records ? (uint64_t)st_records_lives(s->records) : (uint64_t)(uint32_t)time(NULL)) << 32;
+	return (uint64_t)(s->records ? st_records_epoch(s->records) : (uint32_t)time(NULL)) << 32;
 }
 
 void st_stopped(struct st *s)

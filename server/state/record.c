@@ -17,7 +17,7 @@ struct st_records {
 	sqlite3 *db GUARDED_BY(mu);
 	sqlite3_stmt *put GUARDED_BY(mu), *del GUARDED_BY(mu);
 	bool said GUARDED_BY(mu); /* that it fails */
-	int64_t lives;
+	int64_t epoch;
 	char *path;
 };
 
@@ -71,10 +71,10 @@ static const char *const upgrades[VERSION] = {
 	"ALTER TABLE client ADD COLUMN uid INTEGER;"
 	"PRAGMA user_version = 2;"
 	"COMMIT;",
-	/* Of a server that did not say so nobody knows how it stopped. */
+	/* Whatever was before, nobody knows how it stopped. */
 	"BEGIN IMMEDIATE;"
-	"CREATE TABLE server (running INTEGER, lives INTEGER);"
-	"INSERT INTO server SELECT count(*) > 0, 0 FROM client;"
+	"CREATE TABLE server (running INTEGER, epoch INTEGER);"
+	"INSERT INTO server VALUES (1, 0);"
 	"PRAGMA user_version = 3;"
 	"COMMIT;",
 };
@@ -101,9 +101,11 @@ static int prepare(struct st_records *r, struct why *why) NO_THREAD_SAFETY
 	for (; !err && version < VERSION; version++)
 		err = run_sql(r, upgrades[version]);
 	if (!err)
-		err = run_sql(r, "UPDATE server SET lives = lives + running, running = 1");
+		err = run_sql(r, "UPDATE server SET epoch = max(epoch + 1, CAST(strftime('%s', 'now') AS INTEGER)) "
+				 "WHERE running;"
+				 "UPDATE server SET running = 1");
 	if (!err)
-		err = ask(r->db, "SELECT lives FROM server", &r->lives);
+		err = ask(r->db, "SELECT epoch FROM server", &r->epoch);
 	if (!err)
 		err = errno_of(sqlite3_prepare_v2(r->db, "INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?)", -1,
 						  &r->put, NULL));
@@ -150,9 +152,9 @@ void st_records_close(struct st_records *r) NO_THREAD_SAFETY
 	free(r);
 }
 
-uint32_t st_records_lives(const struct st_records *r)
+uint32_t st_records_epoch(const struct st_records *r)
 {
-	return (uint32_t)r->lives;
+	return (uint32_t)r->epoch;
 }
 
 static struct st_record row_of(sqlite3_stmt *st)

@@ -30,8 +30,9 @@ struct st_record {
 int st_records_open(struct st_records **out, const char *path, struct why *why);
 void st_records_close(struct st_records *r); /* NULL is accepted */
 
-/* How often a server with these records did not say that it stops: with the one before, when this one started. */
-uint32_t st_records_lives(const struct st_records *r);
+/* When, in seconds since 1970, a server started after one that did not say that it stops: the last time that was so. It never is less than
+ * before, also without the records of before. */
+uint32_t st_records_epoch(const struct st_records *r);
 /* Everything that this server answered for is on stable storage, and it answers no more. */
 int st_records_stopped(struct st_records *r);
 

@@ -166,7 +166,7 @@ bool st_keeps_records(const struct st *s);
  *
  * A server that ends without a word takes unstable writes with it, and the change attributes that clients have seen of them. Counted on
  * from what the disk has, the next ones would come again for other data, and clients would take what they have cached for true. This is
- * larger after each such end, by 2^32.
+ * larger after each such end, by 2^32 for each second since the last.
  */
 uint64_t st_change_base(const struct st *s);
 /* The server answers no more, and all that it answered for is on stable storage. */
