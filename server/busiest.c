@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "server/json.h"
+#include "vhd/base/json.h"
 #include "server/served.h"
 #include "vhd/base/checked.h"
 

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "server/control_ops.h"
-#include "server/json.h"
+#include "vhd/base/json.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "advise/stream.h"
-#include "server/json.h"
+#include "vhd/base/json.h"
 #include "server/nfs4/counters.h"
 #include "server/nfs4/standing.h"
 #include "server/served.h"

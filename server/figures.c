@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "server/json.h"
+#include "vhd/base/json.h"
 #include "server/nfs4/counters.h"
 #include "server/nfs4/ops.h"
 #include "vhd/base/cleanup.h"

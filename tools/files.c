@@ -15,6 +15,7 @@
 #include "tools/server_stat.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/json.h"
 #include "vhd/base/plain.h"
 
 static int complain(const struct why *why, int err)
@@ -85,25 +86,11 @@ static const char *time_text(int64_t s, char *to, size_t cap)
 	return to;
 }
 
-/* Names are bytes, JSON is UTF-8: where they are something else, each that is not ASCII becomes a '?'. */
-static json_t *name_json(const char *name, size_t len)
-{
-	json_t *j = json_stringn(name, len);
-	char *copy = j ? NULL : strndup(name, len);
-
-	for (char *p = copy; p && *p; p++)
-		if (*p & 0x80)
-			*p = '?';
-	j = copy ? json_string(copy) : j;
-	free(copy);
-	return j;
-}
-
 static json_t *attrs_json(const char *name, size_t len, const struct nfs_attrs *a)
 {
 	json_t *j = json_object();
 
-	json_object_set_new(j, "name", name_json(name, len));
+	json_object_set_new(j, "name", json_textn(name, len));
 	json_object_set_new(j, "type", json_string(type_name(a->type)));
 	json_object_set_new(j, "mode", json_integer(a->mode));
 	json_object_set_new(j, "links", json_integer(a->nlink));

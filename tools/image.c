@@ -42,21 +42,10 @@ json_t *image_answer(void)
 	return the_answer;
 }
 
-json_t *image_text(const char *text)
-{
-	json_t *j = json_string(text);
-	AUTO(freep) char *ascii = j ? NULL : strdup(text);
-
-	for (char *p = ascii; p && *p; p++)
-		if ((unsigned char)*p > 0x7f)
-			*p = '?';
-	return j ? j : json_string(ascii);
-}
-
 int image_complain(const struct why *why, int err)
 {
 	if (the_answer) {
-		json_object_set_new(the_answer, "error", image_text(why->line[0] ? why->line : strerror(-err)));
+		json_object_set_new(the_answer, "error", json_text(why->line[0] ? why->line : strerror(-err)));
 		return TOOL_FAILED;
 	}
 	fprintf(stderr, "vhdnfs: %s\n", why->line[0] ? why->line : strerror(-err));

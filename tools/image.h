@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "vhd/base/json.h"
 #include "vhd/base/why.h"
 #include "vhd/image/vhd.h"
 #include "vhd/io/hio.h"
@@ -53,9 +54,6 @@ extern const struct option image_options[]; /* of all of them; each takes the le
 /* The one object that --json makes commands print at their end, which have no list to show; NULL: people read. Members besides
  * "command", "ok" and "error" are set by the command. */
 json_t *image_answer(void);
-
-/* Text for JSON: a path or a message that is not UTF-8 has '?' for what it consists of besides ASCII. NULL: no memory. */
-json_t *image_text(const char *text);
 
 /* One line on standard error, or "error" of the answer; the exit status for it. */
 int image_complain(const struct why *why, int err);

@@ -25,7 +25,7 @@ static void show_link(const struct vhd *v, unsigned depth, json_t *list)
 	vhd_info(v, &i);
 	uuid_unparse_lower(i.uuid, uuid);
 	if (image_answer()) {
-		json_array_append_new(list, json_pack("{s:o, s:s, s:I, s:s, s:i}", "path", image_text(vhd_path(v)),
+		json_array_append_new(list, json_pack("{s:o, s:s, s:I, s:s, s:i}", "path", json_text(vhd_path(v)),
 						      "type", types[i.type], "size", (json_int_t)i.size, "uuid", uuid,
 						      "depth", (int)depth));
 		return;

@@ -54,7 +54,7 @@ static void summary(const struct report *r, const struct vhd_check_result *c, js
 	char leaked[SIZE_TEXT];
 
 	if (r->list) {
-		json_t *j = json_pack("{s:o,s:i,s:i,s:i,s:i,s:I,s:O}", "file", image_text(r->path), "errors", c->errors,
+		json_t *j = json_pack("{s:o,s:i,s:i,s:i,s:i,s:I,s:O}", "file", json_text(r->path), "errors", c->errors,
 				      "warnings", c->warnings, "leaks", c->leaks, "repairable", c->repairable,
 				      "leaked-bytes", (json_int_t)c->leaked, "findings", r->list);
 

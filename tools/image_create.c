@@ -303,9 +303,9 @@ static void told(const char *path, const struct create *c)
 	char text[SIZE_TEXT];
 
 	if (image_answer()) {
-		json_object_set_new(image_answer(), "path", image_text(path));
+		json_object_set_new(image_answer(), "path", json_text(path));
 		if (c->o.parent)
-			json_object_set_new(image_answer(), "parent", image_text(c->o.parent));
+			json_object_set_new(image_answer(), "parent", json_text(c->o.parent));
 		else
 			json_object_set_new(image_answer(), "size", json_integer((json_int_t)size));
 		return;

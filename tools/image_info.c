@@ -37,7 +37,7 @@ static const char *table_name(enum vol_table t)
 
 static void put_text(json_t *j, const char *key, const char *text)
 {
-	json_object_set_new(j, key, image_text(text));
+	json_object_set_new(j, key, json_text(text));
 }
 
 static void put_int(json_t *j, const char *key, uint64_t n)
@@ -96,7 +96,7 @@ static json_t *chain_json(const struct shown *s)
 	json_t *a = json_array();
 
 	for (const struct vhd *v = s->vhd ? vhd_parent(s->vhd) : NULL; v; v = vhd_parent(v))
-		json_array_append_new(a, image_text(vhd_path(v)));
+		json_array_append_new(a, json_text(vhd_path(v)));
 	return a;
 }
 

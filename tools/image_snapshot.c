@@ -80,7 +80,7 @@ int image_snapshot(int argc, char **argv)
 	if (err)
 		return image_complain(&why, err);
 	if (json) {
-		json_t *j = json_pack("{s:o, s:o}", "image", image_text(real), "snapshot", image_text(made));
+		json_t *j = json_pack("{s:o, s:o}", "image", json_text(real), "snapshot", json_text(made));
 
 		json_dumpf(j, stdout, JSON_INDENT(2));
 		putchar('\n');
