@@ -17,6 +17,11 @@
 
 #include "server/state/state_int.h"
 
+enum {
+	FRESH_SHARE = 20, /* of a lease: how long a new client may take for its CREATE_SESSION */
+	NEW_SHARE = 8,    /* of all clients, those that may be waited for at the cost of silent ones */
+};
+
 struct st_client *st_client_get(struct st_client *cl)
 {
 	atomic_fetch_add_explicit(&cl->refs, 1, memory_order_relaxed);
@@ -150,21 +155,38 @@ void st_client_remove(struct st *s, struct st_client *cl, struct list *files)
 	st_client_put(cl);
 }
 
+/* Whoever calls EXCHANGE_ID and nothing else must not cost others what they hold: what was never confirmed goes first. But not so soon
+ * that its CREATE_SESSION comes too late, as long as such records are few. */
+static bool may_stay(const struct st *s, const struct st_client *oldest, unsigned n)
+{
+	return n <= s->opts.max_clients / NEW_SHARE &&
+	       st_now_ms(s) - atomic_load(&oldest->renewed_ms) < s->lease_ms / FRESH_SHARE;
+}
+
 struct st_client *st_client_victim(struct st *s, const struct st_client *spare, bool unconfirmed)
 {
-	struct st_client *found = NULL;
+	struct st_client *silent = NULL, *fresh = NULL;
+	unsigned nfresh = 0;
 
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
 		list_for_each (it, &s->by_id[i]) {
-			struct st_client *cl = list_entry(it, struct st_client, id_link);
+			struct st_client *cl = list_entry(it, struct st_client, id_link), **found = &silent;
 
-			if (cl == spare || !(st_client_expired(s, cl) || (unconfirmed && !cl->confirmed)))
+			if (cl == spare)
 				continue;
-			if (!found || atomic_load(&cl->renewed_ms) < atomic_load(&found->renewed_ms))
-				found = cl;
+			if (unconfirmed && !cl->confirmed) {
+				found = &fresh;
+				nfresh++;
+			} else if (!st_client_expired(s, cl)) {
+				continue;
+			}
+			if (!*found || atomic_load(&cl->renewed_ms) < atomic_load(&(*found)->renewed_ms))
+				*found = cl;
 		}
 	}
-	return found ? st_client_get(found) : NULL;
+	if (fresh && (!silent || !may_stay(s, fresh, nfresh)))
+		silent = fresh;
+	return silent ? st_client_get(silent) : NULL;
 }
 
 static void fill_exchange(const struct st_client *cl, struct st_exchange *x)

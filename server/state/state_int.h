@@ -264,8 +264,8 @@ void st_client_confirm(struct st *s, struct st_client *cl, struct list *files) R
 /* Has it opens or locks? @or_lost: or lost some, and does not know yet. */
 bool st_client_holds(struct st_client *cl, bool or_lost);
 void st_client_remove(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
-/* The longest silent client whose lease is over, but not @spare; @unconfirmed: those never confirmed count too. A reference;
- * NULL: there is none. */
+/* The longest silent client whose lease is over, but not @spare; @unconfirmed: before it the oldest that was never confirmed, unless
+ * that one is fresh and there are few of them. A reference; NULL: there is none. */
 struct st_client *st_client_victim(struct st *s, const struct st_client *spare, bool unconfirmed) REQUIRES(s->mu);
 void st_clients_tick(struct st *s);
 

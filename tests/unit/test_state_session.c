@@ -201,6 +201,88 @@ START_TEST(clients_are_bounded_and_unconfirmed_ones_make_room)
 }
 END_TEST
 
+enum { LONG_LEASE = 36000 }; /* so long that nothing of it passes while a test runs */
+
+/* @n clients that hold a file each, and were not heard of for a lease. */
+static struct st *with_silent_ones(unsigned max, unsigned n)
+{
+	const struct st_opts o = {.lease_seconds = LONG_LEASE, .max_clients = max};
+	struct st *st = tc_state(&o);
+	stateid4 sid;
+
+	for (unsigned i = 0; i < n; i++) {
+		char name[32];
+		struct tc t;
+
+		snprintf(name, sizeof name, "silent%u", i);
+		t = tc_client(st, name);
+		assert_st(tc_open(&t, i, "o", 1, 0, &sid), NFS4_OK);
+	}
+	st_skip_time(st, LONG_LEASE + 1);
+	return st;
+}
+
+static uint64_t opens_of(struct st *st)
+{
+	struct st_stats stats;
+
+	st_get_stats(st, &stats);
+	return stats.opens;
+}
+
+static uint64_t newcomer(struct st *to, const char *name)
+{
+	struct st_exchange x = tc_exchange(name, 1, 0);
+
+	assert_st(st_exchange_id(to, &x), NFS4_OK);
+	return x.clientid;
+}
+
+static void comes_to_stay(struct st *to, uint64_t id)
+{
+	struct st_create cs = tc_create(id, 1);
+
+	assert_st(st_create_session(to, &cs), NFS4_OK);
+}
+
+START_TEST(a_flood_of_new_clients_costs_silent_ones_little)
+{
+	struct st *small = with_silent_ones(32, 28);
+	struct st_stats stats;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		char name[32];
+
+		snprintf(name, sizeof name, "flood%u", i);
+		newcomer(small, name);
+	}
+	st_get_stats(small, &stats);
+	ck_assert_uint_eq(stats.clients, 32);
+	ck_assert_uint_eq(stats.opens, 27); /* an eighth of all is waited for; then it is theirs to go */
+	st_free(small);
+}
+END_TEST
+
+START_TEST(a_new_client_has_time_for_its_session_and_goes_first_after_that)
+{
+	struct st *small = with_silent_ones(16, 15);
+	uint64_t x, y;
+
+	/* Two that come at once do not chase each other away. */
+	x = newcomer(small, "x");
+	y = newcomer(small, "y");
+	comes_to_stay(small, x);
+	comes_to_stay(small, y);
+	ck_assert_uint_eq(opens_of(small), 14);
+	newcomer(small, "late");
+	ck_assert_uint_eq(opens_of(small), 13);
+	st_skip_time(small, LONG_LEASE / 2);
+	comes_to_stay(small, newcomer(small, "z"));
+	ck_assert_uint_eq(opens_of(small), 13);
+	st_free(small);
+}
+END_TEST
+
 /* ---- CREATE_SESSION ------------------------------------------------------------------------------------------------------- */
 
 /* RFC 8881 §18.36.4 */
@@ -911,6 +993,8 @@ int main(void)
 	tcase_add_test(tc, owners_are_compared_by_length_and_bytes);
 	tcase_add_test(tc, owner_longer_than_the_protocol_allows_is_refused);
 	tcase_add_test(tc, clients_are_bounded_and_unconfirmed_ones_make_room);
+	tcase_add_test(tc, a_flood_of_new_clients_costs_silent_ones_little);
+	tcase_add_test(tc, a_new_client_has_time_for_its_session_and_goes_first_after_that);
 	tcase_add_test(tc, create_session_retry_gets_the_same_session);
 	tcase_add_test(tc, create_session_out_of_sequence_is_misordered);
 	tcase_add_test(tc, create_session_by_another_principal_cannot_confirm);
