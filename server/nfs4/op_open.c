@@ -187,6 +187,9 @@ static int create_file(struct open_op *op, const component4 *name, nfsstat4 *st)
 
 	if ((*st = may_mutate(c, &c->cfh)) != NFS4_OK || (*st = may_change_dir(c, &c->cfh, NULL)) != NFS4_OK)
 		return -EACCES;
+	/* Else the file would stay, and when this comes again it EXISTs. */
+	if ((*st = st_may_open_more(c->srv->state, c->st.client)) != NFS4_OK)
+		return -EAGAIN;
 	err = dir->fs->ops->getattr(dir, nowait(c), &dattr);
 	if (err < 0)
 		goto fail;

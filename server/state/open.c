@@ -238,6 +238,16 @@ struct open_op {
 	struct st_client *blocker;    /* out: its lease is over; referenced */
 };
 
+nfsstat4 st_may_open_more(struct st *s, struct st_client *cl)
+{
+	bool room;
+
+	lock_take(&cl->mu);
+	room = cl->nopens < s->opts.max_opens;
+	lock_drop(&cl->mu);
+	return room ? NFS4_OK : NFS4ERR_DELAY;
+}
+
 static nfsstat4 open_prepare(struct st *s, struct st_client *cl, struct open_op *op, const struct st_name *name)
 	REQUIRES(cl->mu)
 {

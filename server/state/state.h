@@ -255,6 +255,8 @@ nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 		 uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin, stateid4 *out,
 		 struct st_undo *undo);
 void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo);
+/* Before a file is made to be opened: may the client have one more open? DELAY. Others of its calls may be faster. */
+nfsstat4 st_may_open_more(struct st *s, struct st_client *cl);
 /* INVAL: not what some of the owner's opens asked for together (RFC 8881 §18.18.3); BAD_STATEID, OLD_STATEID. */
 nfsstat4 st_open_downgrade(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 			   uint32_t access, uint32_t deny, stateid4 *out);

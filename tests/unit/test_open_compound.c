@@ -278,6 +278,30 @@ START_TEST(guarded_create_of_an_existing_name_exists)
 }
 END_TEST
 
+/* The client waits, and tries again when it has closed a file: nothing must be there then. */
+START_TEST(create_without_room_for_its_open_makes_no_file)
+{
+	const struct st_opts o = {.max_opens = 2};
+	struct want w = {.name = "f", .access = RW, .create = true, .mode = GUARDED4};
+	nfs_fh4 fh;
+
+	teardown();
+	nf_server_start(&srv);
+	st_free(srv.srv.state);
+	ck_assert_int_eq(st_new(&srv.srv.state, &o, NULL), 0);
+	nf_client(&a, &srv, "a");
+	nf_client(&b, &srv, "b");
+	ck_assert_int_eq(create(&a, "other", 0600), NFS4_OK);
+	ck_assert_int_eq(create(&a, "one", 0600), NFS4_OK);
+	fh = got.fh;
+	w.attrs = nf_attr_mode(&a, 0600);
+	ck_assert_int_eq(open_named(&a, &w), NFS4ERR_DELAY);
+	ck_assert_int_eq(close_sid(&a, &fh, &got.res.stateid), NFS4_OK);
+	w.attrs = nf_attr_mode(&a, 0600);
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+}
+END_TEST
+
 /* §18.16.3: the verifier tells a retry from another create */
 static void exclusive(createmode4 mode)
 {
@@ -1088,6 +1112,7 @@ int main(void)
 	tcase_add_test(tc, create_with_a_size_has_that_size);
 	tcase_add_test(tc, a_long_mask_of_attributes_is_answered_by_a_short_one);
 	tcase_add_test(tc, guarded_create_of_an_existing_name_exists);
+	tcase_add_test(tc, create_without_room_for_its_open_makes_no_file);
 	tcase_add_test(tc, exclusive_create_succeeds_again_with_the_same_verifier_only);
 	tcase_add_test(tc, exclusive_create_again_waits_for_the_record_on_a_worker);
 	tcase_add_test(tc, exclusive4_1_create_succeeds_again_with_the_same_verifier_only);
