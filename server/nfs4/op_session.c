@@ -260,16 +260,16 @@ static uint64_t fingerprint(const struct compound *c)
 	return h;
 }
 
-/* The answer that the first try got, in place of everything behind the RPC header. */
+/* The answer that the first try got, in place of everything behind the RPC header. Without memory for it there is no COMPOUND to say so
+ * in any more: the RPC fails, and the client may ask again. */
 static nfsstat4 replay(struct compound *c, const struct st_seq *q)
 {
-	bool ok;
-
 	xa_out_cut(c->out, c->start);
-	ok = xa_opaque(&c->out->x, (char *)(uintptr_t)q->reply, (u_int)q->reply_len);
+	if (!xa_opaque(&c->out->x, (char *)(uintptr_t)q->reply, (u_int)q->reply_len))
+		c->call->accept = SYSTEM_ERR;
 	st_slot_replayed(c->srv->state, &c->st);
 	c->replayed = true;
-	return ok ? NFS4_OK : NFS4ERR_DELAY;
+	return NFS4_OK;
 }
 
 /* RFC 8881 §18.46. */

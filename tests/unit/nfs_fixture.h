@@ -52,6 +52,9 @@ struct nf {
 	uint8_t *reply; /* behind the RPC header */
 	size_t reply_len;
 	uint32_t count; /* results in the reply */
+
+	size_t memory;   /* bytes that a call may take; 0: enough */
+	uint32_t accept; /* the RPC's own status; not SUCCESS only for nf_try() */
 };
 
 void nf_server_start(struct nf_server *s);
@@ -68,7 +71,9 @@ void nf_op(struct nf *n, uint32_t op);
 nfsstat4 nf_send(struct nf *n);
 /* The same without touching the results. */
 nfsstat4 nf_send_bare(struct nf *n);
-/* The same request once more. */
+/* The same request once more, whatever comes of it: accept, reply. */
+void nf_try(struct nf *n);
+/* The same, when the RPC is to succeed. */
 nfsstat4 nf_resend(struct nf *n);
 nfsstat4 nf_result(struct nf *n, uint32_t op);
 

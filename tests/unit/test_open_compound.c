@@ -889,6 +889,43 @@ START_TEST(retry_of_a_create_is_answered_from_the_cache)
 }
 END_TEST
 
+/* However little there is: the answer as it was, or none. */
+START_TEST(retry_without_memory_gets_no_half_an_answer)
+{
+	uint32_t words[] = {1u << FATTR4_CHANGE | 1u << FATTR4_FSID | 1u << FATTR4_FILEID,
+			    1u << (FATTR4_TIME_ACCESS - 32) | 1u << (FATTR4_TIME_METADATA - 32) |
+				    1u << (FATTR4_TIME_MODIFY - 32)};
+	bitmap4 mask = {.bitmap4_len = 2, .bitmap4_val = words};
+	uint8_t first[4096];
+	unsigned failed = 0;
+	size_t len;
+
+	a.cache_this = true;
+	nf_begin(&a);
+	nf_goto_mem(&a);
+	for (unsigned i = 0; i < 12; i++) {
+		nf_op(&a, OP_GETATTR);
+		NF_PUT(&a, bitmap4, &mask);
+	}
+	ck_assert_int_eq(nf_send(&a), NFS4_OK);
+	len = a.reply_len;
+	ck_assert(len > 1024 && len <= sizeof first); /* more than the first piece of a reply has room for */
+	memcpy(first, a.reply, len);
+	for (a.memory = 2048; a.memory < 32768; a.memory += 64) {
+		nf_try(&a);
+		failed += a.accept != SUCCESS;
+		if (a.accept != SUCCESS)
+			continue;
+		ck_assert_uint_eq(a.reply_len, len);
+		ck_assert_mem_eq(a.reply, first, len);
+	}
+	ck_assert_uint_gt(failed, 0);
+	a.memory = 0;
+	ck_assert_int_eq(nf_resend(&a), NFS4_OK);
+	ck_assert_mem_eq(a.reply, first, len);
+}
+END_TEST
+
 START_TEST(retry_of_what_was_not_cached_is_told_so_and_not_executed)
 {
 	struct want w = {.name = "f", .access = RW, .create = true, .mode = GUARDED4};
@@ -1141,6 +1178,7 @@ int main(void)
 	tcase_add_test(tc, own_deny_does_not_stop_a_truncating_open);
 	tcase_add_test(tc, write_only_open_reads_only_what_its_user_may_read);
 	tcase_add_test(tc, retry_of_a_create_is_answered_from_the_cache);
+	tcase_add_test(tc, retry_without_memory_gets_no_half_an_answer);
 	tcase_add_test(tc, retry_of_what_was_not_cached_is_told_so_and_not_executed);
 	tcase_add_test(tc, retry_by_another_user_is_a_false_one);
 	tcase_add_test(tc, denied_lock_is_answered_with_its_holder);
