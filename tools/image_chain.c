@@ -149,16 +149,33 @@ static int rebase_copy(struct rebase *r)
 	return err;
 }
 
-static int rebase_into(struct rebase *r, const char *tmp, struct why *why)
+/* The parents of the new one: where is said, and beside the child, as they are without anything said. */
+static int new_dirs(struct image_parents *to, const char *path, char **own)
 {
+	if (!to->ndirs || to->ndirs + 1 == ARRAY_LEN(to->dir))
+		return 0;
+	*own = strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
+	if (!*own)
+		return -ENOMEM;
+	to->dir[to->ndirs++] = *own;
+	return 0;
+}
+
+static int rebase_into(struct rebase *r, const struct image_parents *p, const char *tmp, struct why *why)
+{
+	struct image_parents up = *p;
 	struct vhd_create_opts co = {.type = VHD_DIFF, .parent = r->parent};
-	struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE, .parent = r->parent};
+	struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE, .parent = r->parent, .force_parent = p->force};
+	AUTO(freep) char *beside = NULL;
 	struct vhd_info i;
 	int err, closed;
 
 	vhd_info(r->own, &i);
 	uuid_copy(co.uuid, i.uuid);
 	co.block_size = i.block_size;
+	if ((err = new_dirs(&up, r->path, &beside)) < 0)
+		return err;
+	oo.parent_dirs = up.ndirs ? up.dir : NULL;
 	if ((err = vhd_create(tmp, &co, why)) < 0 || (err = vhd_open(&r->to, tmp, &oo, why)) < 0)
 		return err;
 	if (vhd_size(r->to) < vhd_size(r->own))
@@ -191,7 +208,7 @@ static int rebase(struct rebase *r, const struct image_parents *p, struct why *w
 		return why_set(why, -EINVAL, "%s: not a differencing image", r->path);
 	if (!(tmp = image_temp(r->path, "tmp")))
 		return -ENOMEM;
-	err = rebase_into(r, tmp, why);
+	err = rebase_into(r, p, tmp, why);
 	if (!err)
 		err = hio_replace(tmp, r->path, why);
 	image_temp_done(tmp);
@@ -230,14 +247,16 @@ int image_set_parent(const char *path, const char *parent, bool force, struct wh
 
 int image_rebase(int argc, char **argv)
 {
-	static const char help[] = "rebase --parent NEW [--unsafe] FILE\n\n"
-				   "The differencing image FILE gets another parent. What NEW reads differently than "
-				   "the old parent goes into\n"
-				   "FILE, so that its contents stay what they were; with --unsafe that is left out, "
-				   "for a parent that was\n"
-				   "copied or moved. FILE is replaced at once when all is done.\n\n"
-				   "  --parent-dir DIR  the old parents are looked for below this folder\n"
-				   "  --force-parent    the old parent may have been changed";
+	static const char help[] =
+		"rebase --parent NEW [--unsafe] FILE\n\n"
+		"The differencing image FILE gets another parent. What NEW reads differently than "
+		"the old parent goes into\n"
+		"FILE, so that its contents stay what they were; with --unsafe that is left out, "
+		"for a parent that was\n"
+		"copied or moved. FILE is replaced at once when all is done.\n\n"
+		"  --parent-dir DIR  the old parents are looked for below this folder, those of NEW there "
+		"and beside FILE\n"
+		"  --force-parent    a parent, the old one or one of NEW, may have been changed";
 	struct image_parents parents = {.parent = NULL};
 	struct rebase r = {.path = NULL};
 	AUTO(freep) char *real = NULL;
