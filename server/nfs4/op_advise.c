@@ -185,7 +185,8 @@ static nfsstat4 do_once(struct compound *c, const IO_ADVISE4args *a, uint32_t as
 		if (h.how == FS_RESERVE && (!may_reserve(c, &a->iaa_stateid) || c->cfh.exp->read_only))
 			continue;
 		if (h.how == FS_DONTNEED) {
-			h.who = is_alone(c) ? 0 : who_reads(c, &a->iaa_stateid);
+			h.who = who_reads(c, &a->iaa_stateid);
+			h.alone = is_alone(c);
 			n->fs->ops->unwant(n->fs, h.tag, UINT64_MAX);
 		}
 		err = n->fs->ops->advise(n, &h);

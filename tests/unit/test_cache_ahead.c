@@ -416,7 +416,7 @@ START_TEST(nobody_gives_up_what_others_have_read)
 	cache_demote(d, 4 * FRAME, FRAME, &(struct cache_giver){.who = 2, .account = 7});
 	ck_assert_uint_eq(stats().given_up, 2 * FRAME);
 	/* Somebody who may do so. */
-	cache_demote(d, UNIT, 5 * FRAME, &(struct cache_giver){.who = 0, .account = 0});
+	cache_demote(d, UNIT, 5 * FRAME, &(struct cache_giver){.alone = true});
 	ck_assert_uint_eq(stats().given_up, 4 * FRAME);
 }
 END_TEST

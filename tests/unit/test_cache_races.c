@@ -995,8 +995,10 @@ static const char *one_op(struct owner *o)
 			cache_unwant(d, ahead.tag, UINT64_MAX);
 		if (rnd(&o->seed, 4) == 0)
 			cache_demote(d, base, rnd(&o->seed, 10 * FRAME),
-				     &(struct cache_giver){
-					     .who = (uint16_t)rnd(&o->seed, 3), .account = 1, .gently = ahead.idle});
+				     &(struct cache_giver){.who = 1 + (uint16_t)rnd(&o->seed, 2),
+							   .account = 1,
+							   .alone = rnd(&o->seed, 3) == 0,
+							   .gently = ahead.idle});
 		break;
 	case 5:
 		/* Only whole units of the cell; then its bytes mean nothing until they are written. */

@@ -366,6 +366,61 @@ START_TEST(what_is_read_ahead_from_a_parent_is_limited_too)
 }
 END_TEST
 
+static void read_as(struct child *c, unsigned from, unsigned n, unsigned who)
+{
+	uint8_t *b = malloc(n * CACHE_FRAME);
+
+	ck_assert_int_eq(cache_read(c->d, b, n * CACHE_FRAME, from * (uint64_t)CACHE_FRAME, CACHE_WHO(who)), 0);
+	free(b);
+}
+
+/* How many frames more than before are given up when a child gives up some. */
+static unsigned give_up(struct child *c, unsigned from, unsigned n, const struct cache_giver *g)
+{
+	struct cache_stats was, now;
+
+	cache_stats(cache, &was);
+	cache_demote(c->d, from * (uint64_t)CACHE_FRAME, n * (uint64_t)CACHE_FRAME, g);
+	cache_stats(cache, &now);
+	return (unsigned)((now.given_up - was.given_up) / CACHE_FRAME);
+}
+
+/* What a child has from its parents, unless readers of another one have it too. */
+START_TEST(a_child_gives_up_what_is_in_frames_of_its_parents)
+{
+	const struct cache_giver one = {.who = 1}, alone = {.who = 1, .alone = true};
+	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
+	struct child *c = &child[0];
+	char as[120];
+
+	change(c, 3 * CACHE_FRAME, CACHE_FRAME);
+	read_as(c, 0, 8, 1);
+	read_as(&child[1], 1, 1, 2);
+	read_as(&child[1], 5, 1, 2);
+	ck_assert_uint_eq(give_up(c, 0, 4, &one), 3);
+	/* Alone with the file in its image, not in memory. */
+	ck_assert_uint_eq(give_up(c, 4, 4, &alone), 3);
+	/* Somebody who is gone, of this child or another: as long as there is another. */
+	read_as(c, 8, 2, 3);
+	ck_assert_uint_eq(give_up(c, 8, 2, &alone), 0);
+	close_child(&child[1]);
+	ck_assert_uint_eq(give_up(c, 8, 2, &alone), 0);
+	close_child(&child[2]);
+	ck_assert_uint_eq(give_up(c, 8, 1, &alone), 1);
+	/* Through the image that a snapshot puts between. */
+	snprintf(as, sizeof as, "%s@1.vhd", c->path);
+	ck_assert_int_eq(cache_flush(c->d), 0);
+	cache_pause(c->d);
+	ck_assert_int_eq(vhd_snapshot(&c->v, as, &oo, NULL), 0);
+	cache_resume(c->d, c->v);
+	ck_assert_uint_eq(give_up(c, 9, 1, &alone), 1);
+	open_child(&child[1]);
+	open_child(&child[2]);
+	read_as(c, 10, 1, 3);
+	ck_assert_uint_eq(give_up(c, 10, 1, &alone), 0);
+}
+END_TEST
+
 static void *storm(void *arg)
 {
 	struct child *c = arg;
@@ -381,6 +436,8 @@ static void *storm(void *arg)
 			break;
 		case 2:
 			cache_prefetch(c->d, off, 200000, &(struct cache_want){.account = 1});
+			if (n % 4 == 0)
+				cache_demote(c->d, off, 300000, &(struct cache_giver){.who = 1, .alone = n % 8 == 0});
 			break;
 		case 3:
 			if (n % 50 == 3)
@@ -472,6 +529,7 @@ int main(void)
 	tcase_add_test(t, each_layer_keeps_what_is_its_own);
 	tcase_add_test(t, what_was_written_is_found_when_a_look_is_overtaken);
 	tcase_add_test(t, a_snapshot_without_memory_for_its_device);
+	tcase_add_test(t, a_child_gives_up_what_is_in_frames_of_its_parents);
 	tcase_add_test(u, what_one_child_writes_no_other_sees);
 	tcase_add_test(u, what_is_read_ahead_from_a_parent_is_limited_too);
 	tcase_add_test(u, children_that_read_and_write_at_once_in_little_memory);

@@ -457,7 +457,7 @@ END_TEST
 
 static int advise(struct fs_node *n, uint64_t off, uint64_t len, enum fs_advice how, unsigned flags)
 {
-	struct fs_hint h = {.off = off, .len = len, .how = how, .flags = flags};
+	struct fs_hint h = {.off = off, .len = len, .how = how, .flags = flags, .alone = true};
 
 	return fs->ops->advise(n, &h);
 }

@@ -132,13 +132,14 @@ uint64_t cache_resident(struct cache_dev *d, uint64_t off, uint64_t len);
 /**
  * cache_demote() - what a range has in memory is the next to leave it
  *
- * Of those that are its giver's to give up. Best effort; never blocks.
+ * Of those that are its giver's to give up, also where they are in frames of the image's parents. Best effort; never blocks.
  */
 struct cache_giver {
-	uint16_t
-		who; /* 0: frames that lie wholly in the range; else frames that it touches, if nobody but who has read them, … */
+	uint16_t who;     /* frames that the range touches, if nobody but who has read them, … */
 	uint16_t account; /* … and no other account waits for what was read ahead in them */
-	bool gently;      /* not what was used again and again */
+	/* Only frames that lie wholly in the range, but whoever has read them, unless they are of a parent that others are over. */
+	bool alone;
+	bool gently; /* not what was used again and again */
 };
 void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, const struct cache_giver *g);
 

@@ -515,6 +515,8 @@ void share_detach(struct cache_dev *below); /* NULL is accepted */
 struct frame *share_find(struct cache_dev *d, uint32_t no, struct cache_dev **in);
 /* The device of a frame that share_find() found, or that was made where it said. */
 struct cache_dev *share_dev_of(struct cache_dev *d, struct frame *f);
+/* Has nobody else what is in @in, which is @d or below it? As of now. */
+bool share_is_own(struct cache_dev *d, const struct cache_dev *in);
 
 /* overlay.c: does anything stand for a part of the range? */
 bool overlay_covers(const struct cache_dev *d, uint64_t off, uint64_t len);

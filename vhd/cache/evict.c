@@ -157,8 +157,8 @@ void policy_demote(struct cache *c, struct frame *f)
 	lock_drop(&p->mu);
 }
 
-/* Is it theirs? */
-static bool may_give_up(struct frame *f, const struct cache_giver *g)
+/* Is it theirs? @alone: whoever has read it. */
+static bool may_give_up(struct frame *f, const struct cache_giver *g, bool alone)
 {
 	uint16_t reader = atomic_load_explicit(&f->reader, memory_order_relaxed);
 	uint32_t ahead = atomic_load_explicit(&f->ahead, memory_order_relaxed);
@@ -167,7 +167,7 @@ static bool may_give_up(struct frame *f, const struct cache_giver *g)
 		return false; /* done */
 	if (g->gently && queue_of(f) == Q_MAIN && atomic_load_explicit(&f->cls, memory_order_relaxed) != CLS_AHEAD)
 		return false;
-	if (!g->who)
+	if (alone)
 		return true;
 	return (!reader || reader == g->who) &&
 	       (!(ahead & AHEAD_UNITS) || !(ahead >> 16) || ahead >> 16 == g->account) &&
@@ -183,13 +183,14 @@ void cache_demote(struct cache_dev *d, uint64_t off, uint64_t len, const struct 
 	end = min_u64(end, d->len);
 	if (off >= end)
 		return;
-	no = g->who ? off >> FRAME_SHIFT : (off + CACHE_FRAME - 1) >> FRAME_SHIFT;
-	for (; g->who ? no << FRAME_SHIFT < end : (no + 1) << FRAME_SHIFT <= end; no++) {
-		struct frame *f = frame_lookup(d->c, frame_key(d, (uint32_t)no));
+	no = g->alone ? (off + CACHE_FRAME - 1) >> FRAME_SHIFT : off >> FRAME_SHIFT;
+	for (; g->alone ? (no + 1) << FRAME_SHIFT <= end : no << FRAME_SHIFT < end; no++) {
+		struct cache_dev *in;
+		struct frame *f = share_find(d, (uint32_t)no, &in);
 
 		if (!f)
 			continue;
-		if (may_give_up(f, g))
+		if (may_give_up(f, g, g->alone && share_is_own(d, in)))
 			policy_demote(d->c, f);
 		frame_unpin(f);
 	}

@@ -144,3 +144,19 @@ struct cache_dev *share_dev_of(struct cache_dev *d, struct frame *f)
 	}
 	return d;
 }
+
+bool share_is_own(struct cache_dev *d, const struct cache_dev *in)
+{
+	struct cache *c = d->c;
+	bool own = true;
+
+	if (d == in)
+		return true;
+	lock_take(&c->share_mu);
+	while (own && d != in) {
+		d = atomic_load(&d->below);
+		own = d && d->share_refs == 1;
+	}
+	lock_drop(&c->share_mu);
+	return own;
+}

@@ -655,7 +655,8 @@ int ext4_op_seek(struct fs_node *fn, uint64_t off, enum fs_seek what, uint64_t *
 static bool advise_run(struct ext4_fs *fs, const struct fs_hint *h, uint64_t from, uint64_t bytes, uint64_t *taken)
 {
 	struct cache_want want = {.tag = h->tag, .account = h->account, .down = h->down, .idle = h->how == FS_MAPS};
-	struct cache_giver giver = {.who = h->who, .account = h->account, .gently = h->how == FS_NOREUSE};
+	struct cache_giver giver = {
+		.who = h->who, .account = h->account, .alone = h->alone, .gently = h->how == FS_NOREUSE};
 
 	*taken = bytes;
 	if (h->how == FS_WILLNEED || h->how == FS_MAPS)

@@ -135,6 +135,7 @@ struct fs_hint {
 	enum fs_advice how;
 	unsigned flags;        /* FS_NOWAIT */
 	uint16_t who, account; /* see cache_demote(), struct cache_want */
+	bool alone;            /* nobody but who has the file open: see cache_demote() */
 	bool down;             /* the end of the range first */
 	uint64_t tag;          /* of what is read ahead, for cache_unwant() */
 	uint64_t
