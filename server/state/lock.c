@@ -377,10 +377,6 @@ void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool 
 	struct st_owner *owner = l->s.owner;
 	struct file_shard *sh = st_file_shard(s, &f->key);
 
-	if (revoke)
-		st_state_revoke(s, cl, &l->s);
-	else
-		st_state_withdraw(s, cl, &l->s);
 	lock_take(&sh->mu);
 	if (l->nranges) {
 		list_for_each_safe (it, tmp, &f->ranges) {
@@ -390,6 +386,11 @@ void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool 
 				range_free(s, r);
 		}
 	}
+	/* Not before: who finds a range looks at its owner. */
+	if (revoke)
+		st_state_revoke(s, cl, &l->s);
+	else
+		st_state_withdraw(s, cl, &l->s);
 	st_file_unuse(f, files);
 	lock_drop(&sh->mu);
 	list_del(&l->open_link);
