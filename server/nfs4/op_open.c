@@ -396,7 +396,7 @@ static nfsstat4 reserve(struct open_op *op)
 	struct st_fhkey key = fh_key(&op->file);
 	struct st_name owner = {op->a.owner.owner.owner_val, op->a.owner.owner.owner_len};
 	struct obj held = obj_get(&op->file);
-	struct st_pin pin = {.node = held.node, .exp = held.exp, .put = pin_put};
+	struct st_pin pin = {.node = held.node, .exp = held.exp, .gone = &held.exp->dead, .put = pin_put};
 	struct st_undo undo;
 	nfsstat4 st;
 	int err;

@@ -148,7 +148,7 @@ void st_client_remove(struct st *s, struct st_client *cl, struct list *files)
 	while (!list_empty(&cl->sessions))
 		st_session_remove(s, list_first(&cl->sessions, struct st_session, client_link));
 	lock_take(&cl->mu);
-	st_states_drop(s, cl, false, files);
+	st_states_drop(s, cl, 0, NFS4_OK, files);
 	st_revoked_free(s, cl);
 	cl->dead = true;
 	lock_drop(&cl->mu);
@@ -318,7 +318,7 @@ static bool overdue(const struct st *s, struct st_client *cl)
 /* Knows what it lost, and is alive: it may be on record again. */
 static bool returned(const struct st *s, struct st_client *cl)
 {
-	return atomic_load(&cl->struck) && !atomic_load(&cl->lost) && !st_client_expired(s, cl);
+	return atomic_load(&cl->struck) && !(atomic_load(&cl->lost) & LOST_EXPIRED) && !st_client_expired(s, cl);
 }
 
 /* One for which @what is so, with a reference; NULL: there is none (left). */

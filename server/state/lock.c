@@ -371,7 +371,7 @@ nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 	return st;
 }
 
-void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool revoke, struct list *files)
+void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, nfsstat4 revoke, struct list *files)
 {
 	struct st_file *f = l->s.file;
 	struct st_owner *owner = l->s.owner;
@@ -388,7 +388,7 @@ void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool 
 	}
 	/* Not before: who finds a range looks at its owner. */
 	if (revoke)
-		st_state_revoke(s, cl, &l->s);
+		st_state_revoke(s, cl, &l->s, revoke);
 	else
 		st_state_withdraw(s, cl, &l->s);
 	st_file_unuse(f, files);

@@ -330,7 +330,12 @@ static nfsstat4 open_once(struct st *s, struct st_client *cl, struct open_op *op
 	nfsstat4 st;
 
 	lock_take(&cl->mu);
-	st = cl->dead ? NFS4ERR_DELAY : open_prepare(s, cl, op, name);
+	st = cl->dead ? NFS4ERR_DELAY : NFS4_OK;
+	/* Under the client's lock: either this sees it, or st_export_revoke(), which comes afterwards, sees the open. */
+	if (st == NFS4_OK && op->pin->gone && atomic_load(op->pin->gone))
+		st = NFS4ERR_STALE;
+	if (st == NFS4_OK)
+		st = open_prepare(s, cl, op, name);
 	if (st == NFS4_OK && op->open) {
 		was.access = op->open->access;
 		was.deny = op->open->deny;
@@ -503,7 +508,7 @@ void st_each_file(struct st *s, void (*fn)(void *arg, const struct st_file_info 
 
 /* ---- leaving ---------------------------------------------------------------------------------------------------------------- */
 
-static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, bool revoke, struct list *files)
+static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, nfsstat4 revoke, struct list *files)
 	REQUIRES(cl->mu)
 {
 	struct st_file *f = o->s.file;
@@ -513,7 +518,7 @@ static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, boo
 	while (!list_empty(&o->locks))
 		st_locks_drop(s, cl, list_first(&o->locks, struct st_locks, open_link), revoke, files);
 	if (revoke)
-		st_state_revoke(s, cl, &o->s);
+		st_state_revoke(s, cl, &o->s, revoke);
 	else
 		st_state_withdraw(s, cl, &o->s);
 	lock_take(&sh->mu);
@@ -530,18 +535,35 @@ static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, boo
 		free(o);
 }
 
-void st_states_drop(struct st *s, struct st_client *cl, bool revoke, struct list *files)
+static bool of_export(const struct st_state *x, enum state_kind kind, uint32_t export_id)
 {
-	for (int i = 0; i < STATE_BUCKETS; i++) {
-		while (!list_empty(&cl->states[i])) {
-			struct st_state *x = list_first(&cl->states[i], struct st_state, client_link);
+	return x->kind == kind && (!export_id || x->file->key.export_id == export_id);
+}
 
-			if (x->kind == STATE_OPEN)
-				open_drop(s, cl, container_of(x, struct st_open, s), revoke, files);
-			else
-				st_locks_drop(s, cl, container_of(x, struct st_locks, s), revoke, files);
+unsigned st_states_drop(struct st *s, struct st_client *cl, uint32_t export_id, nfsstat4 revoke, struct list *files)
+{
+	unsigned n = 0;
+
+	/* Locks first: an open that goes takes its locks along, which may be next in the list. */
+	for (int i = 0; i < STATE_BUCKETS; i++)
+		list_for_each_safe (it, tmp, &cl->states[i]) {
+			struct st_state *x = list_entry(it, struct st_state, client_link);
+
+			if (!of_export(x, STATE_LOCK, export_id))
+				continue;
+			st_locks_drop(s, cl, container_of(x, struct st_locks, s), revoke, files);
+			n++;
 		}
-	}
+	for (int i = 0; i < STATE_BUCKETS; i++)
+		list_for_each_safe (it, tmp, &cl->states[i]) {
+			struct st_state *x = list_entry(it, struct st_state, client_link);
+
+			if (!of_export(x, STATE_OPEN, export_id))
+				continue;
+			open_drop(s, cl, container_of(x, struct st_open, s), revoke, files);
+			n++;
+		}
+	return n;
 }
 
 nfsstat4 st_close(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid)
@@ -553,7 +575,7 @@ nfsstat4 st_close(struct st *s, struct st_client *cl, const struct st_fhkey *key
 	lock_take(&cl->mu);
 	st = st_state_find(s, cl, key, sid, STATE_OPEN, &x);
 	if (st == NFS4_OK)
-		open_drop(s, cl, container_of(x, struct st_open, s), false, &files);
+		open_drop(s, cl, container_of(x, struct st_open, s), NFS4_OK, &files);
 	lock_drop(&cl->mu);
 	st_files_free(s, &files);
 	return st;
@@ -607,7 +629,7 @@ void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo
 	if (st_state_find(s, cl, NULL, &undo->sid, STATE_OPEN, &x) == NFS4_OK) {
 		o = container_of(x, struct st_open, s);
 		if (undo->fresh) {
-			open_drop(s, cl, o, false, &files);
+			open_drop(s, cl, o, NFS4_OK, &files);
 		} else {
 			o->history = undo->history;
 			open_reshare(s, o, undo->access, undo->deny);

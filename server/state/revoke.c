@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * revoke.c - clients that lose what they hold because others need it
+ * revoke.c - clients that lose what they hold: because others need it, or because the export is taken away
  *
  *     lease over --somebody needs its state--> off the record -> revoked --FREE_STATEID of each--> on record again
  *                --somebody needs the room---> off the record -> forgotten
@@ -8,6 +8,9 @@
  * Off the record comes first, and on stable storage: after a restart of ours it must not reclaim what somebody else has had
  * (RFC 8881 §8.4.3). Revoked stateids stay in the table, so that the client can be told which (EXPIRED) and that there are some
  * (SEQ4_STATUS_EXPIRED_*, §18.46.3); what a client lost earlier and did not care to free is forgotten when it loses more.
+ *
+ * An export that is taken away takes along what anybody has open and locked there, whether its lease is over or not: ADMIN_REVOKED
+ * (§8.5) and SEQ4_STATUS_ADMIN_STATE_REVOKED. That changes no record: what else the client has it may reclaim.
  */
 #include <stdlib.h>
 
@@ -16,6 +19,7 @@
 /* The table's entry, and what is behind it. */
 static void revoked_free(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu)
 {
+	--*st_revoked_count(cl, x->revoked);
 	st_state_withdraw(s, cl, x);
 	if (x->kind == STATE_OPEN)
 		free(container_of(x, struct st_open, s));
@@ -32,9 +36,12 @@ void st_revoked_free(struct st *s, struct st_client *cl)
 
 void st_revoked_ack(struct st *s, struct st_client *cl, struct st_state *x)
 {
+	nfsstat4 status = x->revoked;
+	uint32_t told = status == NFS4ERR_EXPIRED ? LOST_EXPIRED : SEQ4_STATUS_ADMIN_STATE_REVOKED;
+
 	revoked_free(s, cl, x);
-	if (list_empty(&cl->revoked))
-		atomic_store_explicit(&cl->lost, 0, memory_order_relaxed);
+	if (!*st_revoked_count(cl, status))
+		atomic_fetch_and_explicit(&cl->lost, ~told, memory_order_relaxed);
 }
 
 /* It may have come back or be gone since the caller looked. */
@@ -46,7 +53,7 @@ static bool take_state(struct st *s, struct st_client *cl, struct list *files)
 	taken = !cl->dead && st_client_expired(s, cl) && (cl->nopens || cl->nlocks);
 	if (taken) {
 		st_revoked_free(s, cl);
-		st_states_drop(s, cl, true, files);
+		st_states_drop(s, cl, 0, NFS4ERR_EXPIRED, files);
 		atomic_store_explicit(&cl->lost, SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED, memory_order_relaxed);
 		atomic_store(&cl->struck, true);
 		stat_add(&s->expired, 1);
@@ -113,11 +120,55 @@ nfsstat4 st_client_forget(struct st *s, struct st_client *cl)
 void st_client_rejoin(struct st *s, struct st_client *cl)
 {
 	lock_take(&s->record_mu);
-	if (!atomic_load(&cl->lost)) { /* else it lost more, and this comes again when it knows that */
+	if (!(atomic_load(&cl->lost) & LOST_EXPIRED)) { /* else it lost more, and this comes again when it knows that */
 		atomic_store(&cl->struck, false);
 		if (lives(s, cl))
 			st_record_keep(s, cl);
 	}
 	lock_drop(&s->record_mu);
 	st_client_put(cl);
+}
+
+/* ---- by export -------------------------------------------------------------------------------------------------------------- */
+
+/* Somebody who never frees any does not make us remember more than it could hold: the oldest are forgotten. */
+static void forget_admin(struct st *s, struct st_client *cl) REQUIRES(cl->mu)
+{
+	list_for_each_safe (it, tmp, &cl->revoked) {
+		struct st_state *x = list_entry(it, struct st_state, client_link);
+
+		if (cl->nadmin <= 2 * (uint64_t)s->opts.max_opens)
+			break;
+		if (x->revoked == NFS4ERR_ADMIN_REVOKED)
+			revoked_free(s, cl, x);
+	}
+}
+
+static unsigned take_export(struct st *s, struct st_client *cl, uint32_t export_id, struct list *files)
+{
+	unsigned n;
+
+	lock_take(&cl->mu);
+	n = st_states_drop(s, cl, export_id, NFS4ERR_ADMIN_REVOKED, files);
+	if (n) {
+		atomic_fetch_or_explicit(&cl->lost, SEQ4_STATUS_ADMIN_STATE_REVOKED, memory_order_relaxed);
+		forget_admin(s, cl);
+	}
+	lock_drop(&cl->mu);
+	return n;
+}
+
+unsigned st_export_revoke(struct st *s, uint32_t export_id)
+{
+	struct list files = LIST_INIT(files);
+	unsigned n = 0;
+
+	for (int i = 0; i < CLIENT_BUCKETS; i++) {
+		lock_take(&s->mu);
+		list_for_each (it, &s->by_id[i])
+			n += take_export(s, list_entry(it, struct st_client, id_link), export_id, &files);
+		lock_drop(&s->mu);
+		st_files_free(s, &files);
+	}
+	return n;
 }

@@ -10,7 +10,8 @@
  *
  * A lease that ran out takes nothing away by itself: the client's state is kept as a courtesy until somebody else needs
  * what it holds, or for a day. The client that comes back in between notices nothing (RFC 8881 §8.4.3 permits it); the one
- * whose state was given away is told by SEQUENCE, finds its stateids EXPIRED, and frees them one by one.
+ * whose state was given away is told by SEQUENCE, finds its stateids EXPIRED, and frees them one by one. So it is when an export is
+ * taken away: what clients hold there is revoked, alive or not, and their stateids are ADMIN_REVOKED.
  *
  * Everything is bounded: clients, sessions, slots, bytes of cached replies, opens and locked ranges of a client. A limit
  * that is reached answers NFS4ERR_DELAY: NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3).
@@ -21,6 +22,7 @@
 #ifndef VHDNFS_SERVER_STATE_STATE_H
 #define VHDNFS_SERVER_STATE_STATE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -48,6 +50,8 @@ struct st_fhkey {
 struct st_pin {
 	struct fs_node *node;
 	void *exp; /* of the layer above */
+	const atomic_bool *
+		gone; /* set: nothing is opened there any more; valid while the caller of st_open() is; NULL: not set */
 	void (*put)(struct st_pin *pin);
 };
 
@@ -248,8 +252,8 @@ struct st_undo {
  *
  * An open of the same owner is upgraded: its stateid with the next seqid.
  *
- * Return: NFS4_OK; INVAL, SHARE_DENIED, DELAY (limits; who is in the way cannot be taken off the record); ST_WAIT: it has to be
- *         taken off the record, which may not be waited for.
+ * Return: NFS4_OK; INVAL, SHARE_DENIED, STALE (@pin's gone), DELAY (limits; who is in the way cannot be taken off the record);
+ *         ST_WAIT: it has to be taken off the record, which may not be waited for.
  */
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
 		 uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin, stateid4 *out,
@@ -316,7 +320,8 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
  * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it; whether
  * the user may read the file was not asked when it was opened.
  *
- * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED (others needed it), OPENMODE, LOCKED (special stateid against DENY).
+ * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED (others needed it), ADMIN_REVOKED (the export was taken away), OPENMODE,
+ *         LOCKED (special stateid against DENY).
  * Never blocks; hot path: no lock shared by all clients.
  */
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
@@ -342,7 +347,7 @@ nfsstat4 st_give_way(struct st *s, const struct st_fhkey *key, uint32_t access, 
  * What the opener who spoke last said holds for the file, until it closes it; then what the one before it said. That is kept in the
  * file's node (fs_stream.mode), where a close, an expiry or a revocation puts what holds from then on.
  *
- * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED.
+ * Return: NFS4_OK; BAD_STATEID, OLD_STATEID, EXPIRED, ADMIN_REVOKED.
  */
 nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 		   uint32_t (*merge)(uint32_t before, void *arg), void *arg);
@@ -362,6 +367,17 @@ struct st_file_info {
 };
 /* Each open file; @fn is called under a lock, must not block, and takes references of its own of what it wants to keep. */
 void st_each_file(struct st *s, void (*fn)(void *arg, const struct st_file_info *i), void *arg);
+
+/**
+ * st_export_revoke() - an export was taken away: whatever clients have open and locked there is revoked
+ * @export_id: st_fhkey.export_id; st_pin.gone of its opens is set already, so that no new one follows
+ *
+ * Their stateids answer ADMIN_REVOKED, and SEQUENCE says SEQ4_STATUS_ADMIN_STATE_REVOKED, until they are freed (RFC 8881 §8.5,
+ * §18.46.3). Gives the pins back, and may block in that.
+ *
+ * Return: how many opens and lock states that were.
+ */
+unsigned st_export_revoke(struct st *s, uint32_t export_id);
 
 /* Is the file open by anyone (counted opens)? For REMOVE/RENAME replies and space accounting. */
 bool st_file_is_open(struct st *s, const struct st_fhkey *key);

@@ -70,13 +70,15 @@ struct st_client {
 	atomic_bool reclaim_complete;
 	atomic_bool wants_cb;   /* it once had a backchannel */
 	atomic_uint nbackchans; /* connections bound for callbacks, over all sessions */
-	_Atomic uint32_t lost;  /* SEQ4_STATUS_EXPIRED_*: what it is to be told. Written under mu */
+	_Atomic uint32_t
+		lost; /* SEQ4_STATUS_EXPIRED_*, _ADMIN_STATE_REVOKED: what it is to be told. Written under mu */
 
 	struct lock mu;
 	bool dead;                         /* mu, as everything below */
 	struct list owners[OWNER_BUCKETS]; /* struct st_owner.link */
 	struct list states[STATE_BUCKETS]; /* struct st_state.client_link */
-	struct list revoked;               /* the same, of those that others needed: revoke.c */
+	struct list revoked;               /* the same, of those that were taken from it: revoke.c */
+	uint32_t nexpired, nadmin;         /* of revoked: by what they answer */
 	uint32_t nopens, nlocks, nranges, nowners;
 
 	uint32_t owner_len; /* immutable */
@@ -149,7 +151,7 @@ struct st_state {
 	struct st_state *hash_next; /* stateid shard */
 	uint64_t id;
 	uint32_t seqid;       /* stateid shard */
-	bool revoked;         /* stateid shard */
+	nfsstat4 revoked;     /* stateid shard: what it answers; NFS4_OK: it was not revoked */
 	enum state_kind kind; /* immutable, as the next three */
 	struct st_client *client;
 	struct st_file *file;
@@ -277,6 +279,12 @@ nfsstat4 st_client_forget(struct st *s, struct st_client *cl);
 nfsstat4 st_client_revoke(struct st *s, struct st_client *cl);
 /* A client that was struck off the record and knows what it lost is on it again. */
 void st_client_rejoin(struct st *s, struct st_client *cl);
+/* How many it was revoked that answer @status, and what SEQUENCE says of those whose time was over. */
+static inline uint32_t *st_revoked_count(struct st_client *cl, nfsstat4 status)
+{
+	return status == NFS4ERR_EXPIRED ? &cl->nexpired : &cl->nadmin;
+}
+#define LOST_EXPIRED ((uint32_t)(SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED | SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED))
 /* What is remembered of stateids that were revoked. */
 void st_revoked_free(struct st *s, struct st_client *cl) REQUIRES(cl->mu);
 void st_revoked_ack(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
@@ -300,9 +308,10 @@ void st_session_put(struct st *s, struct st_session *se);
 void st_session_remove(struct st *s, struct st_session *se) REQUIRES(s->mu);
 
 /* open.c */
-/* Every open and lock of the client; files that nobody uses any more are collected for st_files_free(). @revoke: their stateids
- * are remembered. */
-void st_states_drop(struct st *s, struct st_client *cl, bool revoke, struct list *files) REQUIRES(cl->mu);
+/* Every open and lock of the client, of one export or of all (@export_id 0); files that nobody uses any more are collected for
+ * st_files_free(). @revoke: their stateids are remembered and answer this; NFS4_OK: they are not. How many they were. */
+unsigned st_states_drop(struct st *s, struct st_client *cl, uint32_t export_id, nfsstat4 revoke, struct list *files)
+	REQUIRES(cl->mu);
 void st_files_free(struct st *s, struct list *files);
 struct file_shard *st_file_shard(struct st *s, const struct st_fhkey *key);
 struct st_file *st_file_find(struct file_shard *sh, const struct st_fhkey *key) REQUIRES(sh->mu);
@@ -319,21 +328,21 @@ struct st_state *st_state_of(struct st_client *cl, const struct st_owner *o, con
 
 /* lock.c */
 /* Releases ranges, stateid and state; the file shard is taken inside. */
-void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, bool revoke, struct list *files)
+void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, nfsstat4 revoke, struct list *files)
 	REQUIRES(cl->mu);
 
 /* stateid.c */
 /* Into the client's and the stateid table; seqid becomes 1. */
 void st_state_publish(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
 void st_state_withdraw(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
-/* Out of use, but not forgotten: EXPIRED from now on. */
-void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu);
+/* Out of use, but not forgotten: @status from now on, EXPIRED or ADMIN_REVOKED. */
+void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x, nfsstat4 status) REQUIRES(cl->mu);
 /* The next seqid (bump) or the present one, as a stateid. */
 void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bool bump, stateid4 *out)
 	REQUIRES(cl->mu);
 /* Back to the seqid before; nobody was told of the present one. Under client.mu. */
 void st_state_unbump(struct st *s, struct st_state *x);
-/* @key NULL: any file. BAD_STATEID, OLD_STATEID; EXPIRED: *@out was revoked. */
+/* @key NULL: any file. BAD_STATEID, OLD_STATEID; EXPIRED, ADMIN_REVOKED: *@out was revoked. */
 nfsstat4 st_state_find(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 		       unsigned kinds, struct st_state **out) REQUIRES(cl->mu);
 

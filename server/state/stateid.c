@@ -76,14 +76,16 @@ static struct st_state *sid_lookup(struct sid_shard *sh, uint64_t id) REQUIRES(s
 
 void st_state_publish(struct st *s, struct st_client *cl, struct st_state *x)
 {
+	uint32_t lost = atomic_load_explicit(&cl->lost, memory_order_relaxed);
 	struct sid_shard *sh;
 	struct st_state **b;
 
 	list_push_front(&cl->states[st_state_bucket(x->owner, &x->file->key)], &x->client_link);
 	x->id = atomic_fetch_add_explicit(&s->next_state, 1, memory_order_relaxed);
 	x->seqid = 1;
-	if (atomic_load_explicit(&cl->lost, memory_order_relaxed))
-		atomic_store_explicit(&cl->lost, SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED, memory_order_relaxed);
+	if (lost & SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED)
+		atomic_store_explicit(&cl->lost, (lost & ~LOST_EXPIRED) | SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED,
+				      memory_order_relaxed);
 	sh = sid_shard(s, x->id);
 	b = sid_bucket(sh, x->id);
 	lock_take(&sh->mu);
@@ -106,17 +108,18 @@ void st_state_withdraw(struct st *s, struct st_client *cl, struct st_state *x)
 	(void)cl;
 }
 
-void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x)
+void st_state_revoke(struct st *s, struct st_client *cl, struct st_state *x, nfsstat4 status)
 {
 	struct sid_shard *sh = sid_shard(s, x->id);
 
 	lock_take(&sh->mu);
-	x->revoked = true;
+	x->revoked = status;
 	x->file = NULL;
 	x->owner = NULL;
 	lock_drop(&sh->mu);
 	list_del(&x->client_link);
 	list_push_back(&cl->revoked, &x->client_link);
+	++*st_revoked_count(cl, status);
 }
 
 void st_state_stateid(struct st *s, struct st_client *cl, struct st_state *x, bool bump, stateid4 *out)
@@ -163,7 +166,7 @@ nfsstat4 st_state_find(struct st *s, struct st_client *cl, const struct st_fhkey
 	lock_take(&sh->mu);
 	x = sid_lookup(sh, id);
 	if (x && x->client == cl && x->revoked) {
-		st = NFS4ERR_EXPIRED;
+		st = x->revoked;
 		*out = x;
 	} else if (x && x->client == cl && (x->kind & kinds) && (!key || st_key_equal(&x->file->key, key))) {
 		st = check_seqid(sid->seqid, x->seqid);
@@ -200,8 +203,8 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
 		if (l->nranges)
 			st = NFS4ERR_LOCKS_HELD;
 		else
-			st_locks_drop(s, cl, l, false, &files);
-	} else if (st == NFS4ERR_EXPIRED) {
+			st_locks_drop(s, cl, l, NFS4_OK, &files);
+	} else if (st == NFS4ERR_EXPIRED || st == NFS4ERR_ADMIN_REVOKED) {
 		st_revoked_ack(s, cl, x);
 		st = NFS4_OK;
 	}
@@ -259,7 +262,7 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	lock_take(&sh->mu);
 	x = sid_lookup(sh, id);
 	if (x && x->client == client && x->revoked) {
-		st = NFS4ERR_EXPIRED;
+		st = x->revoked;
 	} else if (x && x->client == client && st_key_equal(&x->file->key, key)) {
 		struct st_open *o = x->kind == STATE_OPEN ? container_of(x, struct st_open, s)
 							  : container_of(x, struct st_locks, s)->open;

@@ -5,6 +5,7 @@
  * Most worth its while under ThreadSanitizer.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +171,95 @@ START_TEST(write_lock_is_held_by_one_at_a_time)
 }
 END_TEST
 
+/* ---- an export that is taken away and served again, under clients that work on it ---------------------------------------------- */
+
+enum { FAR = 9 };
+
+static atomic_bool taken, far_over;
+static atomic_uint far_opens;
+
+static nfsstat4 open_far(struct tc *t, uint32_t export_id, stateid4 *sid)
+{
+	struct st_fhkey key = {.export_id = export_id, .gen = 1, .ino = 3};
+	struct st_name owner = tc_name("o");
+	struct st_pin pin = tc_pin();
+
+	pin.gone = export_id == FAR ? &taken : NULL;
+	return st_open(s, t->cl, &key, &owner, RW, 0, true, &pin, sid, NULL);
+}
+
+/* The administrator: between two times somebody opens the file. */
+static void *take_far_away(void)
+{
+	struct st_fhkey key = {.export_id = FAR, .gen = 1, .ino = 3};
+	bool open = false;
+
+	for (int round = 0; round < ROUNDS / 10; round++) {
+		unsigned before = atomic_load(&far_opens);
+
+		atomic_store(&taken, false);
+		while (atomic_load(&far_opens) == before)
+			sched_yield();
+		atomic_store(&taken, true);
+		st_export_revoke(s, FAR);
+		for (int n = 0; n < 100; n++)
+			open |= st_file_is_open(s, &key);
+		ck_assert(!open);
+	}
+	atomic_store(&far_over, true);
+	return NULL;
+}
+
+static void *use_far(void *arg)
+{
+	struct tc *t = &client[(intptr_t)arg];
+	struct st_fhkey key = {.export_id = FAR, .gen = 1, .ino = 3};
+	struct st_lock l = {.write = true, .length = 10, .new_owner = true, .owner = tc_name("l"), .may_wait = true};
+	stateid4 sid, near;
+	struct st_denied d;
+	nfsstat4 st;
+
+	if (!arg)
+		return take_far_away();
+	ck_assert_int_eq(open_far(t, FAR + 1, &near), NFS4_OK);
+	do {
+		st = open_far(t, FAR, &sid);
+		if (st != NFS4_OK) {
+			if (st != NFS4ERR_STALE) /* ck_assert() each time would be most of the time */
+				ck_abort_msg("%d", (int)st);
+			continue;
+		}
+		atomic_fetch_add(&far_opens, 1);
+		l.sid = sid;
+		st = st_lock(s, t->cl, &key, &l, &l.sid, &d);
+		ck_assert(st == NFS4_OK || st == NFS4ERR_DENIED || st == NFS4ERR_ADMIN_REVOKED);
+		st = st_io_check(s, t->cl, &key, &sid, W, NULL);
+		ck_assert(st == NFS4_OK || st == NFS4ERR_ADMIN_REVOKED);
+		st = st_close(s, t->cl, &key, &sid);
+		ck_assert(st == NFS4_OK || st == NFS4ERR_ADMIN_REVOKED);
+		if (st == NFS4ERR_ADMIN_REVOKED)
+			ck_assert_int_eq(st_free_stateid(s, t->cl, &sid), NFS4_OK);
+		ck_assert_int_eq(st_test_stateid(s, t->cl, &near), NFS4_OK);
+	} while (!atomic_load(&far_over));
+	return NULL;
+}
+
+/* RFC 8881 §8.5 */
+START_TEST(nothing_is_open_on_an_export_that_was_taken_away)
+{
+	struct st_stats stats;
+
+	atomic_store(&taken, true);
+	atomic_store(&far_over, false);
+	atomic_store(&far_opens, 0);
+	run(use_far);
+	st_get_stats(s, &stats);
+	ck_assert_uint_eq(stats.opens, THREADS - 1);
+	ck_assert_uint_eq(stats.files, 1);
+	ck_assert_uint_eq(stats.lock_states, 0);
+}
+END_TEST
+
 /* ---- clients that come, work, restart and are forgotten while others look on ------------------------------------------------------ */
 
 static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
@@ -223,6 +313,8 @@ static void *churn(void *arg)
 			st_skip_time(s, 60);
 			st_tick(s);
 		}
+		if (n % 32 == 0)
+			st_export_revoke(s, tc_file(0).export_id);
 		if (n % 64 == 0) {
 			struct st_stats stats;
 
@@ -263,6 +355,7 @@ int main(void)
 	tcase_add_test(tc, every_request_of_a_slot_runs_exactly_once);
 	tcase_add_test(tc, exclusive_open_is_held_by_one_at_a_time);
 	tcase_add_test(tc, write_lock_is_held_by_one_at_a_time);
+	tcase_add_test(tc, nothing_is_open_on_an_export_that_was_taken_away);
 	tcase_add_test(tc, clients_can_come_and_go_while_others_run);
 	suite_add_tcase(suite, tc);
 	r = srunner_create(suite);
