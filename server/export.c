@@ -214,7 +214,7 @@ int exports_add(struct exports *x, const char *path, struct fs *fs, const struct
 	return err;
 }
 
-int exports_remove(struct exports *x, const char *path)
+int exports_remove(struct exports *x, const char *path, uint32_t *id)
 {
 	struct entry *en = NULL;
 
@@ -232,6 +232,8 @@ int exports_remove(struct exports *x, const char *path)
 	rwlock_drop(&x->rw);
 	if (!en)
 		return -ENOENT;
+	if (id)
+		*id = en->e.id;
 	export_put(&en->e);
 	return 0;
 }

@@ -68,8 +68,9 @@ int exports_free(struct exports *x);
  * @closed(arg) afterwards so that the owner can detach the device and close the image. */
 int exports_add(struct exports *x, const char *path, struct fs *fs, const struct export_opts *o,
 		void (*closed)(void *arg, int err), void *arg, struct why *why);
-/* -ENOENT. The export is dead at once, gone when unreferenced. */
-int exports_remove(struct exports *x, const char *path);
+/* -ENOENT. The export is dead at once, gone when unreferenced. @id: of the export, for st_export_revoke(), which gives back what
+ * opens reference; may be NULL. */
+int exports_remove(struct exports *x, const char *path, uint32_t *id);
 
 /* A reference, or NULL. Cheap: no lock that a writer holds for long. */
 struct export *export_find(struct exports *x, uint32_t id);

@@ -24,6 +24,7 @@ int images_new(struct images **out, struct cache *cache, struct exports *exports
 	list_init(&im->list);
 	im->cache = cache;
 	im->exports = exports;
+	im->patience = 10;
 	*out = im;
 	return 0;
 }
@@ -346,8 +347,23 @@ static bool same(const struct config_image *a, const struct config_image *b)
 	       (!a->opts.nallow || memcmp(a->opts.allow, b->opts.allow, a->opts.nallow * sizeof *a->opts.allow) == 0);
 }
 
+/* Opens that are there would keep the image open as long as their clients like; there will be no new ones. */
+static void withdraw(struct images *im, struct st *st, const char *path)
+{
+	unsigned revoked;
+	uint32_t id;
+
+	if (exports_remove(im->exports, path, &id) < 0)
+		return;
+	revoked = st_export_revoke(st, id);
+	if (revoked)
+		log_info("%s is no longer exported; opens and locks revoked: %u", path, revoked);
+	else
+		log_info("%s is no longer exported", path);
+}
+
 /* Takes the exports of an image and of its snapshots away. True when all are closed, so that it can be opened anew. */
-static bool image_withdraw(struct images *im, const char *name)
+static bool image_withdraw(struct images *im, struct st *st, const char *name)
 {
 	char path[300];
 	bool open = true;
@@ -375,11 +391,10 @@ static bool image_withdraw(struct images *im, const char *name)
 		lock_drop(&im->mu);
 		if (!path[0])
 			break;
-		exports_remove(im->exports, path);
-		log_info("%s is no longer exported", path);
+		withdraw(im, st, path);
 	}
 	lock_take(&im->mu);
-	for (unsigned tries = 0; open && tries < 10; tries++) {
+	for (unsigned tries = 0; open && tries < im->patience; tries++) {
 		open = false;
 		list_for_each (it, &im->list)
 			open |= strcmp(list_entry(it, struct image, link)->conf.name, name) == 0;
@@ -402,7 +417,18 @@ static void image_leaves(struct images *im, const char *name)
 	lock_drop(&im->mu);
 }
 
-static void reload(struct images *im, const struct config *c)
+unsigned images_leaving(struct images *im)
+{
+	unsigned n = 0;
+
+	lock_take(&im->mu);
+	list_for_each (it, &im->list)
+		n += list_entry(it, struct image, link)->leaving;
+	lock_drop(&im->mu);
+	return n;
+}
+
+static void take_away(struct images *im, struct st *st, const struct config *c)
 {
 	for (;;) {
 		char *name = NULL;
@@ -422,20 +448,34 @@ static void reload(struct images *im, const struct config *c)
 		lock_drop(&im->mu);
 		if (!name)
 			break;
-		if (!image_withdraw(im, name)) {
+		if (!image_withdraw(im, st, name)) {
 			log_warn("%s is still in use; it will be closed when its last request is done", name);
 			image_leaves(im, name);
 		}
 		free(name);
 	}
+}
+
+/* What is not there. As images_reload(). */
+static unsigned add(struct images *im, const struct config *c)
+{
+	unsigned all = images_leaving(im); /* first: one that is closed while this runs is missed next time */
+	bool waits = false;
+
 	for (unsigned n = 0; n < c->nimage; n++) {
 		struct why why = {.line = ""};
 		bool have = false;
 		int err;
 
 		lock_take(&im->mu);
-		list_for_each (it, &im->list)
-			have |= strcmp(list_entry(it, struct image, link)->conf.name, c->image[n].name) == 0;
+		list_for_each (it, &im->list) {
+			const struct image *i = list_entry(it, struct image, link);
+
+			if (strcmp(i->conf.name, c->image[n].name) == 0) {
+				have = true;
+				waits |= i->leaving;
+			}
+		}
 		lock_drop(&im->mu);
 		if (have)
 			continue;
@@ -445,13 +485,18 @@ static void reload(struct images *im, const struct config *c)
 		else
 			log_info("/%s is exported now", c->image[n].name);
 	}
+	return waits ? all : 0;
 }
 
-void images_reload(struct images *im, const struct config *c)
+unsigned images_reload(struct images *im, struct st *st, const struct config *c)
 {
+	unsigned waits;
+
 	lock_take(&im->change_mu);
-	reload(im, c);
+	take_away(im, st, c);
+	waits = add(im, c);
 	lock_drop(&im->change_mu);
+	return waits;
 }
 
 int images_error(const struct images *im) NO_THREAD_SAFETY

@@ -12,6 +12,7 @@
 
 #include "server/config.h"
 #include "server/export.h"
+#include "server/state/state.h"
 #include "vhd/base/why.h"
 #include "vhd/cache/cache.h"
 
@@ -43,8 +44,13 @@ int images_snapshot(struct images *im, const char *path, const char *name, char 
 int images_serve(struct images *im, const struct config_image *ci, struct why *why);
 
 /* SIGHUP: take away what is no longer wanted, add what is new, leave alone what is the same. Failures are logged and do
- * not disturb the others. */
-void images_reload(struct images *im, const struct config *c);
+ * not disturb the others. What clients have open of exports that are taken away is revoked in @st.
+ *
+ * Return: 0; how many images are still being closed when @c names one of them, which is not served then: call again with the same
+ *         @c once images_leaving() is less. */
+unsigned images_reload(struct images *im, struct st *st, const struct config *c);
+/* Images that were taken away and that a running call still uses. */
+unsigned images_leaving(struct images *im);
 
 /* The first error that closing an image met, 0 when all is on the disk. */
 int images_error(const struct images *im);

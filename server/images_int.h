@@ -19,6 +19,7 @@ struct images {
 	char **parent_dirs; /* NULL at the end; NULL: beside each image */
 	bool force_parent, snapshots, detect_zeroes;
 	struct fs_mount_opts mount;
+	unsigned patience; /* seconds that a reload waits for an image to be closed; tests change it */
 	int error GUARDED_BY(mu);
 };
 

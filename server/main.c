@@ -46,6 +46,8 @@ struct daemon {
 	struct control *control; /* NULL: none */
 	struct metrics *metrics; /* the same */
 	FILE *trace;             /* the same */
+	struct config next;      /* what the last reload asked for */
+	unsigned waits;          /* what images_reload() said of it */
 	bool keeping;            /* files without a name: clients may come back for them */
 	char addresses[1024];    /* "127.0.0.1:2049, [::1]:2049" */
 };
@@ -575,9 +577,21 @@ static void reload(struct daemon *d, int argc, char **argv)
 		d->conf.discard = c.discard;
 		d->conf.async = c.async;
 		d->conf.no_journal_ok = c.no_journal_ok;
-		images_reload(d->images, &c);
+		config_fini(&d->next);
+		d->next = c;
+		c = (struct config){0};
+		d->waits = images_reload(d->images, d->nfs.state, &d->next);
 	}
 	config_fini(&c);
+	say_ready(d);
+}
+
+/* An image was closed late, and the last reload is to be completed. */
+static void reload_rest(struct daemon *d)
+{
+	if (!d->waits || images_leaving(d->images) >= d->waits)
+		return;
+	d->waits = images_reload(d->images, d->nfs.state, &d->next);
 	say_ready(d);
 }
 
@@ -593,6 +607,7 @@ static void serve(struct daemon *d, int argc, char **argv, const sigset_t *sigs)
 			return;
 		if (sig == SIGHUP)
 			reload(d, argc, argv);
+		reload_rest(d);
 		st_tick(d->nfs.state);
 		set_keeping(d, st_in_grace(d->nfs.state));
 	}
@@ -639,6 +654,7 @@ static int stop(struct daemon *d)
 	if (d->trace)
 		fclose(d->trace);
 	config_fini(&d->conf);
+	config_fini(&d->next);
 	return err ? err : image_err;
 }
 

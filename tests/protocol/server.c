@@ -145,6 +145,16 @@ void server_restart(void)
 	launch();
 }
 
+void server_reload(void)
+{
+	ck_assert_int_eq(kill(pid, SIGHUP), 0);
+}
+
+int server_tool(const char *fmt, const char *arg)
+{
+	return run(fmt, bin, arg);
+}
+
 void server_kill(void)
 {
 	kill(pid, SIGKILL);

@@ -15,6 +15,10 @@ void server_find(const char *argv0);
 void server_start(const char *const *extra);
 /* TERM; the server must end with 0 and e2fsck be content. */
 void server_stop(void);
+/* HUP: it reads its configuration again, sooner or later. */
+void server_reload(void);
+/* A shell line with the programs' folder for %1$s and @arg for %2$s; its status. */
+int server_tool(const char *fmt, const char *arg);
 /* What server_restart() gives the server besides the image from now on. */
 void server_options(const char *const *extra);
 uint16_t server_port(void);

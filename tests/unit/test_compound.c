@@ -392,7 +392,7 @@ START_TEST(filehandles_of_an_export_that_went_away_are_stale)
 	char buf[NFS4_FHSIZE];
 	nfs_fh4 fh = fh_of(NULL, buf);
 
-	ck_assert_int_eq(exports_remove(srv.srv.exports, "/mem"), 0);
+	ck_assert_int_eq(exports_remove(srv.srv.exports, "/mem", NULL), 0);
 	ck_assert_int_eq(try_fh(&fh), NFS4ERR_STALE);
 	nf_begin(&a);
 	nf_goto_mem(&a);

@@ -207,8 +207,8 @@ START_TEST(an_export_is_unmounted_when_its_last_reference_goes)
 	ck_assert_int_eq(top->fs->ops->lookup(top, "disk", 4, 0, &n), 0);
 	e = export_mounted_on(x, n);
 	ck_assert_ptr_nonnull(e);
-	ck_assert_int_eq(exports_remove(x, "/disk"), 0);
-	ck_assert_int_eq(exports_remove(x, "/disk"), -ENOENT);
+	ck_assert_int_eq(exports_remove(x, "/disk", NULL), 0);
+	ck_assert_int_eq(exports_remove(x, "/disk", NULL), -ENOENT);
 	ck_assert(atomic_load(&e->dead));
 	ck_assert_ptr_null(export_find(x, e->id));
 	ck_assert_ptr_null(export_mounted_on(x, n));
@@ -259,7 +259,7 @@ START_TEST(the_id_of_an_export_does_not_depend_on_where_it_is)
 		id[i] = e->id;
 		export_put(e);
 		fs_node_put(n);
-		ck_assert_int_eq(exports_remove(x, path), 0);
+		ck_assert_int_eq(exports_remove(x, path, NULL), 0);
 	}
 	ck_assert_uint_eq(id[0], id[1]);
 	ck_assert_uint_gt(id[0], 1);
@@ -304,7 +304,7 @@ START_TEST(exports_come_and_go_while_others_use_them)
 	for (int i = 0; i < 100; i++) {
 		add("/disk", (uint8_t)(i + 1));
 		usleep(500);
-		ck_assert_int_eq(exports_remove(x, "/disk"), 0);
+		ck_assert_int_eq(exports_remove(x, "/disk", NULL), 0);
 	}
 	atomic_store(&stop, true);
 	for (int i = 0; i < 2; i++)
@@ -354,7 +354,7 @@ START_TEST(pseudo_directories_lead_to_exports_and_are_there_only_for_them)
 	ck_assert_int_eq(top->fs->ops->parent(p1, 0, &up), 0);
 	ck_assert_ptr_eq(up, dir);
 	fs_node_put(up);
-	ck_assert_int_eq(exports_remove(x, "/disk/p1"), 0);
+	ck_assert_int_eq(exports_remove(x, "/disk/p1", NULL), 0);
 	ck_assert_ptr_null(pseudo_child(top, "disk"));
 	fs_node_put(p1);
 	fs_node_put(dir);
@@ -408,7 +408,7 @@ START_TEST(change_of_a_pseudo_directory_moves_when_exports_change)
 	add("/a/b/c", 1);
 	ck_assert_int_eq(fs->ops->getattr(fs->root, FS_NOWAIT, &is), 0);
 	ck_assert_uint_gt(is.change, was.change);
-	ck_assert_int_eq(exports_remove(x, "/a/b/c"), 0);
+	ck_assert_int_eq(exports_remove(x, "/a/b/c", NULL), 0);
 	ck_assert_int_eq(fs->ops->getattr(fs->root, FS_NOWAIT, &was), 0);
 	ck_assert_uint_gt(was.change, is.change);
 	export_put(root);
