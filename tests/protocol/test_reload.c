@@ -87,7 +87,8 @@ static nfsstat4 tested(stateid4 *sid)
 	op.nfs_argop4_u.optest_stateid.ts_stateids.ts_stateids_val = sid;
 	ck_assert_int_eq(nfsc_call(n, &op, 1, &res), 0);
 	st = res.resarray.resarray_val[1]
-		     .nfs_resop4_u.optest_stateid.TEST_STATEID4res_u.tsr_resok4.tsr_status_codes.tsr_status_codes_val[0];
+		     .nfs_resop4_u.optest_stateid.TEST_STATEID4res_u.tsr_resok4.tsr_status_codes
+		     .tsr_status_codes_val[0];
 	nfsc_free(&res);
 	return st;
 }

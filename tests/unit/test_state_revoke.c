@@ -60,12 +60,8 @@ static stateid4 opened(struct tc *t, uint32_t export_id, uint64_t ino)
 
 static nfsstat4 lock_it(struct tc *t, uint32_t export_id, uint64_t ino, const stateid4 *open, stateid4 *out)
 {
-	struct st_lock l = {.write = true,
-			    .length = 10,
-			    .new_owner = true,
-			    .sid = *open,
-			    .owner = tc_name("l"),
-			    .may_wait = true};
+	struct st_lock l = {
+		.write = true, .length = 10, .new_owner = true, .sid = *open, .owner = tc_name("l"), .may_wait = true};
 	struct st_fhkey key = at(export_id, ino);
 	struct st_denied d;
 
@@ -131,7 +127,8 @@ START_TEST(what_is_open_elsewhere_stays)
 	there[2] = opened(&b, OTHER, 1);
 	assert_st(lock_it(&a, OTHER, 1, &there[0], &lock), NFS4_OK);
 	ck_assert_uint_eq(st_export_revoke(s, GONE), 3);
-	ck_assert_int_eq(tc_pins_put, 2 + 2); /* those of two files, and those that second opens of a file brought along */
+	ck_assert_int_eq(tc_pins_put,
+			 2 + 2); /* those of two files, and those that second opens of a file brought along */
 	for (unsigned i = 0; i < 3; i++) {
 		assert_st(st_test_stateid(s, i < 2 ? a.cl : b.cl, &here[i]), NFS4ERR_ADMIN_REVOKED);
 		assert_st(st_test_stateid(s, i < 2 ? a.cl : b.cl, &there[i]), NFS4_OK);
