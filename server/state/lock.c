@@ -393,11 +393,12 @@ void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, nfsst
 		st_state_withdraw(s, cl, &l->s);
 	st_file_unuse(f, files);
 	lock_drop(&sh->mu);
-	list_del(&l->open_link);
 	owner->states--;
 	st_owner_tidy(s, cl, owner);
 	cl->nlocks--;
 	stat_sub(&s->lock_states, 1);
-	if (!revoke)
+	if (!revoke) { /* else it stays with its open: revoke.c */
+		list_del(&l->open_link);
 		free(l);
+	}
 }

@@ -515,8 +515,12 @@ static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, nfs
 	struct file_shard *sh = st_file_shard(s, &f->key);
 	struct st_owner *owner = o->s.owner;
 
-	while (!list_empty(&o->locks))
-		st_locks_drop(s, cl, list_first(&o->locks, struct st_locks, open_link), revoke, files);
+	list_for_each_safe (it, tmp, &o->locks) {
+		struct st_locks *l = list_entry(it, struct st_locks, open_link);
+
+		if (!l->s.revoked) /* by st_states_drop(), a moment ago */
+			st_locks_drop(s, cl, l, revoke, files);
+	}
 	if (revoke)
 		st_state_revoke(s, cl, &o->s, revoke);
 	else

@@ -9,6 +9,9 @@
  * (RFC 8881 §8.4.3). Revoked stateids stay in the table, so that the client can be told which (EXPIRED) and that there are some
  * (SEQ4_STATUS_EXPIRED_*, §18.46.3); what a client lost earlier and did not care to free is forgotten when it loses more.
  *
+ * With the stateid of an open the client frees those of the locks under it, as CLOSE would end them. Linux (6.1) forgets its locks when
+ * it sees SEQ4_STATUS_ADMIN_STATE_REVOKED and frees opens only; with the flag still set it would look for what it lost after each reply.
+ *
  * An export that is taken away takes along what anybody has open and locked there, whether its lease is over or not: ADMIN_REVOKED
  * (§8.5) and SEQ4_STATUS_ADMIN_STATE_REVOKED. That changes no record: what else the client has it may reclaim.
  */
@@ -16,15 +19,23 @@
 
 #include "server/state/state_int.h"
 
-/* The table's entry, and what is behind it. */
+/* The table's entry, and what is behind it; an open's locks, which are in front of it on the list, go with it. */
 static void revoked_free(struct st *s, struct st_client *cl, struct st_state *x) REQUIRES(cl->mu)
 {
 	--*st_revoked_count(cl, x->revoked);
 	st_state_withdraw(s, cl, x);
-	if (x->kind == STATE_OPEN)
-		free(container_of(x, struct st_open, s));
-	else
-		free(container_of(x, struct st_locks, s));
+	if (x->kind == STATE_OPEN) {
+		struct st_open *o = container_of(x, struct st_open, s);
+
+		while (!list_empty(&o->locks))
+			revoked_free(s, cl, &list_first(&o->locks, struct st_locks, open_link)->s);
+		free(o);
+	} else {
+		struct st_locks *l = container_of(x, struct st_locks, s);
+
+		list_del(&l->open_link);
+		free(l);
+	}
 }
 
 void st_revoked_free(struct st *s, struct st_client *cl)

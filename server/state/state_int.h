@@ -164,7 +164,7 @@ struct st_open {
 	struct st_state s;
 	_Atomic uint8_t access, deny; /* written under client.mu and the file shard */
 	uint16_t history;             /* client.mu: bit for each (access, deny) that was asked for; see share_bit() */
-	struct list locks;            /* client.mu: struct st_locks.open_link */
+	struct list locks;            /* client.mu: struct st_locks.open_link; revoked ones when it is revoked */
 	atomic_uint advice;           /* changed under shard.mu, as the next: what it said, and when (0: nothing) */
 	uint64_t advised;
 };

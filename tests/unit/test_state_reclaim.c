@@ -232,9 +232,9 @@ START_TEST(who_lost_its_state_is_told_and_frees_it)
 	/* It may go on meanwhile. */
 	assert_st(tc_open(&c.a, 6, "oa", 3, 0, &anew), NFS4_OK);
 	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED);
-	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
-	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED);
 	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	ck_assert_uint_eq(flags_of(&c.a), SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED);
+	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
 	ck_assert_uint_eq(flags_of(&c.a), 0);
 	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4ERR_BAD_STATEID);
 	assert_st(tc_close(&c.a, 6, &anew), NFS4_OK);
@@ -261,8 +261,8 @@ START_TEST(who_knows_what_it_lost_is_on_record_again)
 	c = cut_off();
 	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
 	tc_renew(&c.a);
-	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
 	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
 	st_tick(s);
 	restart();
 	a = tc_connect(s, "a");
@@ -425,8 +425,8 @@ START_TEST(a_client_that_loses_more_is_on_record_again_when_it_knows_that_too)
 	assert_st(st_lock(s, c.b.cl, &c.key, &c.wanted, &held, &d), NFS4_OK);
 	tc_renew(&c.a);
 	st_client_rejoin(s, st_client_get(c.a.cl));
-	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
 	assert_st(st_free_stateid(s, c.a.cl, &c.lock_a), NFS4_OK);
+	assert_st(st_free_stateid(s, c.a.cl, &c.of_a), NFS4_OK);
 	st_tick(s);
 	restart();
 	a = tc_connect(s, "a");

@@ -114,6 +114,24 @@ START_TEST(who_held_something_there_is_told_and_frees_it)
 }
 END_TEST
 
+/* Linux frees nothing else. */
+START_TEST(freeing_an_open_frees_the_locks_under_it)
+{
+	stateid4 open = opened(&a, GONE, 1), other = opened(&a, GONE, 2), lock, lock2;
+
+	assert_st(lock_it(&a, GONE, 1, &open, &lock), NFS4_OK);
+	assert_st(lock_it(&a, GONE, 2, &other, &lock2), NFS4_OK);
+	ck_assert_uint_eq(st_export_revoke(s, GONE), 4);
+	assert_st(st_free_stateid(s, a.cl, &open), NFS4_OK);
+	assert_st(st_free_stateid(s, a.cl, &lock), NFS4ERR_BAD_STATEID);
+	assert_st(st_test_stateid(s, a.cl, &lock2), NFS4ERR_ADMIN_REVOKED);
+	ck_assert_uint_eq(flags_of(&a), SEQ4_STATUS_ADMIN_STATE_REVOKED);
+	assert_st(st_free_stateid(s, a.cl, &other), NFS4_OK);
+	ck_assert_uint_eq(flags_of(&a), 0);
+	assert_st(st_test_stateid(s, a.cl, &lock2), NFS4ERR_BAD_STATEID);
+}
+END_TEST
+
 START_TEST(what_is_open_elsewhere_stays)
 {
 	stateid4 here[3], there[3], lock;
@@ -264,6 +282,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, who_held_something_there_is_told_and_frees_it);
+	tcase_add_test(tc, freeing_an_open_frees_the_locks_under_it);
 	tcase_add_test(tc, what_is_open_elsewhere_stays);
 	tcase_add_test(tc, what_was_revoked_for_one_reason_hides_nothing_of_the_other);
 	tcase_add_test(tc, a_silent_client_loses_it_as_well);
