@@ -146,13 +146,13 @@ static void count_open(void *arg, const struct st_open_info *i)
 }
 
 /* Has nobody else the file open? Then what its memory holds is the caller's to give up. */
-static bool is_alone(struct compound *c)
+static bool is_alone(struct compound *c, const stateid4 *sid)
 {
 	struct st_fhkey key = fh_key(&c->cfh);
 	unsigned n = 0;
 
 	st_each_open(c->srv->state, &key, count_open, &n);
-	return n <= 1;
+	return n <= (st_is_special(sid) ? 0 : 1); /* its own */
 }
 
 /* Space is reserved for those who may write. */
@@ -186,7 +186,7 @@ static nfsstat4 do_once(struct compound *c, const IO_ADVISE4args *a, uint32_t as
 			continue;
 		if (h.how == FS_DONTNEED) {
 			h.who = who_reads(c, &a->iaa_stateid);
-			h.alone = is_alone(c);
+			h.alone = is_alone(c, &a->iaa_stateid);
 			n->fs->ops->unwant(n->fs, h.tag, UINT64_MAX);
 		}
 		err = n->fs->ops->advise(n, &h);

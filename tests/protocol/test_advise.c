@@ -473,8 +473,12 @@ START_TEST(dontneed_takes_nothing_from_others)
 	/* The half that nobody else has read. */
 	ck_assert_uint_ge(figure("cache", "given_up"), M - 128 * K);
 	ck_assert_uint_le(figure("cache", "given_up"), M + 128 * K);
-	/* Alone with it, all of it goes. */
 	ck_assert_int_eq(close_it(other, &g), NFS4_OK);
+	/* Who has not opened it is not alone with it while another has. */
+	g.sid = (stateid4){.seqid = 0};
+	ck_assert_int_eq(advise(other, &g, 0, 0, HINT(DONTNEED)), HINT(DONTNEED));
+	ck_assert_uint_le(figure("cache", "given_up"), M + 128 * K);
+	/* Alone with it, all of it goes. */
 	ck_assert_int_eq(advise(c, &f, 0, 0, HINT(DONTNEED)), HINT(DONTNEED));
 	ck_assert_uint_ge(figure("cache", "given_up"), 2 * M - 128 * K);
 	nfsc_close(other);
