@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-#include "vhd/base/json.h"
 #include "server/served.h"
 #include "vhd/base/checked.h"
+#include "vhd/base/json.h"
 
 struct busy {
 	struct served file;

@@ -463,12 +463,7 @@ int config_set_number(struct config *c, enum config_number which, uint64_t value
 /* A value was refused: put file and line in front of what was said. */
 static int at_line(struct why *why, int err, const char *path, unsigned line)
 {
-	char said[sizeof why->line];
-
-	if (!why)
-		return err;
-	memcpy(said, why->line, sizeof said);
-	return why_set(why, err, "%s:%u: %.440s", path, line, said[0] ? said : strerror(-err));
+	return why_prefix(why, err, "%s:%u", path, line);
 }
 
 static int take_rules(struct config *c, const struct file_config *f, const char *path, const uint8_t *data, size_t len,
@@ -476,16 +471,13 @@ static int take_rules(struct config *c, const struct file_config *f, const char 
 {
 	for (uint32_t i = 0; i < f->rules_count; i++) {
 		struct rule_field at;
-		char field[64], said[sizeof why->line];
+		char field[64];
 		int err = take_rule(c, &f->rules[i], &at, why);
 
 		if (!err)
 			continue;
 		snprintf(field, sizeof field, at.index < 0 ? "rules[%u].%s" : "rules[%u].%s[%d]", i, at.name, at.index);
-		if (why) {
-			memcpy(said, why->line, sizeof said);
-			why_set(why, err, "%s: %.400s", field, said[0] ? said : strerror(-err));
-		}
+		why_prefix(why, err, "%s", field);
 		return at_line(why, err, path, config_line(data, len, "rules", (int)i, at.name, at.index));
 	}
 	return 0;
@@ -501,15 +493,11 @@ static int take_numbers(struct config *c, const struct file_config *f, const cha
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(said); i++) {
-		char range[sizeof why->line];
 		int err = said[i] ? config_set_number(c, (enum config_number)i, *said[i], why) : 0;
 
 		if (!err)
 			continue;
-		if (why) {
-			memcpy(range, why->line, sizeof range);
-			why_set(why, err, "%s: %u: %.300s", numbers[i].name, *said[i], range);
-		}
+		why_prefix(why, err, "%s: %u", numbers[i].name, *said[i]);
 		return at_line(why, err, path, config_line(data, len, numbers[i].name, -1, NULL, -1));
 	}
 	return 0;

@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "server/control_ops.h"
-#include "vhd/base/json.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/json.h"
 #include "vhd/base/log.h"
 
 enum { LINE_MAX_BYTES = 65536, IDLE_MS = 10000, WRITE_MS = 5000 };

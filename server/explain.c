@@ -7,11 +7,11 @@
 #include <string.h>
 
 #include "advise/stream.h"
-#include "vhd/base/json.h"
 #include "server/nfs4/counters.h"
 #include "server/nfs4/standing.h"
 #include "server/served.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/json.h"
 
 /* ---- what is said of it ---------------------------------------------------------------------------------------------------------- */
 

@@ -8,10 +8,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "vhd/base/json.h"
 #include "server/nfs4/counters.h"
 #include "server/nfs4/ops.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/json.h"
 #include "vhd/io/hio_model.h"
 
 static json_t *cache_json(struct cache *c)

@@ -26,11 +26,11 @@
 #include "server/nfs4/ops.h"
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
-#include "vhd/io/hio_model.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/base/size.h"
+#include "vhd/io/hio_model.h"
 
 #define IO_MAX (1u << 20)        /* rsize and wsize: what Linux asks for at most */
 #define RECORD_SLACK (64u << 10) /* a record is an I/O and what stands around it */
@@ -160,15 +160,12 @@ static const struct option options[] = {
 
 static int number(struct config *c, enum config_number which, const char *name, const char *text, struct why *why)
 {
-	char *end, range[sizeof why->line];
+	char *end;
 	unsigned long v = strtoul(text, &end, 10);
 	bool is = text[0] >= '0' && text[0] <= '9' && !*end;
 	int err = config_set_number(c, which, is ? v : UINT64_MAX, why);
 
-	if (!err)
-		return 0;
-	memcpy(range, why->line, sizeof range);
-	return why_set(why, err, "--%s \"%.100s\": %.200s", name, text, range);
+	return err ? why_prefix(why, err, "--%s \"%.100s\"", name, text) : 0;
 }
 
 static int readahead_of(const char *arg, enum readahead *out, struct why *why)

@@ -22,4 +22,7 @@ struct why {
  */
 int why_set(struct why *why, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* The place of what was said already, or of what @err says when nothing was, in front of it: "PLACE: LINE". Otherwise as why_set(). */
+int why_prefix(struct why *why, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
 #endif
