@@ -48,7 +48,7 @@ struct file_config {
 	char *cache_size, *state_dir, *control, *metrics;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
-	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes;
+	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes, *secure_ports;
 	enum squash *squash;
 	uint32_t *threads, *workers, *busy_poll, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
@@ -122,6 +122,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_BOOL_PTR("no-journal-ok", OPT_PTR, struct file_config, no_journal_ok),
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
 	CYAML_FIELD_BOOL_PTR("snapshots", OPT_PTR, struct file_config, snapshots),
+	CYAML_FIELD_BOOL_PTR("secure-ports", OPT_PTR, struct file_config, secure_ports),
 	CYAML_FIELD_ENUM_PTR("squash", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, squash, squash_words,
 			     CYAML_ARRAY_LEN(squash_words)),
 	CYAML_FIELD_UINT_PTR("threads", OPT_PTR, struct file_config, threads),
@@ -536,6 +537,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->read_only = *f->read_only;
 	if (f->snapshots)
 		c->snapshots = *f->snapshots;
+	if (f->secure_ports)
+		c->secure_ports = *f->secure_ports;
 	if (f->discard)
 		c->discard = *f->discard;
 	if (f->detect_zeroes)

@@ -65,6 +65,7 @@ static const char usage[] =
 	"  -s, --cache-size SIZE    memory for cached image data (default 256M)\n"
 	"  -r, --read-only          change nothing in any image\n"
 	"  -a, --allow CIDR         clients that may connect, such as 10.0.0.0/8; may be repeated (default: all)\n"
+	"      --secure-ports       believe AUTH_SYS only from ports below 1024, which take root on the client\n"
 	"      --no-root-squash     let root on a client be root on the files\n"
 	"      --discard            give the space of removed files back to the host\n"
 	"      --detect-zeroes      zeros that are written where an image holds nothing take no space in it\n"
@@ -102,6 +103,7 @@ static const char usage[] =
 
 enum {
 	OPT_NO_ROOT_SQUASH = 256,
+	OPT_SECURE_PORTS,
 	OPT_DISCARD,
 	OPT_DETECT_ZEROES,
 	OPT_ASYNC,
@@ -131,6 +133,7 @@ static const struct option options[] = {
 	{"read-only", no_argument, NULL, 'r'},
 	{"allow", required_argument, NULL, 'a'},
 	{"no-root-squash", no_argument, NULL, OPT_NO_ROOT_SQUASH},
+	{"secure-ports", no_argument, NULL, OPT_SECURE_PORTS},
 	{"discard", no_argument, NULL, OPT_DISCARD},
 	{"detect-zeroes", no_argument, NULL, OPT_DETECT_ZEROES},
 	{"async", no_argument, NULL, OPT_ASYNC},
@@ -235,6 +238,9 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 	case OPT_NO_ROOT_SQUASH:
 		c->squash = SQUASH_NONE;
 		return 0;
+	case OPT_SECURE_PORTS:
+		c->secure_ports = true;
+		return 0;
 	case OPT_DISCARD:
 		c->discard = true;
 		return 0;
@@ -332,6 +338,7 @@ static int take_addresses(struct daemon *d, struct why *why)
 		.loops = d->conf.loops,
 		.workers = d->conf.workers,
 		.max_conns = d->conf.max_connections,
+		.secure_ports = d->conf.secure_ports,
 		.look_us = d->conf.busy_poll_us,
 		.max_record = IO_MAX + RECORD_SLACK,
 	};

@@ -375,6 +375,8 @@ bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, si
 	k->pub.cred.flavor = flavor;
 	if (flavor == AUTH_SYS ? !take_authsys(&k->pub.cred, body, cred_len) : flavor != AUTH_NONE)
 		return deny(k, false, flavor == AUTH_SYS ? AUTH_BADCRED : AUTH_TOOWEAK);
+	if (flavor == AUTH_SYS && c->anyone)
+		return deny(k, false, AUTH_TOOWEAK);
 	if (!begin_reply(k))
 		return give_up(k);
 	xa_in_init(&k->pub.in, &k->pub.arena, rec, len);

@@ -71,6 +71,14 @@ static void name_peer(struct rpc_conn *c)
 		snprintf(c->name, sizeof c->name, c->peer.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
+static bool is_privileged(const struct sockaddr_storage *peer)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)peer;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)peer;
+
+	return ntohs(peer->ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port) < IPPORT_RESERVED;
+}
+
 static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sockaddr_storage *peer)
 {
 	struct rpc_conn *c = calloc(1, sizeof *c);
@@ -81,6 +89,7 @@ static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sock
 	c->fd = fd;
 	c->id = atomic_fetch_add(&s->ids, 1) + 1;
 	c->peer = *peer;
+	c->anyone = s->o.secure_ports && !is_privileged(peer);
 	atomic_init(&c->refs, 1);
 	list_init(&c->link);
 	list_init(&c->out);

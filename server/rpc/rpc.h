@@ -77,6 +77,7 @@ struct rpc_opts {
 	unsigned max_conns; /* 0: 1024 */
 	size_t max_record;  /* 0: 1 MiB + 64 KiB */
 	size_t max_memory;  /* 0: 32 MiB: receive buffers, arenas, replies not yet sent (frames of the cache apart) */
+	bool secure_ports;  /* AUTH_SYS from ports of 1024 and up is denied (AUTH_TOOWEAK) */
 	unsigned idle_seconds;   /* 0: 600; a connection without a call for that long is closed */
 	unsigned look_us;        /* how long a loop looks for more calls before it sleeps; 0: it sleeps at once */
 	unsigned record_seconds; /* 0: 60; a record that takes longer to arrive closes its connection */

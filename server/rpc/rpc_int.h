@@ -68,6 +68,7 @@ struct rpc_conn {
 	size_t out_bytes;
 	unsigned calls; /* alive: running, parked, waiting to be sent */
 	bool closing, want_out;
+	bool anyone; /* its port is one that every user of that host can have, and that counts: rpc_opts.secure_ports */
 	bool paused, watch_out, in_epoll; /* what epoll was told */
 	struct list flush_link;           /* loop.flush: has replies to send after this batch */
 	struct list stall_link;           /* loop.stalled: has a backlog */

@@ -497,6 +497,71 @@ START_TEST(connections_are_refused_while_there_are_no_descriptors)
 }
 END_TEST
 
+/* ---- who is believed ------------------------------------------------------------------------------------------------------- */
+
+/* ECHO with AUTH_SYS, uid 1000; 0 when it was answered, else why it was denied. */
+static uint32_t denied_as_user(int fd)
+{
+	const uint32_t w[] = {0x80000000u | 64, 1, 0, 2, PROG, 4, 1, 1, 20, 0, 0, 1000, 1000, 0, 0, 0, 5};
+	uint8_t b[sizeof w];
+
+	for (unsigned i = 0; i < sizeof w / 4; i++)
+		put(b + (size_t)4 * i, w[i]);
+	send_all(fd, b, sizeof b);
+	ck_assert(recv_all(fd, b, 24));
+	if (get(b + 12) == 0) { /* accepted */
+		ck_assert(recv_all(fd, b + 24, 8));
+		return 0;
+	}
+	ck_assert_uint_eq(get(b + 16), 1); /* AUTH_ERROR */
+	return get(b + 20);
+}
+
+/* A connection from a port below 1024; -1: not ours to have. */
+static int dial_privileged(void)
+{
+	struct sockaddr_in a = {
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	for (uint16_t p = 1023; p > 600; p--) {
+		struct sockaddr_in mine = {
+			.sin_family = AF_INET, .sin_port = htons(p), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+		if (bind(fd, (struct sockaddr *)&mine, sizeof mine) == 0) {
+			ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+			return fd;
+		}
+	}
+	close(fd);
+	return -1;
+}
+
+START_TEST(with_secure_ports_anybodys_port_is_believed_no_user)
+{
+	int fd;
+
+	start(&(struct rpc_opts){.secure_ports = true});
+	fd = dial();
+	ck_assert_uint_eq(denied_as_user(fd), AUTH_TOOWEAK);
+	echo_works(fd); /* without a credential it claims nothing */
+	close(fd);
+	fd = dial_privileged();
+	if (fd >= 0) {
+		ck_assert_uint_eq(denied_as_user(fd), 0);
+		close(fd);
+	}
+	stop();
+	start(&(struct rpc_opts){.loops = 1});
+	fd = dial();
+	ck_assert_uint_eq(denied_as_user(fd), 0);
+	close(fd);
+	rpc_server_stop(srv, 5000);
+	rpc_conn_put(atomic_exchange(&kept, NULL));
+	rpc_server_free(srv);
+}
+END_TEST
+
 START_TEST(records_that_are_too_big_close_the_connection)
 {
 	uint8_t mark[8] = {0x80, 0x20, 0, 0};
@@ -711,6 +776,7 @@ int main(void)
 	tcase_add_test(t, idle_and_slow_connections_are_closed);
 	tcase_add_test(t, connections_are_counted);
 	tcase_add_test(t, connections_are_refused_while_there_are_no_descriptors);
+	tcase_add_test(t, with_secure_ports_anybodys_port_is_believed_no_user);
 	tcase_add_test(t, records_that_are_too_big_close_the_connection);
 	tcase_add_test(t, a_connection_that_ends_amid_its_calls_holds_nobody_up);
 	tcase_add_test(t, a_reply_may_be_in_any_number_of_pieces);
