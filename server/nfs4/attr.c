@@ -551,8 +551,8 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 {
 	SETATTR4args a = {.stateid = {0}};
 	struct st_fhkey key = fh_key(&c->cfh);
+	struct st_io io = {.who = c_principal(c)};
 	struct fs_attr now;
-	bool open = false;
 	stateid4 sid;
 	nfsstat4 st;
 
@@ -566,12 +566,11 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 		if (now.type != FS_REG)
 			return NFS4ERR_INVAL;
 		if ((st = c_stateid(c, &a.stateid, &sid)) != NFS4_OK ||
-		    (st = c_io_check(c, &key, &sid, OPEN4_SHARE_ACCESS_WRITE, NULL)) != NFS4_OK)
+		    (st = c_io_check(c, &key, &sid, OPEN4_SHARE_ACCESS_WRITE, &io)) != NFS4_OK)
 			return st;
-		open = !st_is_special(&sid);
 		forget_ahead(c->cfh.node);
 	}
-	if ((st = attr_may_set(c, &now, open, s)) != NFS4_OK)
+	if ((st = attr_may_set(c, &now, io.own, s)) != NFS4_OK)
 		return st;
 	return s->fs.what ? errno_status(c->cfh.node->fs->ops->setattr(c->cfh.node, &s->fs, NULL)) : NFS4_OK;
 }

@@ -118,6 +118,11 @@ void c_set_stateid(struct compound *c, const stateid4 *sid);
 #define C_DECODE(c, type, ptr) (xdr_##type((c)->in, (ptr)) ? NFS4_OK : NFS4ERR_BADXDR)
 #define C_ENCODE(c, type, ptr) (xdr_##type(&(c)->out->x, (ptr)) ? NFS4_OK : NFS4ERR_REP_TOO_BIG)
 
+static inline struct st_principal c_principal(const struct compound *c)
+{
+	return (struct st_principal){.flavor = c->call->cred.flavor, .uid = c->call->cred.uid};
+}
+
 /* For what changes a stateid: the client has to hear of it. NFS4ERR_REP_TOO_BIG. */
 static inline nfsstat4 room_for_stateid(const struct compound *c)
 {
@@ -198,9 +203,12 @@ nfsstat4 setattr_fail(struct compound *c, nfsstat4 st);
 
 /* st_io_check(), and what denies the access gives way if it is only of clients whose lease is over. ST_WAIT. */
 nfsstat4 c_io_check(struct compound *c, const struct st_fhkey *key, const stateid4 *sid, uint32_t access,
-		    uint32_t *advice);
-/* The stateid is good for this access; one that is no open's, or is of an open for writing when @access is to read, needs the
- * permission as well. @given becomes what it stands for, *advice (may be NULL) what its opener has said. */
+		    struct st_io *io);
+/* May the caller read (OPEN4_SHARE_ACCESS_READ) or write the current file's data? Its owner may, whatever the mode says: it may have
+ * been opened before. ACCESS, ST_WAIT. */
+nfsstat4 may_data(struct compound *c, uint32_t access);
+/* The stateid is good for this access; one that is no open of the caller's own, or is of an open for writing when @access is to read,
+ * needs the permission as well. @given becomes what it stands for, *advice (may be NULL) what its opener has said. */
 nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice);
 /* Whose reads these are, for the cache: an open's, or of a client that has not opened the file. 1 … CACHE_WHO_MAX; two may share a
  * number: then less is given up than could be. */

@@ -10,43 +10,50 @@
 #include "xdr/prims.h"
 
 nfsstat4 c_io_check(struct compound *c, const struct st_fhkey *key, const stateid4 *sid, uint32_t access,
-		    uint32_t *advice)
+		    struct st_io *io)
 {
-	nfsstat4 st = st_io_check(c->srv->state, c->st.client, key, sid, access, advice);
+	nfsstat4 st = st_io_check(c->srv->state, c->st.client, key, sid, access, io);
 
 	if (st != NFS4ERR_LOCKED)
 		return st;
 	st = st_give_way(c->srv->state, key, access & OPEN4_SHARE_ACCESS_BOTH, c->may_block);
-	return st == NFS4_OK ? st_io_check(c->srv->state, c->st.client, key, sid, access, advice) : st;
+	return st == NFS4_OK ? st_io_check(c->srv->state, c->st.client, key, sid, access, io) : st;
+}
+
+nfsstat4 may_data(struct compound *c, uint32_t access)
+{
+	struct fs_attr a;
+	nfsstat4 st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a));
+
+	if (st != NFS4_OK)
+		return st;
+	/* What may be run but not read has to be read to be run. */
+	if (c->cred.uid == a.uid || may_attr(&c->cred, &a, access == OPEN4_SHARE_ACCESS_READ ? MAY_READ : MAY_WRITE) ||
+	    (access == OPEN4_SHARE_ACCESS_READ && may_attr(&c->cred, &a, MAY_EXEC)))
+		return NFS4_OK;
+	return NFS4ERR_ACCESS;
 }
 
 nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice)
 {
 	struct st_fhkey key = fh_key(&c->cfh);
-	struct fs_attr a;
+	struct st_io io = {.who = c_principal(c)};
 	stateid4 sid;
-	bool opened;
 	nfsstat4 st;
 
 	if ((st = must_be_regular(c->cfh.node)) != NFS4_OK || (st = c_stateid(c, given, &sid)) != NFS4_OK)
 		return st;
-	opened = !st_is_special(&sid);
-	st = c_io_check(c, &key, &sid, access | ST_AS_OPENED, advice);
+	st = c_io_check(c, &key, &sid, access | ST_AS_OPENED, &io);
 	if (st == NFS4ERR_OPENMODE && access == OPEN4_SHARE_ACCESS_READ) { /* nobody asked whether it may be read */
-		st = c_io_check(c, &key, &sid, access, advice);
-		opened = false;
+		st = c_io_check(c, &key, &sid, access, &io);
+		io.own = false;
 	}
 	if (st != NFS4_OK)
 		return st;
 	*given = sid;
-	if (opened || !access)
-		return NFS4_OK;
-	if ((st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &a))) != NFS4_OK)
-		return st;
-	if (c->cred.uid == a.uid || may_attr(&c->cred, &a, access == OPEN4_SHARE_ACCESS_READ ? MAY_READ : MAY_WRITE) ||
-	    (access == OPEN4_SHARE_ACCESS_READ && may_attr(&c->cred, &a, MAY_EXEC)))
-		return NFS4_OK;
-	return NFS4ERR_ACCESS;
+	if (advice)
+		*advice = io.advice;
+	return io.own || !access ? NFS4_OK : may_data(c, access);
 }
 
 /* ---- READ ---------------------------------------------------------------------------------------------------------------------- */
@@ -214,6 +221,18 @@ nfsstat4 op_write(struct compound *c)
 	return C_ENCODE(c, WRITE4resok, &res);
 }
 
+/* COMMIT names no open: whoever may write, or has it open for that, whatever the mode has become since. */
+static nfsstat4 may_commit(struct compound *c)
+{
+	struct st_principal who = c_principal(c);
+	struct st_fhkey key = fh_key(&c->cfh);
+	nfsstat4 st = may_data(c, OPEN4_SHARE_ACCESS_WRITE);
+
+	if (st == NFS4ERR_ACCESS && st_has_open(c->srv->state, c->st.client, &key, &who, OPEN4_SHARE_ACCESS_WRITE))
+		return NFS4_OK;
+	return st;
+}
+
 nfsstat4 op_commit(struct compound *c)
 {
 	COMMIT4args a = {.offset = 0};
@@ -225,7 +244,7 @@ nfsstat4 op_commit(struct compound *c)
 		return st;
 	if (!add_ok(a.offset, (uint64_t)a.count, &end))
 		return NFS4ERR_INVAL;
-	if ((st = make_stable(c, a.offset, a.count)) != NFS4_OK)
+	if ((st = may_commit(c)) != NFS4_OK || (st = make_stable(c, a.offset, a.count)) != NFS4_OK)
 		return st;
 	memcpy(res.writeverf, c->srv->write_verf, sizeof res.writeverf);
 	return C_ENCODE(c, COMMIT4resok, &res);

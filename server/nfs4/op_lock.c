@@ -49,6 +49,20 @@ static nfsstat4 lock_who(struct compound *c, const locker4 *lk, struct st_lock *
 	return c_stateid(c, &lk->locker4_u.open_owner.open_stateid, &l->sid);
 }
 
+/* Another user of the client may use the stateid if it may do what it locks the file for, as Linux's server has it. */
+static nfsstat4 may_lock(struct compound *c, const struct st_fhkey *key, const struct st_lock *l)
+{
+	struct st_io io = {.who = c_principal(c)};
+	nfsstat4 st;
+
+	if (st_is_special(&l->sid))
+		return NFS4ERR_BAD_STATEID;
+	st = st_io_check(c->srv->state, c->st.client, key, &l->sid, 0, &io);
+	if (st != NFS4_OK || io.own)
+		return st;
+	return may_data(c, l->write ? OPEN4_SHARE_ACCESS_WRITE : OPEN4_SHARE_ACCESS_READ);
+}
+
 /* RFC 8881 §18.10. */
 nfsstat4 op_lock(struct compound *c)
 {
@@ -69,6 +83,8 @@ nfsstat4 op_lock(struct compound *c)
 	l.length = a.length;
 	l.may_wait = c->may_block;
 	key = fh_key(&c->cfh);
+	if ((st = may_lock(c, &key, &l)) != NFS4_OK)
+		return st;
 	st = st_lock(c->srv->state, c->st.client, &key, &l, &res.lock_stateid, &denied);
 	if (st == NFS4ERR_DENIED)
 		return a.reclaim ? NFS4ERR_RECLAIM_CONFLICT : encode_denied(c, &denied);

@@ -395,6 +395,7 @@ static nfsstat4 reserve(struct open_op *op)
 	struct st *s = c->srv->state;
 	struct st_fhkey key = fh_key(&op->file);
 	struct st_name owner = {op->a.owner.owner.owner_val, op->a.owner.owner.owner_len};
+	struct st_principal who = c_principal(c);
 	struct obj held = obj_get(&op->file);
 	struct st_pin pin = {.node = held.node, .exp = held.exp, .gone = &held.exp->dead, .put = pin_put};
 	struct st_undo undo;
@@ -410,7 +411,7 @@ static nfsstat4 reserve(struct open_op *op)
 		}
 	}
 	/* Nobody else can have open what was made just now. */
-	st = st_open(s, c->st.client, &key, &owner, op->access, op->deny, c->may_block || op->made, &pin,
+	st = st_open(s, c->st.client, &key, &owner, &who, op->access, op->deny, c->may_block || op->made, &pin,
 		     &op->res.stateid, &undo);
 	if (st == NFS4ERR_SHARE_DENIED && op->a.claim.claim == CLAIM_PREVIOUS)
 		return NFS4ERR_RECLAIM_CONFLICT;

@@ -19,11 +19,6 @@ static nfsstat4 alone_or_in_session(const struct compound *c)
 	return c->has_session || c->nops == 1 ? NFS4_OK : NFS4ERR_NOT_ONLY_OP;
 }
 
-static struct st_principal principal(const struct compound *c)
-{
-	return (struct st_principal){.flavor = c->call->cred.flavor, .uid = c->call->cred.uid};
-}
-
 /* ---- EXCHANGE_ID ------------------------------------------------------------------------------------------------------------ */
 
 static nfsstat4 check_exchange(const struct compound *c, const EXCHANGE_ID4args *a)
@@ -63,7 +58,7 @@ nfsstat4 op_exchange_id(struct compound *c)
 	x.owner.len = a.eia_clientowner.co_ownerid.co_ownerid_len;
 	memcpy(x.verifier, a.eia_clientowner.co_verifier, sizeof x.verifier);
 	x.update = a.eia_flags & EXCHGID4_FLAG_UPD_CONFIRMED_REC_A;
-	x.who = principal(c);
+	x.who = c_principal(c);
 	st = st_exchange_id(s, &x);
 	if (st != NFS4_OK)
 		return st;
@@ -142,7 +137,7 @@ nfsstat4 op_create_session(struct compound *c)
 	x.back = channel_in(&a.csa_back_chan_attrs);
 	x.cb_program = a.csa_cb_program;
 	x.cb_sec = cb_sec(a.csa_sec_parms.csa_sec_parms_val, a.csa_sec_parms.csa_sec_parms_len);
-	x.who = principal(c);
+	x.who = c_principal(c);
 	x.conn = c->call->conn;
 	st = st_create_session(c->srv->state, &x);
 	if (st != NFS4_OK)
@@ -173,12 +168,13 @@ nfsstat4 op_destroy_session(struct compound *c)
 /* RFC 8881 §18.50. */
 nfsstat4 op_destroy_clientid(struct compound *c)
 {
+	struct st_principal who = c_principal(c);
 	DESTROY_CLIENTID4args a = {0};
 	nfsstat4 st;
 
 	if ((st = alone_or_in_session(c)) != NFS4_OK || (st = C_DECODE(c, DESTROY_CLIENTID4args, &a)) != NFS4_OK)
 		return st;
-	return st_destroy_clientid(c->srv->state, a.dca_clientid);
+	return st_destroy_clientid(c->srv->state, a.dca_clientid, c->has_session ? NULL : &who);
 }
 
 /* RFC 8881 §18.34: always the only operation. */

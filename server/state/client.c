@@ -91,11 +91,6 @@ static struct st_client *find_owner(struct st *s, const struct st_name *owner, b
 	return NULL;
 }
 
-static bool same_principal(const struct st_principal *a, const struct st_principal *b)
-{
-	return a->flavor == b->flavor && a->uid == b->uid;
-}
-
 bool st_client_holds(struct st_client *cl, bool or_lost)
 {
 	bool held;
@@ -106,7 +101,7 @@ bool st_client_holds(struct st_client *cl, bool or_lost)
 	return held;
 }
 
-static struct st_client *client_new(const struct st *s, const struct st_exchange *x)
+static struct st_client *client_new(struct st *s, const struct st_exchange *x)
 {
 	struct st_client *cl = calloc(1, sizeof *cl + x->owner.len);
 
@@ -122,6 +117,7 @@ static struct st_client *client_new(const struct st *s, const struct st_exchange
 	memcpy(cl->verifier, x->verifier, sizeof cl->verifier);
 	cl->who = x->who;
 	/* A CREATE_SESSION that "repeats" the one before the first finds this (RFC 8881 §18.36.4). */
+	cl->alias = st_random(s);
 	cl->cs_status = NFS4ERR_SEQ_MISORDERED;
 	cl->owner_len = x->owner.len;
 	memcpy(cl->owner, x->owner.bytes, x->owner.len);
@@ -134,7 +130,9 @@ static void client_insert(struct st *s, struct st_client *cl) REQUIRES(s->mu)
 {
 	struct st_name owner = {cl->owner, cl->owner_len};
 
-	cl->id = (uint64_t)s->boot << 32 | (s->next_client++ & UINT32_MAX);
+	do {
+		cl->id = st_random(s);
+	} while (st_client_find(s, cl->id));
 	list_push_back(id_bucket(s, cl->id), &cl->id_link);
 	list_push_back(owner_bucket(s, &owner), &cl->owner_link);
 	s->nclients++;
@@ -205,7 +203,7 @@ static nfsstat4 exchange_update(struct st *s, struct st_exchange *x) REQUIRES(s-
 		return NFS4ERR_NOENT;
 	if (memcmp(cl->verifier, x->verifier, sizeof cl->verifier) != 0)
 		return NFS4ERR_NOT_SAME;
-	if (!same_principal(&cl->who, &x->who))
+	if (!st_same_principal(&cl->who, &x->who))
 		return NFS4ERR_PERM;
 	fill_exchange(cl, x);
 	return NFS4_OK;
@@ -217,7 +215,7 @@ static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_clie
 {
 	struct st_client *cl = find_owner(s, &x->owner, true), *unconfirmed;
 
-	if (cl && same_principal(&cl->who, &x->who)) {
+	if (cl && st_same_principal(&cl->who, &x->who)) {
 		if (!memcmp(cl->verifier, x->verifier, sizeof cl->verifier)) {
 			fill_exchange(cl, x); /* case 2 */
 			return NFS4_OK;
@@ -283,7 +281,7 @@ void st_client_confirm(struct st *s, struct st_client *cl, struct list *files)
 	st_grace_meet(s, cl);
 }
 
-nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid)
+nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid, const struct st_principal *who)
 {
 	struct list files = LIST_INIT(files);
 	nfsstat4 st = NFS4_OK;
@@ -293,6 +291,8 @@ nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid)
 	cl = st_client_find(s, clientid);
 	if (!cl)
 		st = NFS4ERR_STALE_CLIENTID;
+	else if (who && !st_same_principal(&cl->who, who))
+		st = NFS4ERR_WRONG_CRED;
 	else if (cl->nsessions || st_client_holds(cl, false))
 		st = NFS4ERR_CLIENTID_BUSY;
 	else {

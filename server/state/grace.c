@@ -99,7 +99,7 @@ void st_grace_meet(struct st *s, struct st_client *cl)
 	const struct absent *a = find_absent(s, cl);
 
 	cl->on_record = a && (!a->rec.known || (!memcmp(a->rec.verifier, cl->verifier, sizeof cl->verifier) &&
-						a->rec.who.flavor == cl->who.flavor && a->rec.who.uid == cl->who.uid));
+						st_same_principal(&a->rec.who, &cl->who)));
 }
 
 /* The last one has what it had. */

@@ -138,14 +138,16 @@ static const struct st_range *range_conflict(struct st *s, const struct st_file 
 	return found;
 }
 
-static void fill_denied(const struct st_range *r, struct st_denied *d)
+/* The id of another client is nobody's business: it is what CREATE_SESSION is asked with. */
+static void fill_denied(const struct st_client *cl, const struct st_range *r, struct st_denied *d)
 {
+	const struct st_client *holder = r->locks->s.client;
 	const struct st_owner *o = r->locks->s.owner;
 
 	d->offset = r->first;
 	d->length = r->last == UINT64_MAX ? UINT64_MAX : r->last - r->first + 1;
 	d->write = r->write;
-	d->clientid = r->locks->s.client->id;
+	d->clientid = holder == cl ? holder->id : holder->alias;
 	d->owner_len = o->len;
 	memcpy(d->owner, o->bytes, o->len); /* the owner lives as long as its range, and we hold the shard */
 }
@@ -244,7 +246,7 @@ static nfsstat4 lock_once(struct st *s, struct st_client *cl, struct lock_op *op
 			if (st_client_expired(s, in_way->locks->s.client))
 				op->blocker = st_client_get(in_way->locks->s.client);
 			else
-				fill_denied(in_way, d);
+				fill_denied(cl, in_way, d);
 		} else {
 			fresh = !op->locks;
 			if (fresh)
@@ -316,7 +318,7 @@ nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key
 	in_way = f ? range_conflict(s, f, self, first, last, l->write) : NULL;
 	/* One of a client whose lease is over would give way. */
 	if (in_way && !st_client_expired(s, in_way->locks->s.client)) {
-		fill_denied(in_way, d);
+		fill_denied(cl, in_way, d);
 		st = NFS4ERR_DENIED;
 	}
 	lock_drop(&sh->mu);

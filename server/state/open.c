@@ -230,6 +230,7 @@ static struct st_client *share_blocker(struct st *s, const struct st_file *f, co
 /* What one OPEN needs, so that nothing fails once the shard is locked. */
 struct open_op {
 	const struct st_fhkey *key;
+	const struct st_principal *who;
 	uint32_t access, deny;
 	struct st_pin *pin;
 	struct st_owner *owner;
@@ -293,6 +294,9 @@ static void open_insert(struct st *s, struct st_client *cl, struct open_op *op, 
 	o->s.file = f;
 	o->s.owner = op->owner;
 	list_init(&o->locks);
+	if (op->who)
+		o->who = *op->who;
+	atomic_init(&o->common, !op->who);
 	list_push_back(&f->opens, &o->s.file_link);
 	f->users++;
 	op->owner->states++;
@@ -316,6 +320,8 @@ static nfsstat4 open_share(struct st *s, struct st_client *cl, struct open_op *o
 		*fresh = !op->open;
 		if (*fresh)
 			open_insert(s, cl, op, f);
+		else if (!op->who || !st_same_principal(&op->open->who, op->who))
+			atomic_store_explicit(&op->open->common, true, memory_order_relaxed);
 		share_set(f, op->open, op->open->access | op->access, op->open->deny | op->deny);
 	}
 	lock_drop(&sh->mu);
@@ -362,7 +368,8 @@ static nfsstat4 open_once(struct st *s, struct st_client *cl, struct open_op *op
 }
 
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
-		 uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin, stateid4 *out, struct st_undo *undo)
+		 const struct st_principal *who, uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin,
+		 stateid4 *out, struct st_undo *undo)
 {
 	nfsstat4 st, revoked;
 
@@ -371,7 +378,7 @@ nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key,
 		return NFS4ERR_INVAL;
 	}
 	for (;;) {
-		struct open_op op = {.key = key, .access = access, .deny = deny, .pin = pin};
+		struct open_op op = {.key = key, .who = who, .access = access, .deny = deny, .pin = pin};
 
 		st = open_once(s, cl, &op, owner, out, undo);
 		if (!op.blocker)
@@ -463,6 +470,28 @@ nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 	}
 	lock_drop(&cl->mu);
 	return st;
+}
+
+bool st_has_open(struct st *s, const struct st_client *cl, const struct st_fhkey *key, const struct st_principal *who,
+		 uint32_t access)
+{
+	struct file_shard *sh = st_file_shard(s, key);
+	struct st_file *f;
+	bool found = false;
+
+	lock_take(&sh->mu);
+	f = st_file_find(sh, key);
+	if (f) {
+		list_for_each (it, &f->opens) {
+			const struct st_open *o = container_of(list_entry(it, struct st_state, file_link),
+							       struct st_open, s);
+
+			found |= o->s.client == cl && (o->access & access) == access && !o->common &&
+				 st_same_principal(&o->who, who);
+		}
+	}
+	lock_drop(&sh->mu);
+	return found;
 }
 
 void st_each_open(struct st *s, const struct st_fhkey *key, void (*fn)(void *arg, const struct st_open_info *i),

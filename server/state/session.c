@@ -9,7 +9,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "server/state/state_int.h"
 
@@ -208,7 +207,6 @@ static struct st_session *session_new(struct st *s, struct st_client *cl, struct
 {
 	size_t per_slot = sizeof(struct st_slot) + min_u32(x->fore.max_cached, USUAL_REPLY), size;
 	uint32_t nslots = affordable_slots(s, &x->fore, per_slot);
-	uint64_t seq;
 	struct st_session *se;
 
 	if (!nslots || cl->nsessions >= SESSIONS_PER_CLIENT || s->nsessions >= MAX_SESSIONS)
@@ -218,14 +216,9 @@ static struct st_session *session_new(struct st *s, struct st_client *cl, struct
 	if (!se)
 		return NULL;
 	memset(se, 0, size);
-	seq = atomic_fetch_add(&s->next_session, 1);
-	for (int i = 0; i < 8; i++)
-		se->id[i] = (uint8_t)(seq >> (56 - 8 * i));
 	/* Nobody else can guess it: knowing it is all it takes to use a session. */
-	if (getrandom(se->id + 8, 8, GRND_NONBLOCK) != 8) {
-		free(se);
-		return NULL;
-	}
+	for (size_t i = 0; i < sizeof se->id; i += 8)
+		memcpy(se->id + i, &(uint64_t){st_random(s)}, 8);
 	x->fore.max_slots = nslots;
 	se->fore = x->fore;
 	se->back = x->back;
@@ -274,14 +267,12 @@ void st_session_remove(struct st *s, struct st_session *se)
 	st_session_put(s, se);
 }
 
-/* The client's record is known and its sequence is right. */
+/* The client's record is known, its principal and its sequence are right. */
 static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_create *x, struct list *files)
 	REQUIRES(s->mu)
 {
 	struct st_session *se;
 
-	if (!cl->confirmed && (cl->who.flavor != x->who.flavor || cl->who.uid != x->who.uid))
-		return NFS4ERR_CLID_INUSE;
 	se = session_new(s, cl, x);
 	if (!se)
 		return NFS4ERR_DELAY;
@@ -311,6 +302,8 @@ static nfsstat4 create_once(struct st *s, struct st_create *x, struct st_client 
 	cl = st_client_find(s, x->clientid);
 	if (!cl) {
 		st = NFS4ERR_STALE_CLIENTID;
+	} else if (!st_same_principal(&cl->who, &x->who)) {
+		st = NFS4ERR_CLID_INUSE;
 	} else if (x->sequence == cl->cs_sequence) {
 		st = cl->cs_status;
 		if (st == NFS4_OK)

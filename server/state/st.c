@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,6 +34,27 @@ uint64_t st_now_ms(const struct st *s)
 void st_skip_time(struct st *s, uint32_t seconds)
 {
 	atomic_fetch_add(&s->skipped_ms, (uint64_t)seconds * 1000);
+}
+
+/* Once the kernel's generator is seeded, which st_new() waits for, so few bytes always come at once and whole. */
+static bool random_fill(struct st *s) REQUIRES(s->random_mu)
+{
+	if (getrandom(s->random, sizeof s->random, 0) != sizeof s->random)
+		return false;
+	s->nrandom = RANDOM_BATCH;
+	return true;
+}
+
+uint64_t st_random(struct st *s)
+{
+	uint64_t r = 0;
+
+	lock_take(&s->random_mu);
+	while (!r)
+		if (s->nrandom || random_fill(s))
+			r = s->random[--s->nrandom];
+	lock_drop(&s->random_mu);
+	return r;
 }
 
 /* FNV-1a: for tables whose chains are bounded by limits anyway. */
@@ -73,6 +95,7 @@ static void init_options(struct st *s, const struct st_opts *o)
 static void init_tables(struct st *s)
 {
 	lock_init(&s->mu);
+	lock_init(&s->random_mu);
 	lock_init(&s->record_mu);
 	list_init(&s->absent);
 	list_init(&s->leaving);
@@ -126,16 +149,17 @@ int st_new(struct st **out, const struct st_opts *o, struct why *why)
 		free(s);
 		return why_set(why, -ENOMEM, "state: out of memory");
 	}
-	/* Old clientids, stateids and sessions must not be taken for new ones: a second is finer than any restart. */
+	/* Old stateids must not be taken for new ones: a second is finer than any restart. */
 	clock_gettime(CLOCK_REALTIME, &t);
 	s->boot = (uint32_t)t.tv_sec ^ (uint32_t)t.tv_nsec << 12;
 	if (s->boot == 0 || s->boot == UINT32_MAX) /* these begin special stateids */
 		s->boot = 1;
-	s->next_client = 1;
-	atomic_init(&s->next_session, 1);
-	atomic_init(&s->next_state, 1);
 	init_tables(s);
-	err = st_grace_begin(s, o->records, why);
+	lock_take(&s->random_mu);
+	err = random_fill(s) ? 0 : why_set(why, -EIO, "state: no random numbers: %s", strerror(errno));
+	lock_drop(&s->random_mu);
+	if (!err)
+		err = st_grace_begin(s, o->records, why);
 	if (err) {
 		st_free(s);
 		return err;
@@ -165,6 +189,7 @@ void st_free(struct st *s)
 	for (int i = 0; i < SID_SHARDS; i++)
 		lock_fini(&s->sid_shard[i].mu);
 	lock_fini(&s->mu);
+	lock_fini(&s->random_mu);
 	lock_fini(&s->record_mu);
 	free(s->owner);
 	free(s->scope);

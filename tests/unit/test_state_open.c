@@ -85,7 +85,8 @@ START_TEST(opens_of_different_files_do_not_conflict)
 	for (int i = 0; i < 4; i++) {
 		struct st_pin pin = tc_pin();
 
-		assert_st(st_open(s, i & 1 ? a.cl : b.cl, &key[i], &name, RW, 3, true, &pin, &sid, NULL), NFS4_OK);
+		assert_st(st_open(s, i & 1 ? a.cl : b.cl, &key[i], &name, NULL, RW, 3, true, &pin, &sid, NULL),
+			  NFS4_OK);
 	}
 }
 END_TEST
@@ -235,12 +236,12 @@ START_TEST(undo_takes_back_a_fresh_open_and_restores_an_upgraded_one)
 	struct st_undo undo;
 	stateid4 sid, other;
 
-	assert_st(st_open(s, a.cl, &key, &name, RW, 3, true, &pin, &sid, &undo), NFS4_OK);
+	assert_st(st_open(s, a.cl, &key, &name, NULL, RW, 3, true, &pin, &sid, &undo), NFS4_OK);
 	st_open_undo(s, a.cl, &undo);
 	ck_assert(!st_file_is_open(s, &key));
 	assert_st(tc_open(&a, 1, "o", R, 0, &sid), NFS4_OK);
 	pin = tc_pin();
-	assert_st(st_open(s, a.cl, &key, &name, RW, 3, true, &pin, &other, &undo), NFS4_OK);
+	assert_st(st_open(s, a.cl, &key, &name, NULL, RW, 3, true, &pin, &other, &undo), NFS4_OK);
 	st_open_undo(s, a.cl, &undo);
 	assert_st(tc_open(&b, 1, "p", RW, 0, &other), NFS4_OK);
 	assert_st(io(&a, 1, &sid, W), NFS4ERR_OPENMODE);
@@ -375,7 +376,7 @@ static nfsstat4 open_node(struct tc *t, const char *owner, stateid4 *sid)
 	struct st_pin pin = tc_pin();
 
 	pin.node = &advised;
-	return st_open(s, t->cl, &key, &name, R, 0, true, &pin, sid, NULL);
+	return st_open(s, t->cl, &key, &name, NULL, R, 0, true, &pin, sid, NULL);
 }
 
 static uint32_t instead(uint32_t before, void *arg)
@@ -560,7 +561,8 @@ START_TEST(owner_may_be_empty_or_as_long_as_the_protocol_allows_and_no_longer)
 		struct st_name name = {bytes, lens[i]};
 		struct st_pin pin = tc_pin();
 
-		assert_st(st_open(s, a.cl, &key, &name, R, 0, true, &pin, &sid, NULL), i < 2 ? NFS4_OK : NFS4ERR_INVAL);
+		assert_st(st_open(s, a.cl, &key, &name, NULL, R, 0, true, &pin, &sid, NULL),
+			  i < 2 ? NFS4_OK : NFS4ERR_INVAL);
 	}
 }
 END_TEST

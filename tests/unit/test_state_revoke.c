@@ -46,7 +46,7 @@ static nfsstat4 open_pin(struct tc *t, const struct st_fhkey *key, struct st_pin
 {
 	struct st_name name = tc_name("o");
 
-	return st_open(s, t->cl, key, &name, RW, 0, true, &pin, out, NULL);
+	return st_open(s, t->cl, key, &name, NULL, RW, 0, true, &pin, out, NULL);
 }
 
 static stateid4 opened(struct tc *t, uint32_t export_id, uint64_t ino)
@@ -171,7 +171,7 @@ START_TEST(what_was_revoked_for_one_reason_hides_nothing_of_the_other)
 
 	st_skip_time(s, LEASE + 1);
 	tc_renew(&b);
-	assert_st(st_open(s, b.cl, &key, &name, R, W, true, &pin, &sid, NULL), NFS4_OK);
+	assert_st(st_open(s, b.cl, &key, &name, NULL, R, W, true, &pin, &sid, NULL), NFS4_OK);
 	ck_assert_uint_eq(flags_of(&a), SEQ4_STATUS_EXPIRED_ALL_STATE_REVOKED);
 	sid = opened(&a, GONE, 1);
 	ck_assert_uint_eq(flags_of(&a), SEQ4_STATUS_EXPIRED_SOME_STATE_REVOKED);

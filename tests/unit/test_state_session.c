@@ -327,14 +327,70 @@ START_TEST(create_session_by_another_principal_cannot_confirm)
 }
 END_TEST
 
-START_TEST(create_session_of_a_confirmed_client_may_come_from_another_principal)
+/* Neither a session of its own, nor, by sending the owner's request again, the owner's. */
+START_TEST(create_session_of_a_confirmed_client_by_another_principal_is_refused)
 {
+	static const struct st_principal others[] = {{1, 5}, {0, 0}};
 	uint64_t id = exchange("a", 1, 0, NULL);
-	struct st_create cs = tc_create(id, 2);
 
 	assert_st(confirm(id, 0), NFS4_OK);
-	cs.who.uid = 5;
-	assert_st(st_create_session(s, &cs), NFS4_OK);
+	for (unsigned i = 0; i < ARRAY_LEN(others); i++)
+		for (uint32_t seq = 0; seq <= 3; seq++) {
+			struct st_create cs = tc_create(id, seq);
+
+			cs.who = others[i];
+			assert_st(st_create_session(s, &cs), NFS4ERR_CLID_INUSE);
+		}
+	comes_to_stay(s, id);
+}
+END_TEST
+
+/* How many bits differ between what follows one another: of a counter a few, of chance half of them. */
+static unsigned bits_apart(const uint8_t *a, const uint8_t *b, size_t n)
+{
+	unsigned bits = 0;
+
+	for (size_t i = 0; i < n; i++)
+		bits += (unsigned)__builtin_popcount(a[i] ^ b[i]);
+	return bits;
+}
+
+START_TEST(ids_of_others_cannot_be_told_from_ones_own)
+{
+	enum { N = 64 };
+	unsigned of_client = 0, of_session = 0, of_open = 0;
+	uint8_t sessions[N][16];
+	uint64_t clients[N];
+	stateid4 opens[N];
+
+	for (unsigned i = 0; i < N; i++) {
+		char name[16];
+		struct tc t;
+
+		snprintf(name, sizeof name, "%u", i);
+		t = tc_client(s, name);
+		assert_st(tc_open(&t, 5, "o", OPEN4_SHARE_ACCESS_READ, 0, &opens[i]), NFS4_OK);
+		clients[i] = t.id;
+		memcpy(sessions[i], t.session, 16);
+	}
+	for (unsigned i = 1; i < N; i++) {
+		of_client += bits_apart((uint8_t *)&clients[i - 1], (uint8_t *)&clients[i], 8);
+		of_session += bits_apart(sessions[i - 1], sessions[i], 16);
+		of_open += bits_apart((uint8_t *)opens[i - 1].other, (uint8_t *)opens[i].other, 12);
+	}
+	/* Chance: 32, 64 and 32 of each pair, give or take; a quarter less is a hundred times less likely than a broken disk. */
+	ck_assert_uint_gt(of_client / (N - 1), 24);
+	ck_assert_uint_gt(of_session / (N - 1), 48);
+	ck_assert_uint_gt(of_open / (N - 1), 24);
+}
+END_TEST
+
+START_TEST(destroy_clientid_by_another_principal_is_refused)
+{
+	uint64_t id = exchange("a", 1, 0, NULL);
+
+	assert_st(st_destroy_clientid(s, id, &(struct st_principal){1, 5}), NFS4ERR_WRONG_CRED);
+	assert_st(st_destroy_clientid(s, id, &(struct st_principal){1, 0}), NFS4_OK);
 }
 END_TEST
 
@@ -511,11 +567,11 @@ START_TEST(client_with_a_session_is_busy_until_the_session_is_destroyed)
 {
 	struct tc t = tc_client(s, "a");
 
-	assert_st(st_destroy_clientid(s, t.id), NFS4ERR_CLIENTID_BUSY);
+	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4ERR_CLIENTID_BUSY);
 	assert_st(st_destroy_session(s, t.session), NFS4_OK);
 	assert_st(st_destroy_session(s, t.session), NFS4ERR_BADSESSION);
-	assert_st(st_destroy_clientid(s, t.id), NFS4_OK);
-	assert_st(st_destroy_clientid(s, t.id), NFS4ERR_STALE_CLIENTID);
+	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4_OK);
+	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4ERR_STALE_CLIENTID);
 }
 END_TEST
 
@@ -526,7 +582,7 @@ START_TEST(client_with_an_open_file_is_busy_without_any_session)
 
 	assert_st(tc_open(&t, 1, "o", 1, 0, &sid), NFS4_OK);
 	assert_st(st_destroy_session(s, t.session), NFS4_OK);
-	assert_st(st_destroy_clientid(s, t.id), NFS4ERR_CLIENTID_BUSY);
+	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4ERR_CLIENTID_BUSY);
 }
 END_TEST
 
@@ -534,7 +590,7 @@ START_TEST(unconfirmed_client_can_be_destroyed)
 {
 	uint64_t id = exchange("a", 1, 0, NULL);
 
-	assert_st(st_destroy_clientid(s, id), NFS4_OK);
+	assert_st(st_destroy_clientid(s, id, NULL), NFS4_OK);
 }
 END_TEST
 
@@ -547,7 +603,7 @@ START_TEST(call_in_a_session_that_is_destroyed_finishes)
 
 	assert_st(tc_begin(&t, 0, true, 2, &q, &call), NFS4_OK);
 	assert_st(st_destroy_session(s, t.session), NFS4_OK);
-	assert_st(st_destroy_clientid(s, t.id), NFS4_OK);
+	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4_OK);
 	tc_finish(s, &call, 100, 1);
 }
 END_TEST
@@ -998,7 +1054,9 @@ int main(void)
 	tcase_add_test(tc, create_session_retry_gets_the_same_session);
 	tcase_add_test(tc, create_session_out_of_sequence_is_misordered);
 	tcase_add_test(tc, create_session_by_another_principal_cannot_confirm);
-	tcase_add_test(tc, create_session_of_a_confirmed_client_may_come_from_another_principal);
+	tcase_add_test(tc, create_session_of_a_confirmed_client_by_another_principal_is_refused);
+	tcase_add_test(tc, ids_of_others_cannot_be_told_from_ones_own);
+	tcase_add_test(tc, destroy_clientid_by_another_principal_is_refused);
 	tcase_add_test(tc, create_session_with_unknown_flags_or_channels_too_small_does_not_use_up_the_sequence);
 	tcase_add_test(tc, channels_are_granted_within_what_was_asked_and_what_there_is);
 	tcase_add_test(tc, replay_budget_bounds_what_all_sessions_may_cache);

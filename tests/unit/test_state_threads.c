@@ -185,7 +185,7 @@ static nfsstat4 open_far(struct tc *t, uint32_t export_id, stateid4 *sid)
 	struct st_pin pin = tc_pin();
 
 	pin.gone = export_id == FAR ? &taken : NULL;
-	return st_open(s, t->cl, &key, &owner, RW, 0, true, &pin, sid, NULL);
+	return st_open(s, t->cl, &key, &owner, NULL, RW, 0, true, &pin, sid, NULL);
 }
 
 /* The administrator: between two times somebody opens the file. */
