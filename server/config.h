@@ -63,7 +63,7 @@ struct config {
 
 #define CONFIG_PORT 2049
 
-#define CONFIG_CONNECTIONS 1024u /* that a server has at a time, unless it is said */
+#define CONFIG_CONNECTIONS 8192u /* that a server has at a time, unless it is said */
 
 enum config_number {
 	CONFIG_THREADS,

@@ -477,8 +477,9 @@ static int start_trace(struct daemon *d, struct why *why)
 	return 0;
 }
 
-/* A descriptor for each client, and for everything else. Distributions begin programs with 1024, for those that use select(). */
-static void take_descriptors(const struct config *c)
+/* A descriptor for each client, and for everything else. Distributions begin programs with 1024, for those that use select(). Where
+ * there are fewer, there are fewer connections: they are replaced in good order then, which the lack of descriptors is not. */
+static void take_descriptors(struct config *c)
 {
 	rlim_t want = c->max_connections + DESCRIPTORS_OTHER;
 	struct rlimit l;
@@ -486,9 +487,14 @@ static void take_descriptors(const struct config *c)
 	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= want)
 		return;
 	l.rlim_cur = l.rlim_max < want ? l.rlim_max : want;
-	if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < want)
-		log_warn("%llu open files are allowed here: not enough for %llu connections (ulimit -n)",
-			 (unsigned long long)l.rlim_cur, (unsigned long long)(want - DESCRIPTORS_OTHER));
+	if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+		getrlimit(RLIMIT_NOFILE, &l);
+	if (l.rlim_cur >= want)
+		return;
+	c->max_connections = l.rlim_cur > 2 * DESCRIPTORS_OTHER ? (unsigned)(l.rlim_cur - DESCRIPTORS_OTHER)
+								: (unsigned)(l.rlim_cur / 2);
+	log_warn("%llu open files are allowed here: %u connections at most (ulimit -n)", (unsigned long long)l.rlim_cur,
+		 c->max_connections);
 }
 
 static int start(struct daemon *d, struct why *why)

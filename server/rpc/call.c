@@ -51,7 +51,7 @@ static struct call *call_new(struct rpc_conn *c)
 static void charge(struct call *k, size_t n)
 {
 	k->charged += n;
-	atomic_fetch_add_explicit(&k->pub.conn->loop->srv->memory, n, memory_order_relaxed);
+	conn_charge(k->pub.conn, n);
 }
 
 void call_charge_arena(struct call *k)
@@ -73,7 +73,7 @@ void call_finish(struct call *k)
 	xa_out_fini(&k->pub.out);
 	free(k->record);
 	k->record = NULL;
-	atomic_fetch_sub_explicit(&s->memory, k->charged, memory_order_relaxed);
+	conn_discharge(c, k->charged);
 	k->charged = k->arena_charged = 0;
 	arena_reset(&k->pub.arena);
 	list_del(&k->link);
@@ -222,7 +222,7 @@ static bool park(struct call *k, uint8_t *rec, size_t len, uint8_t **own, size_t
 		k->record = *own;
 		*own = NULL;
 		charge(k, own_cap);
-		atomic_fetch_sub_explicit(&s->memory, own_cap, memory_order_relaxed); /* it was the connection's */
+		conn_discharge(k->pub.conn, own_cap); /* it was the connection's */
 		moved = 0;
 	} else {
 		k->record = malloc(len);
@@ -362,7 +362,8 @@ bool call_record(struct rpc_conn *c, uint8_t *rec, size_t len, uint8_t **own, si
 	if (!k)
 		return false;
 	atomic_fetch_add_explicit(&s->calls, 1, memory_order_relaxed);
-	c->last = c->loop->now;
+	atomic_store_explicit(&c->last, c->loop->now, memory_order_relaxed);
+	atomic_store_explicit(&c->spoke, true, memory_order_relaxed);
 	k->pub.xid = get32(rec);
 	prog = get32(rec + 12);
 	k->pub.vers = get32(rec + 16);

@@ -42,8 +42,16 @@ struct rpc_conn *rpc_conn_get(struct rpc_conn *c)
 
 void rpc_conn_put(struct rpc_conn *c)
 {
-	if (c && atomic_fetch_sub(&c->refs, 1) == 1)
-		free(c);
+	struct rpc_server *s;
+
+	if (!c || atomic_fetch_sub(&c->refs, 1) != 1)
+		return;
+	s = c->loop->srv;
+	lock_take(&s->accept_mu);
+	peers_leave(c->from, &c->from_link); /* it may never have reached its loop */
+	peers_put(c->from);
+	lock_drop(&s->accept_mu);
+	free(c);
 }
 
 uint64_t rpc_conn_id(const struct rpc_conn *c)
@@ -91,6 +99,7 @@ static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sock
 	c->peer = *peer;
 	c->anyone = s->o.secure_ports && !is_privileged(peer);
 	atomic_init(&c->refs, 1);
+	atomic_init(&c->last, seconds_now());
 	list_init(&c->link);
 	list_init(&c->out);
 	list_init(&c->flush_link);
@@ -98,6 +107,7 @@ static struct rpc_conn *conn_new(struct rpc_server *s, int fd, const struct sock
 	list_init(&c->stall_link);
 	list_init(&c->raw);
 	list_init(&c->asked_link);
+	list_init(&c->from_link);
 	name_peer(c);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -130,6 +140,78 @@ static int accept_one(struct rpc_server *s, int listener, struct sockaddr_storag
 	return fd;
 }
 
+/* The one of @p that was heard of longest ago; before all others one that never made a call. */
+static struct rpc_conn *idlest(const struct peer *p)
+{
+	struct rpc_conn *found = NULL;
+
+	list_for_each (it, &p->members) {
+		struct rpc_conn *c = list_entry(it, struct rpc_conn, from_link);
+
+		if (!atomic_load_explicit(&c->spoke, memory_order_relaxed))
+			return c;
+		if (!found || atomic_load_explicit(&c->last, memory_order_relaxed) <
+				      atomic_load_explicit(&found->last, memory_order_relaxed))
+			found = c;
+	}
+	return found;
+}
+
+/* Is it idle enough to go for another one of its own address? */
+static bool is_silent(const struct rpc_conn *c)
+{
+	return !atomic_load_explicit(&c->spoke, memory_order_relaxed) ||
+	       seconds_now() - atomic_load_explicit(&c->last, memory_order_relaxed) > SILENT;
+}
+
+/* Is there room for one more of @from? *goes: whoever has to go for it, referenced: of the address that has most, or of its own. */
+static bool make_room(struct rpc_server *s, const struct peer *from, struct rpc_conn **goes) REQUIRES(s->accept_mu)
+{
+	const struct peer *most;
+	struct rpc_conn *c;
+
+	if (atomic_load(&s->conns) < s->o.max_conns + s->going)
+		return true;
+	most = s->going < CONNS_ASIDE ? peers_greediest(&s->peers) : NULL;
+	if (!most)
+		return false;
+	if (peers_weight(most) > peers_weight(from) + 1) {
+		c = idlest(most);
+	} else {
+		c = idlest(from);
+		if (!c || !is_silent(c))
+			return false;
+	}
+	peers_leave(c->from, &c->from_link);
+	s->going++;
+	*goes = rpc_conn_get(c);
+	return true;
+}
+
+/* A connection that counts from now on; NULL: it must not be. */
+static struct rpc_conn *admit(struct rpc_server *s, int fd, const struct sockaddr_storage *peer, struct rpc_conn **goes)
+{
+	struct rpc_conn *c;
+	bool room;
+
+	if (atomic_load(&s->stopping) || (s->s.allow && !s->s.allow(s->s.arg, (const struct sockaddr *)peer)) ||
+	    !(c = conn_new(s, fd, peer)))
+		return NULL;
+	lock_take(&s->accept_mu);
+	c->from = peers_get(&s->peers, (const struct sockaddr *)peer);
+	room = c->from && make_room(s, c->from, goes);
+	if (room) {
+		peers_join(c->from, &c->from_link);
+		atomic_fetch_add(&s->conns, 1);
+	} else {
+		peers_put(c->from);
+	}
+	lock_drop(&s->accept_mu);
+	if (!room)
+		free(TAKE(c));
+	return c;
+}
+
 void conn_accept(struct loop *l, int listener)
 {
 	struct rpc_server *s = l->srv;
@@ -138,17 +220,20 @@ void conn_accept(struct loop *l, int listener)
 		struct sockaddr_storage peer;
 		int fd = accept_one(s, listener, &peer);
 		struct loop *to = &s->loop[atomic_fetch_add(&s->next_loop, 1) % s->nloops];
-		struct rpc_conn *c;
+		struct rpc_conn *c, *goes = NULL;
 
 		if (fd < 0)
 			return;
-		if (atomic_load(&s->stopping) || atomic_load(&s->conns) >= s->o.max_conns ||
-		    (s->s.allow && !s->s.allow(s->s.arg, (struct sockaddr *)&peer)) || !(c = conn_new(s, fd, &peer))) {
+		c = admit(s, fd, &peer, &goes);
+		if (goes) {
+			rpc_conn_close(goes);
+			rpc_conn_put(goes);
+		}
+		if (!c) {
 			atomic_fetch_add(&s->refused, 1);
 			close(fd);
 			continue;
 		}
-		atomic_fetch_add(&s->conns, 1);
 		atomic_fetch_add(&s->conns_total, 1);
 		c->loop = to;
 		if (to == l) {
@@ -185,16 +270,14 @@ void conn_update(struct rpc_conn *c)
 
 void conn_adopt(struct loop *l, struct rpc_conn *c)
 {
-	c->last = l->now;
+	atomic_store_explicit(&c->last, l->now, memory_order_relaxed);
 	list_push_back(&l->conns, &c->link);
 	conn_update(c);
 }
 
 static void drop_buffers(struct rpc_conn *c)
 {
-	atomic_fetch_sub_explicit(&c->loop->srv->memory,
-				  c->cap + (c->frag ? c->loop->srv->o.max_record : 0) + c->backlog_len,
-				  memory_order_relaxed);
+	conn_discharge(c, c->cap + (c->frag ? c->loop->srv->o.max_record : 0) + c->backlog_len);
 	free(c->buf);
 	free(c->frag);
 	free(c->backlog);
@@ -225,6 +308,11 @@ void conn_maybe_gone(struct rpc_conn *c)
 	lock_drop(&c->loop->mu);
 	if (s->s.closed)
 		s->s.closed(s->s.arg, c);
+	lock_take(&s->accept_mu);
+	if (list_empty(&c->from_link))
+		s->going--;
+	peers_leave(c->from, &c->from_link);
+	lock_drop(&s->accept_mu);
 	atomic_fetch_sub(&s->conns, 1);
 	rpc_conn_put(c);
 }
@@ -269,7 +357,7 @@ static bool fragment(struct rpc_conn *c, uint8_t *p, size_t len, bool last, uint
 		if (!whole)
 			return false;
 		if (!c->frag)
-			atomic_fetch_add_explicit(&s->memory, s->o.max_record, memory_order_relaxed);
+			conn_charge(c, s->o.max_record);
 		memcpy(whole + c->frag_len, p, len);
 		c->frag = whole;
 		c->frag_len += len;
@@ -280,10 +368,10 @@ static bool fragment(struct rpc_conn *c, uint8_t *p, size_t len, bool last, uint
 	len = c->frag_len;
 	c->frag = NULL;
 	c->frag_len = 0;
-	atomic_fetch_sub_explicit(&s->memory, s->o.max_record - len, memory_order_relaxed);
+	conn_discharge(c, s->o.max_record - len);
 	ok = call_record(c, whole, len, &whole, len);
 	if (whole) {
-		atomic_fetch_sub_explicit(&s->memory, len, memory_order_relaxed);
+		conn_discharge(c, len);
 		free(whole);
 	}
 	return ok;
@@ -310,7 +398,7 @@ static bool keep(struct rpc_conn *c, const uint8_t *p, size_t n)
 	c->cap = need;
 	c->len = n;
 	memcpy(c->buf, p, n);
-	atomic_fetch_add_explicit(&s->memory, need, memory_order_relaxed);
+	conn_charge(c, need);
 	return true;
 }
 
@@ -323,7 +411,7 @@ static bool stall(struct rpc_conn *c, const uint8_t *p, size_t n)
 	memcpy(c->backlog, p, n);
 	c->backlog_len = n;
 	c->started = c->frag ? c->started : 0;
-	atomic_fetch_add_explicit(&c->loop->srv->memory, n, memory_order_relaxed);
+	conn_charge(c, n);
 	list_push_back(&c->loop->stalled, &c->stall_link);
 	conn_update(c);
 	return true;
@@ -372,7 +460,7 @@ bool conn_unstall(struct rpc_conn *c)
 		conn_close(c);
 	else
 		conn_flush(c);
-	atomic_fetch_sub_explicit(&s->memory, n, memory_order_relaxed);
+	conn_discharge(c, n);
 	free(p);
 	rpc_conn_put(c);
 	return true;
@@ -381,7 +469,6 @@ bool conn_unstall(struct rpc_conn *c)
 /* The connection's own buffer is full: it holds a mark, or a whole record. */
 static bool buffer_full(struct rpc_conn *c)
 {
-	struct rpc_server *s = c->loop->srv;
 	uint32_t mark = get32(c->buf);
 	size_t len = mark & ~LAST, cap = c->cap;
 	uint8_t *buf = c->buf;
@@ -391,7 +478,7 @@ static bool buffer_full(struct rpc_conn *c)
 		c->buf = NULL;
 		c->cap = c->len = 0;
 		ok = keep(c, buf, MARK);
-		atomic_fetch_sub_explicit(&s->memory, cap, memory_order_relaxed);
+		conn_discharge(c, cap);
 		free(buf);
 		return ok;
 	}
@@ -399,18 +486,27 @@ static bool buffer_full(struct rpc_conn *c)
 	c->cap = c->len = 0;
 	ok = fragment(c, buf + MARK, len, mark & LAST, &buf, cap);
 	if (buf) {
-		atomic_fetch_sub_explicit(&s->memory, cap, memory_order_relaxed);
+		conn_discharge(c, cap);
 		free(buf);
 	}
 	c->started = c->frag ? c->started : 0;
 	return ok;
 }
 
+bool conn_is_greedy(const struct rpc_conn *c)
+{
+	const struct rpc_server *s = c->loop->srv;
+	size_t used = atomic_load_explicit(&s->memory, memory_order_relaxed), most = s->o.max_memory;
+	size_t own = atomic_load_explicit(&c->from->memory, memory_order_relaxed);
+
+	return used >= most || (used >= most / 2 && !peers_may_hold(most, used, own, 0));
+}
+
 static bool over_budget(struct rpc_conn *c)
 {
 	struct loop *l = c->loop;
 
-	if (atomic_load_explicit(&l->srv->memory, memory_order_relaxed) < l->srv->o.max_memory)
+	if (!conn_is_greedy(c))
 		return false;
 	/* A connection that holds a part of a record goes on: it is the one that can give memory back. */
 	if ((c->buf && c->cap > MARK) || c->frag)

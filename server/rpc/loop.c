@@ -89,23 +89,22 @@ static void take_handed(struct loop *l)
 }
 
 /*
- * Once a second: idle connections, records that take too long to come, replies that nobody takes. While memory is short,
- * the two that hold it have little time: everybody else waits for them.
+ * Once a second: idle connections, records that take too long to come, replies that nobody takes. While memory is short, or
+ * their address has its share of it, the two that hold it have little time: others wait for them.
  */
 static void check_times(struct loop *l)
 {
 	const struct rpc_opts *o = &l->srv->o;
-	bool is_short = atomic_load_explicit(&l->srv->memory, memory_order_relaxed) >= o->max_memory;
-	uint32_t slow = is_short && o->record_seconds > HURRY ? HURRY : o->record_seconds;
-
 	list_for_each_safe (it, tmp, &l->conns) {
 		struct rpc_conn *c = list_entry(it, struct rpc_conn, link);
+		uint32_t slow = conn_is_greedy(c) && o->record_seconds > HURRY ? HURRY : o->record_seconds;
 
 		if (c->closing)
 			continue;
 		if ((c->started && list_empty(&c->pause_link) && l->now - c->started > slow) ||
 		    (c->want_out && l->now - c->moved > slow) ||
-		    (!c->started && c->calls == 0 && l->now - c->last > o->idle_seconds))
+		    (!c->started && c->calls == 0 &&
+		     l->now - atomic_load_explicit(&c->last, memory_order_relaxed) > o->idle_seconds))
 			conn_close(c);
 	}
 }
@@ -115,9 +114,11 @@ static void resume(struct loop *l)
 	if (list_empty(&l->paused) ||
 	    atomic_load_explicit(&l->srv->memory, memory_order_relaxed) >= l->srv->o.max_memory)
 		return;
-	while (!list_empty(&l->paused)) {
-		struct rpc_conn *c = list_first(&l->paused, struct rpc_conn, pause_link);
+	list_for_each_safe (it, tmp, &l->paused) {
+		struct rpc_conn *c = list_entry(it, struct rpc_conn, pause_link);
 
+		if (conn_is_greedy(c))
+			continue;
 		list_del(&c->pause_link);
 		conn_update(c);
 	}

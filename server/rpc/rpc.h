@@ -8,8 +8,9 @@
  * time: one that waits says so (vhd/base/wait.h), and another takes its place.
  *
  * Bounds: a record is at most `max_record` bytes; all receive buffers and parked calls together stay below `max_memory`
- * (reading from sockets pauses at the limit); a connection whose replies are not read stops being read; connections are
- * counted, idle ones are closed.
+ * (reading from sockets pauses at the limit, and at three quarters of what the others leave for one address); a connection whose
+ * replies are not read stops being read; idle ones are closed. When there are as many as there may be, the idlest one of the
+ * address that has most is closed for the next (peers.h).
  *
  * Locks: none held when the service is called. A conn is referenced; calls hold a reference to theirs.
  */
@@ -74,7 +75,7 @@ struct rpc_service {
 struct rpc_opts {
 	unsigned loops;     /* 0: one per core */
 	unsigned workers;   /* 0: a default */
-	unsigned max_conns; /* 0: 1024 */
+	unsigned max_conns; /* 0: 8192 */
 	size_t max_record;  /* 0: 1 MiB + 64 KiB */
 	size_t max_memory;  /* 0: 32 MiB: receive buffers, arenas, replies not yet sent (frames of the cache apart) */
 	bool secure_ports;  /* AUTH_SYS from ports of 1024 and up is denied (AUTH_TOOWEAK) */

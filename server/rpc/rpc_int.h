@@ -8,13 +8,14 @@
  *                                   \--park--> worker --> loop's `back` list --> reply queued
  *
  * Locks (leaves, never nested): loop.mu guards what other threads hand to a loop; server.work_mu the workers' queue; server.accept_mu
- * who is let in.
+ * who is let in, and which connections each address has.
  */
 #ifndef VHDNFS_SERVER_RPC_RPC_INT_H
 #define VHDNFS_SERVER_RPC_RPC_INT_H
 
 #include <stdatomic.h>
 
+#include "server/rpc/peers.h"
 #include "server/rpc/rpc.h"
 #include "vhd/base/list.h"
 #include "vhd/base/lock.h"
@@ -26,7 +27,9 @@
 #define CALLS_HIGH 256u       /* and calls under way */
 #define POOL_MAX 128u         /* call objects that a loop keeps */
 #define LISTEN_MAX 16u
-#define REPLY_HEAD 28u /* record mark, xid, REPLY, accepted, verifier (2), status */
+#define CONNS_ASIDE 128u /* connections that were told to go and are not gone yet, beyond max_conns */
+#define SILENT 60u       /* seconds without a call after which a connection may go for another one of its own address */
+#define REPLY_HEAD 28u   /* record mark, xid, REPLY, accepted, verifier (2), status */
 
 struct loop;
 
@@ -48,6 +51,8 @@ struct rpc_conn {
 	uint64_t id;
 	atomic_uint refs;
 	struct sockaddr_storage peer;
+	struct peer *from;     /* whose it is, with a reference */
+	struct list from_link; /* server.accept_mu: of from->members; off the list when it was told to go */
 	char name[64];
 
 	/* A record, or the part of it that came so far, when it did not fit one read. */
@@ -59,9 +64,10 @@ struct rpc_conn {
 	/* Bytes that were read, but must wait until the replies to those before them are gone. */
 	uint8_t *backlog;
 	size_t backlog_len;
-	uint32_t started; /* when the partial record began; 0: there is none */
-	uint32_t last;    /* seconds: last call */
-	uint32_t moved;   /* seconds: when the peer last took something of what waits for it */
+	uint32_t started;  /* when the partial record began; 0: there is none */
+	atomic_uint last;  /* seconds: last call, or when it came; any thread may read it */
+	atomic_bool spoke; /* it made a call */
+	uint32_t moved;    /* seconds: when the peer last took something of what waits for it */
 
 	struct list out; /* calls whose replies wait to be sent */
 	size_t out_sent; /* bytes of the first one that are gone */
@@ -115,7 +121,9 @@ struct rpc_server {
 	atomic_uint next_loop;
 	atomic_bool stopping, quit;
 	struct lock accept_mu;
-	int spare GUARDED_BY(accept_mu); /* a descriptor for when there is no other; negative: not even that */
+	struct peers peers GUARDED_BY(accept_mu);
+	unsigned going GUARDED_BY(accept_mu); /* connections that were told to go */
+	int spare GUARDED_BY(accept_mu);      /* a descriptor for when there is no other; negative: not even that */
 
 	struct lock work_mu;
 	struct cond work_cond, idle_cond;
@@ -133,6 +141,19 @@ struct rpc_server {
 	atomic_ulong memory, conns, conns_total, calls, parked, bytes_in, bytes_out, bad_records, refused, running, ids;
 };
 
+/* Bytes that a connection has of server.memory, for itself or for its calls. */
+static inline void conn_charge(struct rpc_conn *c, size_t n)
+{
+	atomic_fetch_add_explicit(&c->loop->srv->memory, n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->from->memory, n, memory_order_relaxed);
+}
+
+static inline void conn_discharge(struct rpc_conn *c, size_t n)
+{
+	atomic_fetch_sub_explicit(&c->loop->srv->memory, n, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&c->from->memory, n, memory_order_relaxed);
+}
+
 /* ---- call.c ---- */
 /* Decode the header of a record and run it. The record may lie in a buffer that is used again: what parks takes a copy, or
  * @own when it is not NULL (then *own is set to NULL). False: close the connection. */
@@ -147,7 +168,8 @@ void pool_free(struct loop *l);
 void conn_accept(struct loop *l, int listener);
 void conn_adopt(struct loop *l, struct rpc_conn *c);
 void conn_readable(struct rpc_conn *c);
-bool conn_unstall(struct rpc_conn *c); /* go on with the backlog; false: not yet */
+bool conn_is_greedy(const struct rpc_conn *c); /* its address has its share of memory, or there is none left */
+bool conn_unstall(struct rpc_conn *c);         /* go on with the backlog; false: not yet */
 void conn_queue_reply(struct rpc_conn *c, struct call *k);
 void conn_flush(struct rpc_conn *c);
 void conn_close(struct rpc_conn *c);

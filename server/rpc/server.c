@@ -21,7 +21,7 @@ static void defaults(struct rpc_opts *o)
 
 	o->loops = o->loops ? o->loops : n;
 	o->workers = o->workers ? o->workers : 4 + 2 * n;
-	o->max_conns = o->max_conns ? o->max_conns : 1024;
+	o->max_conns = o->max_conns ? o->max_conns : 8192;
 	o->max_record = o->max_record ? o->max_record : (1u << 20) + (64u << 10);
 	o->max_memory = o->max_memory ? o->max_memory : 32u << 20;
 	o->idle_seconds = o->idle_seconds ? o->idle_seconds : 600;
@@ -39,6 +39,7 @@ int rpc_server_new(struct rpc_server **out, const struct rpc_opts *o, const stru
 	s->s = *sv;
 	defaults(&s->o);
 	lock_init(&s->accept_mu);
+	peers_init(&s->peers);
 	s->spare = eventfd(0, EFD_CLOEXEC);
 	lock_init(&s->work_mu);
 	cond_init(&s->work_cond);

@@ -470,6 +470,138 @@ START_TEST(connections_are_counted)
 }
 END_TEST
 
+/* One address has all of them; so what it did not use for a while goes for the next, and then nobody is silent any more. */
+START_TEST(a_silent_connection_goes_for_a_new_one)
+{
+	int silent[4], fd[4], more;
+
+	start(&(struct rpc_opts){.max_conns = 4, .loops = 1});
+	for (unsigned i = 0; i < 4; i++)
+		silent[i] = dial();
+	for (unsigned i = 0; i < 4; i++) {
+		fd[i] = dial();
+		echo_works(fd[i]);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		ck_assert(is_closed(silent[i]));
+	more = dial();
+	ck_assert(is_closed(more));
+	for (unsigned i = 0; i < 4; i++) {
+		echo_works(fd[i]);
+		close(fd[i]);
+	}
+	stop();
+}
+END_TEST
+
+/* A connection from 127.0.@net.@host. */
+static int dial_from(unsigned net, unsigned host)
+{
+	struct sockaddr_in a = {
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in mine = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000000 | net << 8 | host)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&mine, sizeof mine), 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+	return fd;
+}
+
+/* Also busy ones; and its own next one finds no room. */
+START_TEST(the_address_with_most_connections_gives_them_to_others)
+{
+	enum { ALL = 32, OTHERS = 14 };
+	int greedy[ALL], other[OTHERS], more;
+	unsigned left = 0;
+
+	start(&(struct rpc_opts){.max_conns = ALL});
+	for (unsigned i = 0; i < ALL; i++) {
+		greedy[i] = dial();
+		echo_works(greedy[i]);
+	}
+	for (unsigned i = 0; i < OTHERS; i++) {
+		other[i] = dial_from(1 + i, 1);
+		echo_works(other[i]);
+	}
+	more = dial();
+	ck_assert(is_closed(more));
+	for (unsigned i = 0; i < OTHERS; i++) {
+		echo_works(other[i]);
+		close(other[i]);
+	}
+	for (unsigned i = 0; i < ALL; i++) {
+		uint8_t b;
+
+		left += recv(greedy[i], &b, 1, MSG_DONTWAIT) < 0;
+		close(greedy[i]);
+	}
+	ck_assert_uint_eq(left, ALL - OTHERS);
+	stop();
+}
+END_TEST
+
+/* A network weighs as much as sixteen addresses: one connection from each of a hundred is no way around that. */
+START_TEST(a_network_of_many_addresses_gives_way_too)
+{
+	enum { ALL = 100, FEW = 4 };
+	int crowd[ALL], fd[FEW];
+	unsigned left = 0;
+
+	start(&(struct rpc_opts){.max_conns = ALL});
+	for (unsigned i = 0; i < ALL; i++) {
+		crowd[i] = dial_from(9, 1 + i);
+		echo_works(crowd[i]);
+	}
+	for (unsigned i = 0; i < FEW; i++) {
+		fd[i] = dial_from(10, 1);
+		echo_works(fd[i]);
+	}
+	for (unsigned i = 0; i < FEW; i++) {
+		echo_works(fd[i]);
+		close(fd[i]);
+	}
+	for (unsigned i = 0; i < ALL; i++) {
+		uint8_t b;
+
+		left += recv(crowd[i], &b, 1, MSG_DONTWAIT) < 0;
+		close(crowd[i]);
+	}
+	ck_assert_uint_eq(left, ALL - FEW);
+	stop();
+}
+END_TEST
+
+/* Begun records of one address, as many and as long as it likes. */
+START_TEST(an_address_that_holds_memory_does_not_keep_others_from_being_heard)
+{
+	enum { N = 64 };
+	const struct timespec soon = {.tv_nsec = 20 * 1000 * 1000};
+	int fd[N], other;
+
+	start(&(struct rpc_opts){.max_memory = 4 << 20, .max_record = 1 << 20, .record_seconds = 3600});
+	for (unsigned i = 0; i < N; i++) {
+		fd[i] = dial();
+		send_all(fd[i],
+			 "\x80\x0f\xff\xff"
+			 "begun",
+			 9);
+	}
+	nanosleep(&soon, NULL);
+	other = dial_from(1, 1);
+	echo_works(other);
+	/* And nobody had to go for that. */
+	for (unsigned i = 0; i < N; i++) {
+		uint8_t b;
+
+		ck_assert_int_lt(recv(fd[i], &b, 1, MSG_DONTWAIT), 0);
+		close(fd[i]);
+	}
+	close(other);
+	stop();
+}
+END_TEST
+
 /* They are refused then, instead of waiting, and keeping the loops from sleeping, for as long as it lasts. */
 START_TEST(connections_are_refused_while_there_are_no_descriptors)
 {
@@ -775,6 +907,10 @@ int main(void)
 	tcase_add_test(t, a_peer_that_does_not_read_costs_bounded_memory_and_is_closed);
 	tcase_add_test(t, idle_and_slow_connections_are_closed);
 	tcase_add_test(t, connections_are_counted);
+	tcase_add_test(t, a_silent_connection_goes_for_a_new_one);
+	tcase_add_test(t, the_address_with_most_connections_gives_them_to_others);
+	tcase_add_test(t, a_network_of_many_addresses_gives_way_too);
+	tcase_add_test(t, an_address_that_holds_memory_does_not_keep_others_from_being_heard);
 	tcase_add_test(t, connections_are_refused_while_there_are_no_descriptors);
 	tcase_add_test(t, with_secure_ports_anybodys_port_is_believed_no_user);
 	tcase_add_test(t, records_that_are_too_big_close_the_connection);
