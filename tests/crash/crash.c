@@ -13,9 +13,10 @@
  *     e2fsck has nothing to say, when we are done and, on a copy, after replaying and clearing orphans itself
  *     the names, links and types are those after one of the operations between the last promise and the cut
  *     each sector of a file is what was promised, or something written to it later
+ *     a file that grows then has zeros behind its old end, now and after the next mount
  *     the image is whole
  *
- * For some of the cuts the power fails again, anywhere in what that opening and the closing after it write. And some are first
+ * For some of the cuts the power fails again, anywhere in what that opening, growing and closing write. And some are first
  * opened and closed by a server that keeps files without a name for who may come back for them.
  *
  * A superblock of ext4 that is torn between its two sectors is left out where no journal has it whole: when it is written at the
@@ -433,12 +434,14 @@ static bool superblock_torn(const char *path)
 }
 
 /* Opened and closed, by one that keeps files without a name: they are on the list of orphans afterwards. */
-static void open_keeping(const char *path)
+static void open_keeping(const char *path, bool grow)
 {
 	struct crash_fs c;
 
 	keep_unlinked = true;
 	crash_open(&c, path, true);
+	if (grow && !c.problem[0])
+		model_grow(&c);
 	crash_close(&c);
 	keep_unlinked = false;
 }
@@ -456,6 +459,19 @@ static void dump_it(const struct workload *w, const struct disk *d, unsigned n, 
 		crash_die("%s: %s", path, strerror(errno));
 	model_list(fs, f);
 	fclose(f);
+}
+
+/* What grew is what it was and zeros, on the disk too. */
+static void look_again(const char *path, unsigned cut, char *problem)
+{
+	struct crash_fs c;
+
+	crash_open(&c, path, false);
+	if (!c.problem[0])
+		model_check(&c, cut);
+	crash_close(&c);
+	if (c.problem[0])
+		snprintf(problem, PROBLEM, "grown: %.500s", c.problem);
 }
 
 /* What is wrong after a cut; an empty string: nothing. */
@@ -482,7 +498,7 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 	}
 	torn = superblock_torn(path);
 	if (n % AGAIN == 2)
-		open_keeping(path);
+		open_keeping(path, false);
 	if (n % AGAIN == 3) { /* only to look: the same, and nothing is written */
 		crash_open(&c, path, false);
 		if (!c.problem[0])
@@ -501,15 +517,19 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 		model_check(&c, cut);
 	if (opened && dump)
 		dump_it(w, d, n, c.fs);
+	else if (opened && !c.problem[0])
+		model_grow(&c);
 	else if (torn)
 		c.problem[0] = '\0'; /* the write that opens or ends a mount, which no journal covers */
 	crash_close(&c);
 	snprintf(problem, PROBLEM, "%s", c.problem);
+	if (!problem[0] && opened && !dump)
+		look_again(path, cut, problem);
 	if (!problem[0] && opened && crash_fsck(w, path, "-fn"))
 		snprintf(problem, PROBLEM, "e2fsck -fn after our replay is not content");
 }
 
-/* The power fails again while the disk is opened, replayed and closed. @work is left as that finds it. */
+/* The power fails again while the disk is opened, replayed, its files made longer, and closed. @work is left as that finds it. */
 static void cut_again(struct disk *work, enum how how, const char *path)
 {
 	struct tape first = tape_take();
@@ -518,7 +538,7 @@ static void cut_again(struct disk *work, enum how how, const char *path)
 	disk_store(work, path);
 	hio_set_default_hook(record, NULL);
 	atomic_store(&recording, true);
-	open_keeping(path);
+	open_keeping(path, true);
 	atomic_store(&recording, false);
 	hio_set_default_hook(NULL, NULL);
 	cut = crash_rnd(nevents + 1);
@@ -547,6 +567,7 @@ static unsigned one_cut(const struct workload *w, struct disk *stable, unsigned 
 	state = seed * 1000003 + n + 1;
 	for (unsigned i = last; i < cut; i++)
 		apply(work, &events[i], how);
+	model_not_grown();
 	if (n % AGAIN == 1)
 		cut_again(work, how, path);
 	judge(w, work, cut, n, path, problem);
@@ -661,6 +682,8 @@ static bool mutate(const char *rule)
 		{"no-revoke", JOURNAL_NO_REVOKE},
 		{"reuse-early", JOURNAL_REUSE_EARLY},
 		{"no-order", JOURNAL_NO_ORDER},
+		{"dirty-tail", JOURNAL_DIRTY_TAIL},
+		{"zeros-later", JOURNAL_ZEROS_LATER},
 	};
 
 	for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)

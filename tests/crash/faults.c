@@ -60,9 +60,12 @@ static bool judge(const struct workload *w, const char *path, char *problem, siz
 {
 	struct crash_fs c;
 
+	model_not_grown();
 	crash_open(&c, path, true);
 	if (!c.problem[0])
 		model_check(&c, UINT32_MAX);
+	if (!c.problem[0])
+		model_grow(&c);
 	crash_close(&c);
 	snprintf(problem, cap, "%s", c.problem);
 	if (!problem[0] && crash_fsck(w, path, "-fn"))

@@ -5,6 +5,9 @@
  * Names are in a few folders, so a table holds them. A node's number is its owner's, which is how it is known again after a cut,
  * whatever its name. The state of all names after each operation is kept as one number; file contents are sectors that hold the
  * node's number and that of the operation which wrote them.
+ *
+ * What lies behind the end of a file is seen when the file grows. So each file that was recovered is made longer, in one of the ways
+ * there are: what it had comes first, and then nothing but zeros, now, after the next mount, and after another cut meanwhile.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -128,7 +131,8 @@ static struct node {
 		unsigned op, at;
 	} * commits;
 	unsigned ncommits;
-	bool open; /* kept open though it has no name */
+	bool open;         /* kept open though it has no name */
+	uint64_t from, to; /* the size that it grew from, and to, when it had been recovered; 0: it did not */
 } nodes[NODES];
 static unsigned nnodes;
 
@@ -541,23 +545,32 @@ static bool may_hold(const struct node *k, const struct walk *w, unsigned promis
 	return ok;
 }
 
+/* A piece of a file, from @off on; how much, 0 when that failed. */
+static uint32_t read_piece(struct crash_fs *c, const struct node *k, struct fs_node *n, uint64_t off, uint8_t *buf,
+			   uint32_t cap)
+{
+	struct cache_seg seg[300];
+	bool eof;
+	int got = fops->read(n, off, cap, 0, seg, 300, &eof);
+	uint32_t len = 0;
+
+	if (got <= 0)
+		snprintf(c->problem, sizeof c->problem, "node %u: reading at %llu: %s", number(k),
+			 (unsigned long long)off, strerror(-got));
+	for (int i = 0; i < got; len += seg[i++].len)
+		memcpy(buf + len, seg[i].base, seg[i].len);
+	if (got > 0)
+		cache_unpin(seg, (unsigned)got);
+	return len;
+}
+
 static void check_content(struct walk *w, const struct node *k, unsigned promised, uint64_t size, struct fs_node *n)
 {
 	static uint8_t buf[64 << 10];
 
 	for (uint64_t off = 0; off < size && !w->c->problem[0];) {
-		struct cache_seg seg[300];
-		bool eof;
-		int got = fops->read(n, off, sizeof buf, 0, seg, 300, &eof);
-		uint32_t len = 0;
+		uint32_t len = read_piece(w->c, k, n, off, buf, sizeof buf);
 
-		if (got <= 0) {
-			BROKEN(w, "node %u: reading at %llu: %s", number(k), (unsigned long long)off, strerror(-got));
-			return;
-		}
-		for (int i = 0; i < got; len += seg[i++].len)
-			memcpy(buf + len, seg[i].base, seg[i].len);
-		cache_unpin(seg, (unsigned)got);
 		for (uint32_t at = 0; at + SECTOR <= len; at += SECTOR) {
 			uint64_t v, other;
 
@@ -574,11 +587,32 @@ static void check_content(struct walk *w, const struct node *k, unsigned promise
 	}
 }
 
+/* Bytes [from, to) of a file that grew from @from. */
+static void check_growth(struct crash_fs *c, const struct node *k, struct fs_node *n, uint64_t from, uint64_t to)
+{
+	static uint8_t buf[64 << 10];
+
+	while (from < to && !c->problem[0]) {
+		uint32_t len = read_piece(c, k, n, from, buf, (uint32_t)min_u64(sizeof buf, to - from));
+
+		for (uint32_t i = 0; i < len && !c->problem[0]; i++)
+			if (buf[i])
+				snprintf(c->problem, sizeof c->problem,
+					 "node %u: it grew, and byte %llu behind its old end is %u", number(k),
+					 (unsigned long long)from + i, buf[i]);
+		from += len;
+	}
+}
+
 static void check_file(struct walk *w, const struct node *k, const struct fs_attr *a, struct fs_node *n)
 {
-	uint64_t least = 0, min, max;
+	uint64_t least = 0, size = a->size, min, max;
 	unsigned promised = w->promised;
 
+	if (k->to && size == k->to) {
+		size = k->from;
+		check_growth(w->c, k, n, k->from, k->to);
+	}
 	for (unsigned i = 0; i < k->ncommits; i++)
 		if (k->commits[i].at < w->cut && k->commits[i].op > promised)
 			promised = k->commits[i].op;
@@ -590,10 +624,10 @@ static void check_file(struct walk *w, const struct node *k, const struct fs_att
 			min = min_u64(min, k->ch[i].size);
 			max = max_u64(max, k->ch[i].size);
 		}
-	if (a->size < min || a->size > max)
-		BROKEN(w, "node %u has %llu bytes, expected %llu … %llu", number(k), (unsigned long long)a->size,
+	if (size < min || size > max)
+		BROKEN(w, "node %u has %llu bytes, expected %llu … %llu", number(k), (unsigned long long)size,
 		       (unsigned long long)min, (unsigned long long)max);
-	check_content(w, k, promised, a->size, n);
+	check_content(w, k, promised, size, n);
 }
 
 /* The operation that gave the attribute; 0: there is none. */
@@ -715,6 +749,80 @@ void model_list(struct fs *fs, FILE *to)
 				type[a.type], a.nlink, a.uid, (unsigned long long)a.size, attr < 0 ? -1 : attr);
 			fs_node_put(n);
 		}
+		fs_node_put(l.dir);
+	}
+}
+
+/* ---- growing what was recovered ------------------------------------------------------------------------------------------------ */
+
+/* Longer by less than three blocks, most of it inside the last one, with nothing but zeros. */
+static int grow_file(struct fs_node *n, uint64_t size, uint64_t *to)
+{
+	static uint8_t zeros[SECTOR];
+	uint32_t by = 1 + crash_rnd(crash_rnd(3) ? BLOCK / 2 : 3 * BLOCK), len = by < SECTOR ? by : SECTOR;
+	struct fs_setattr s = {.what = FS_SET_SIZE, .size = size + by};
+	struct iovec iov = {zeros, len};
+
+	*to = size + by;
+	switch (crash_rnd(4)) {
+	case 0: /* right behind what is there */
+		*to = size + len;
+		return fops->write(n, size, &iov, 1, len, 0);
+	case 1: /* further on */
+		return fops->write(n, size + by - len, &iov, 1, len, 0);
+	case 2:
+		return fops->alloc(n, size, by);
+	default:
+		return fops->setattr(n, &s, NULL);
+	}
+}
+
+static void grow_one(struct crash_fs *c, struct fs_node *dir, const char *name, uint32_t len)
+{
+	struct fs_node *n;
+	struct node *k;
+	struct fs_attr a;
+	uint64_t to;
+	int err;
+
+	if (c->problem[0] || fops->lookup(dir, name, len, 0, &n))
+		return;
+	if (!fops->getattr(n, 0, &a) && a.type == FS_REG && a.uid && a.uid <= nnodes) {
+		k = &nodes[a.uid];
+		err = grow_file(n, a.size, &to);
+		if (err && err != -ENOSPC)
+			snprintf(c->problem, sizeof c->problem, "node %u: it cannot grow: %s", a.uid, strerror(-err));
+		if (!err) {
+			/* Twice: before the last cut, too, or by another name. */
+			k->from = k->to && k->to == a.size ? k->from : a.size;
+			k->to = to;
+			check_growth(c, k, n, k->from, to);
+		}
+	}
+	fs_node_put(n);
+}
+
+void model_not_grown(void)
+{
+	for (unsigned i = 1; i <= nnodes; i++)
+		nodes[i].to = 0;
+}
+
+void model_grow(struct crash_fs *c)
+{
+	struct lister l;
+
+	fops = c->fs->ops;
+	for (l.no = 0; l.no < DIRS; l.no++) {
+		char name[16];
+		bool eof;
+
+		l.n = 0;
+		if (fops->lookup(c->fs->root, name, (uint32_t)sprintf(name, "d%u", l.no), 0, &l.dir))
+			continue;
+		fops->readdir(l.dir, 0, 0, list_one, &l, &eof);
+		for (unsigned i = 0; i < l.n; i++)
+			grow_one(c, l.dir, l.found[i].name, l.found[i].len);
 		fs_node_put(l.dir);
 	}
 }

@@ -211,6 +211,79 @@ START_TEST(file_data_is_what_was_written)
 }
 END_TEST
 
+/* Whatever another system left in the last block behind the end, and in blocks behind that, is never seen: data.c. */
+#define TAIL_SIZE 1000u
+#define TAIL_BYTES 20000u
+
+static void leave_tails(unsigned files)
+{
+	mount_it();
+	for (unsigned i = 0; i < files; i++) {
+		AUTO(freep) uint8_t *b = malloc(TAIL_BYTES);
+		char name[8];
+		struct fs_node *n;
+
+		snprintf(name, sizeof name, "f%u", i);
+		n = new_file(name);
+		memset(b, 'A' + (int)i, TAIL_BYTES);
+		ck_assert_int_eq(put(n, b, TAIL_BYTES, 0), 0);
+		fs_node_put(n);
+	}
+	unmount_it();
+	for (unsigned i = 0; i < files; i++)
+		ck_assert_int_eq(
+			run("PATH=$PATH:/sbin:/usr/sbin; debugfs -w -R 'set_inode_field f%u size %u' %s 2>/dev/null", i,
+			    TAIL_SIZE, path),
+			0);
+}
+
+/* The ways in which a file grows to @to. */
+static int grow(struct fs_node *n, unsigned how, uint64_t to)
+{
+	const struct fs_setattr s = {.what = FS_SET_SIZE, .size = to};
+
+	switch (how) {
+	case 0:
+		return fs->ops->setattr(n, &s, NULL);
+	case 1:
+		return put(n, "", 1, to - 1);
+	case 2:
+		return fs->ops->alloc(n, 0, to);
+	default: /* a byte right behind the end, and then the rest */
+		ck_assert_int_eq(put(n, "", 1, TAIL_SIZE), 0);
+		return fs->ops->setattr(n, &s, NULL);
+	}
+}
+
+START_TEST(what_lies_behind_the_end_of_a_file_is_zeros_when_it_grows)
+{
+	static const uint64_t sizes[] = {TAIL_SIZE + 2, 4000, 4096, 5000, 16384, TAIL_BYTES, 40000};
+	AUTO(freep) uint8_t *want = calloc(1, FILE_MAX);
+
+	make(kinds[_i], 16);
+	leave_tails(4 * (unsigned)ARRAY_LEN(sizes));
+	mount_it();
+	for (unsigned again = 0; again < 2; again++) {
+		for (unsigned i = 0; i < 4 * ARRAY_LEN(sizes); i++) {
+			struct fs_node *n;
+			char name[8];
+
+			snprintf(name, sizeof name, "f%u", i);
+			ck_assert_int_eq(fs->ops->lookup(fs->root, name, (uint32_t)strlen(name), 0, &n), 0);
+			if (!again)
+				ck_assert_int_eq(grow(n, i % 4, sizes[i / 4]), 0);
+			memset(want, 'A' + (int)i, TAIL_SIZE);
+			same(n, want, sizes[i / 4]);
+			fs_node_put(n);
+		}
+		unmount_only();
+		mount_it();
+	}
+	unmount_only();
+	drop();
+}
+END_TEST
+
 START_TEST(an_unlinked_file_is_readable_until_it_is_put)
 {
 	struct fs_statfs before, after;
@@ -825,6 +898,7 @@ int main(void)
 	}
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, file_data_is_what_was_written, 0, (int)ARRAY_LEN(kinds));
+	tcase_add_loop_test(t, what_lies_behind_the_end_of_a_file_is_zeros_when_it_grows, 0, (int)ARRAY_LEN(kinds));
 	tcase_add_test(t, an_unlinked_file_is_readable_until_it_is_put);
 	tcase_add_test(t, a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once);
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);

@@ -6,13 +6,16 @@
  * runs in the map as pending; the tree follows at commit or by write-behind (extent.c). So a write needs node->rw and
  * nothing else, and runs on an event loop when map and cache allow.
  *
- * Bytes behind the end of file in its last block are zeros: fresh blocks are written whole, and cutting a file zeroes the
- * rest of its last block.
+ * Bytes behind the end of file in its last block are zeros in memory and, before any size that shows them, on the disk: fresh
+ * blocks are written whole, and cutting a file zeroes the rest of its last block. What was there when the file came into memory may
+ * be anything: data of a write whose size a crash took back, or what a program of another system put there through a mapping. So
+ * it is looked at before the file grows for the first time (ext4_clean_tail()).
  */
 #include <errno.h>
 #include <string.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/zero.h"
 #include "vhd/ext4/journal.h"
 
 #define CREDITS_COMMIT 64u
@@ -288,6 +291,80 @@ static void keep_blocks(struct ext4_node *n, uint32_t len) NO_THREAD_SAFETY
 	n->pa_len -= len;
 }
 
+/* ---- behind the end of file --------------------------------------------------------------------------------------------------- */
+
+static void note_zeroed(struct ext4_node *n, uint64_t from, uint64_t to) REQUIRES(n->rw)
+{
+	n->zeroed_from = n->zeroed_to ? min_u64(n->zeroed_from, from) : from;
+	n->zeroed_to = max_u64(n->zeroed_to, to);
+}
+
+/* The bytes at @pos of the volume, in one frame at most, if they are no zeros yet. Zeros in memory are on the disk before whatever is
+ * stored from now on: who put them there saw to it. */
+static int zero_piece(struct ext4_node *n, uint64_t off, uint64_t pos, uint32_t len, unsigned flags) REQUIRES(n->rw)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	struct cache_seg seg[2];
+	bool zero = true;
+	int k = cache_pin(fs->dev, pos, len, cache_flags(flags), seg, ARRAY_LEN(seg));
+
+	if (k < 0)
+		return k;
+	for (int i = 0; i < k; i++)
+		zero &= mem_is_zero(seg[i].base, seg[i].len);
+	cache_unpin(seg, (unsigned)k);
+	if (zero)
+		return 0;
+	note_zeroed(n, off, off + len);
+	return cache_zero(fs->dev, pos, len, cache_flags(flags));
+}
+
+/* What is written of [off, end) in the file's blocks becomes zeros. */
+static int zero_written(struct ext4_node *n, uint64_t off, uint64_t end, unsigned flags) REQUIRES(n->rw)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	int err = 0;
+
+	while (off < end && !err) {
+		uint32_t in = (uint32_t)(off & (fs->block_size - 1)), lblk = (uint32_t)(off >> fs->block_bits);
+		struct ext4_ext run;
+		uint64_t here;
+
+		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
+		here = min_u64(end - off, ((uint64_t)run.len << fs->block_bits) - in);
+		if (run.pblk && !(run.flags & EXT_UNWRITTEN)) {
+			here = min_u64(here, CACHE_FRAME);
+			err = zero_piece(n, off, (run.pblk << fs->block_bits) + in, (uint32_t)here, flags);
+		}
+		off += here;
+	}
+	return err;
+}
+
+/* Has the file written blocks from @lblk on? No system of good health leaves such behind its end. */
+static bool is_written_from(const struct ext4_map *m, uint64_t lblk)
+{
+	for (uint32_t i = m->n; i-- > 0 && (uint64_t)m->e[i].lblk + m->e[i].len > lblk;)
+		if (!(m->e[i].flags & EXT_UNWRITTEN))
+			return true;
+	return false;
+}
+
+int ext4_clean_tail(struct ext4_node *n, uint64_t end, unsigned flags)
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	uint64_t size = ext4_size(&n->inode);
+	int err;
+
+	if (n->tail_clean || ext4_journal_mutation & JOURNAL_DIRTY_TAIL)
+		return 0;
+	end = round_up_u64(max_u64(size, end), fs->block_size);
+	if ((err = zero_written(n, size, end, flags)) < 0)
+		return err;
+	n->tail_clean = !is_written_from(n->map, end >> fs->block_bits);
+	return 0;
+}
+
 /* ---- writing ------------------------------------------------------------------------------------------------------------------ */
 
 #define SLICE_MAX 32
@@ -408,10 +485,15 @@ static void take_back(struct ext4_node *n, uint64_t off, uint64_t end, unsigned 
 
 		ext4_map_at(n->map, lblk, UINT32_MAX - lblk, &run);
 		here = min_u64(end - off, ((uint64_t)run.len << fs->block_bits) - in);
-		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
-			(void)cache_zero(fs->dev, (run.pblk << fs->block_bits) + in, here, cache_flags(flags));
+		if (run.pblk && !(run.flags & EXT_UNWRITTEN)) {
+			note_zeroed(n, off, off + here);
+			if (cache_zero(fs->dev, (run.pblk << fs->block_bits) + in, here, cache_flags(flags)) < 0)
+				n->tail_clean = false;
+		}
 		off += here;
 	}
+	if (n->zeroed_to)
+		ext4_node_later(n); /* so that it stays in memory until they are on their way */
 }
 
 int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int niov, uint32_t len,
@@ -438,6 +520,8 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 		return err;
 	if (n->inode.i_flags & EXT2_IMMUTABLE_FL || (n->inode.i_flags & EXT2_APPEND_FL && off < ext4_size(&n->inode)))
 		err = -EPERM;
+	if (!err && end > ext4_size(&n->inode))
+		err = ext4_clean_tail(n, end, flags);
 	while (!err && at < end) {
 		done = write_run(n, at, (uint32_t)(end - at), &b, flags);
 		if (done < 0) {
@@ -519,8 +603,8 @@ static int commit_journal(struct ext4_node *n) NO_THREAD_SAFETY
 	return err ? err : cache_dev_error(fs->dev);
 }
 
-/* The data of [off, end) goes to the disk with the running transaction. */
-static void order_runs(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREAD_SAFETY
+/* The data of [off, end) goes to the disk with the running transaction; @fresh: before it counts. */
+static void order_runs(struct ext4_node *n, uint64_t off, uint64_t end, bool fresh) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	uint64_t last = (end - 1) >> fs->block_bits;
@@ -530,9 +614,16 @@ static void order_runs(struct ext4_node *n, uint64_t off, uint64_t end) NO_THREA
 
 		ext4_map_at(n->map, (uint32_t)at, (uint32_t)(last - at + 1), &run);
 		if (run.pblk && !(run.flags & EXT_UNWRITTEN))
-			ext4_journal_order(fs, run.pblk, run.len, false);
+			ext4_journal_order(fs, run.pblk, run.len, fresh);
 		at += run.len;
 	}
+}
+
+void ext4_order_zeroed(struct ext4_node *n)
+{
+	if (n->zeroed_to && n->map && !(ext4_journal_mutation & JOURNAL_ZEROS_LATER))
+		order_runs(n, n->zeroed_from, n->zeroed_to, true);
+	n->zeroed_from = n->zeroed_to = 0;
 }
 
 int ext4_op_order(struct fs_node *fn, uint64_t off, uint64_t len, unsigned flags, uint64_t *change) NO_THREAD_SAFETY
@@ -566,7 +657,7 @@ int ext4_op_order(struct fs_node *fn, uint64_t off, uint64_t len, unsigned flags
 	else if (!err && n->dirty)
 		ext4_node_dirty(n);
 	if (!err && small)
-		order_runs(n, off, end);
+		order_runs(n, off, end, false);
 	ext4_journal_flush(fs);
 	*change = ext4_journal_running(fs);
 	rwlock_drop(&n->rw);

@@ -119,7 +119,11 @@ struct ext4_node {
 	uint64_t pending_blocks GUARDED_BY(rw); /* allocated, not yet in the inode's tree and i_blocks */
 	bool map_dirty GUARDED_BY(rw);          /* the map has entries that the tree has not */
 	uint64_t stored_size GUARDED_BY(rw);    /* as the tree on disk allows it: what is behind waits for its blocks */
-	uint64_t tid GUARDED_BY(rw);            /* the last transaction that this inode was stored in */
+	bool tail_clean GUARDED_BY(
+		rw); /* its blocks hold nothing but zeros behind its end; else somebody has to look */
+	uint64_t zeroed_from GUARDED_BY(rw), zeroed_to
+		GUARDED_BY(rw);      /* the next store of the inode waits for these zeros */
+	uint64_t tid GUARDED_BY(rw); /* the last transaction that this inode was stored in */
 	bool orphan GUARDED_BY(rw);
 	bool unlinked GUARDED_BY(rw);
 	bool kept;                /* found without a name by the mount, which holds a reference. Guarded by fs->mu */
@@ -338,6 +342,10 @@ int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) REQUIRES(fs->mu)
 int ext4_write_data(struct ext4_fs *fs, const struct cache_range *r, unsigned n);
 /* What of a file's [off, end) is dirty (end 0: to its end), to the image. Without locks. */
 int ext4_write_back(struct ext4_node *n, uint64_t off, uint64_t end);
+/* Before the file grows, to @end or beyond: what its blocks hold behind its end becomes zeros. The map is loaded. -EAGAIN (FS_NOWAIT). */
+int ext4_clean_tail(struct ext4_node *n, uint64_t end, unsigned flags) REQUIRES(n->rw);
+/* The inode is about to be stored: zeros that were put there go to the disk before it. Under fs->mu. */
+void ext4_order_zeroed(struct ext4_node *n) REQUIRES(n->rw);
 int ext4_op_read(struct fs_node *n, uint64_t off, uint32_t len, unsigned flags, struct cache_seg *seg, unsigned max,
 		 bool *eof);
 int ext4_op_write(struct fs_node *n, uint64_t off, const struct iovec *iov, int niov, uint32_t len, unsigned flags);

@@ -144,7 +144,14 @@ struct ext4_journal {
 #define LOGGED_ESCAPED 0x80000000u
 
 /* For tests/crash alone, which must notice each of them: rules that are broken on purpose. */
-enum { JOURNAL_COMMIT_EARLY = 1, JOURNAL_NO_REVOKE = 2, JOURNAL_REUSE_EARLY = 4, JOURNAL_NO_ORDER = 8 };
+enum {
+	JOURNAL_COMMIT_EARLY = 1,
+	JOURNAL_NO_REVOKE = 2,
+	JOURNAL_REUSE_EARLY = 4,
+	JOURNAL_NO_ORDER = 8,
+	JOURNAL_DIRTY_TAIL = 16,  /* what is behind the end of file stays */
+	JOURNAL_ZEROS_LATER = 32, /* it becomes zeros in memory, and on the disk some time */
+};
 extern unsigned ext4_journal_mutation;
 
 /* Seal the running transaction; takes write_mu. */

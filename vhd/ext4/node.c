@@ -429,6 +429,7 @@ int ext4_node_store_inode(struct ext4_node *n) NO_THREAD_SAFETY
 	ext4_logged_remove(fs, n);
 	if (n->dead)
 		return 0;
+	ext4_order_zeroed(n);
 	if (n->map_dirty && n->stored_size < ext4_size(&d)) {
 		d.i_size = (uint32_t)n->stored_size;
 		d.i_size_high = (uint32_t)(n->stored_size >> 32);

@@ -46,11 +46,15 @@ static int set_size(struct ext4_node *n, uint64_t size) REQUIRES(n->rw) NO_THREA
 			return err;
 		ext4_set_size(n, size); /* first: cutting may take several transactions */
 		n->stored_size = min_u64(n->stored_size, size);
+		n->tail_clean = false; /* until what is behind has gone */
 		err = ext4_map_punch(n, (uint32_t)first, UINT64_C(1) << 32);
+		n->tail_clean = !err;
 		if (n->inode.i_links_count)
 			ext4_orphan_remove(n);
 		return err;
 	}
+	if ((err = ext4_clean_tail(n, size, 0)) < 0)
+		return err;
 	/* The size that is promised now is behind blocks that the tree has not. */
 	if ((err = ext4_map_store(n)) < 0)
 		return err;
@@ -181,6 +185,8 @@ int ext4_op_alloc(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 		return err;
 	rwlock_write(&n->rw);
 	err = n->inode.i_flags & EXT2_IMMUTABLE_FL ? -EPERM : need_map(n);
+	if (!err && end > ext4_size(&n->inode))
+		err = ext4_clean_tail(n, end, 0);
 	/* Whole or not at all: is there room for every hole? */
 	if (!err && (len >> fs->block_bits) > ext4_alloc_left(fs))
 		err = -ENOSPC;
