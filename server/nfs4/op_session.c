@@ -59,6 +59,7 @@ nfsstat4 op_exchange_id(struct compound *c)
 	memcpy(x.verifier, a.eia_clientowner.co_verifier, sizeof x.verifier);
 	x.update = a.eia_flags & EXCHGID4_FLAG_UPD_CONFIRMED_REC_A;
 	x.who = c_principal(c);
+	x.peer = c->call->conn ? rpc_conn_peer(c->call->conn) : NULL;
 	st = st_exchange_id(s, &x);
 	if (st != NFS4_OK)
 		return st;

@@ -19,8 +19,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
+#include "server/rpc/rpc.h"
 #include "vhd/base/list.h"
 
 #define PEERS_BUCKETS 1024u

@@ -108,6 +108,7 @@ static struct st_client *client_new(struct st *s, const struct st_exchange *x)
 	if (!cl)
 		return NULL;
 	lock_init(&cl->mu);
+	list_init(&cl->from_link);
 	list_init(&cl->sessions);
 	list_init(&cl->revoked);
 	for (int i = 0; i < OWNER_BUCKETS; i++)
@@ -126,7 +127,8 @@ static struct st_client *client_new(struct st *s, const struct st_exchange *x)
 	return cl;
 }
 
-static void client_insert(struct st *s, struct st_client *cl) REQUIRES(s->mu)
+/* @from's reference is taken over. */
+static void client_insert(struct st *s, struct st_client *cl, struct peer *from) REQUIRES(s->mu)
 {
 	struct st_name owner = {cl->owner, cl->owner_len};
 
@@ -135,6 +137,8 @@ static void client_insert(struct st *s, struct st_client *cl) REQUIRES(s->mu)
 	} while (st_client_find(s, cl->id));
 	list_push_back(id_bucket(s, cl->id), &cl->id_link);
 	list_push_back(owner_bucket(s, &owner), &cl->owner_link);
+	peers_join(from, &cl->from_link);
+	cl->from = from;
 	s->nclients++;
 }
 
@@ -145,6 +149,8 @@ void st_client_remove(struct st *s, struct st_client *cl, struct list *files)
 	s->nclients--;
 	while (!list_empty(&cl->sessions))
 		st_session_remove(s, list_first(&cl->sessions, struct st_session, client_link));
+	peers_leave(cl->from, &cl->from_link);
+	peers_put(TAKE(cl->from));
 	lock_take(&cl->mu);
 	st_states_drop(s, cl, 0, NFS4_OK, files);
 	st_revoked_free(s, cl);
@@ -161,30 +167,52 @@ static bool may_stay(const struct st *s, const struct st_client *oldest, unsigne
 	       st_now_ms(s) - atomic_load(&oldest->renewed_ms) < s->lease_ms / FRESH_SHARE;
 }
 
-struct st_client *st_client_victim(struct st *s, const struct st_client *spare, bool unconfirmed)
+/* Who may go for another client. */
+struct victims {
+	struct st_client *fresh, *silent, *alive; /* of each kind the one that was heard of longest ago */
+	unsigned nfresh;
+};
+
+static void consider(const struct st *s, struct victims *v, struct st_client *cl)
 {
-	struct st_client *silent = NULL, *fresh = NULL;
-	unsigned nfresh = 0;
+	struct st_client **of = &v->alive;
 
-	for (int i = 0; i < CLIENT_BUCKETS; i++) {
-		list_for_each (it, &s->by_id[i]) {
-			struct st_client *cl = list_entry(it, struct st_client, id_link), **found = &silent;
-
-			if (cl == spare)
-				continue;
-			if (unconfirmed && !cl->confirmed) {
-				found = &fresh;
-				nfresh++;
-			} else if (!st_client_expired(s, cl)) {
-				continue;
-			}
-			if (!*found || atomic_load(&cl->renewed_ms) < atomic_load(&(*found)->renewed_ms))
-				*found = cl;
-		}
+	if (!cl->confirmed) {
+		of = &v->fresh;
+		v->nfresh++;
+	} else if (st_client_expired(s, cl)) {
+		of = &v->silent;
 	}
-	if (fresh && (!silent || !may_stay(s, fresh, nfresh)))
-		silent = fresh;
-	return silent ? st_client_get(silent) : NULL;
+	if (!*of || atomic_load(&cl->renewed_ms) < atomic_load(&(*of)->renewed_ms))
+		*of = cl;
+}
+
+static struct st_client *choose(const struct st *s, const struct victims *v, bool or_alive)
+{
+	struct st_client *other = v->silent || !or_alive ? v->silent : v->alive;
+
+	return v->fresh && (!other || !may_stay(s, v->fresh, v->nfresh)) ? v->fresh : other;
+}
+
+/* All places are taken: who goes for a client from @peer (referenced; NULL: nobody)? Of the address that has most, unless it is the
+ * newcomer's own, even one that is alive: that address has it from all the others. Else one that is silent or never came. */
+static struct st_client *in_the_way(struct st *s, const struct sockaddr *peer, bool *alive) REQUIRES(s->mu)
+{
+	const struct peer *own = peers_find(&s->peers, peer), *most = peers_greediest(&s->peers);
+	struct victims v = {.nfresh = 0};
+	struct st_client *cl;
+
+	*alive = most && peers_weight(most) > peers_weight(own) + 1;
+	if (most && (*alive || own == most)) {
+		list_for_each (it, &most->members)
+			consider(s, &v, list_entry(it, struct st_client, from_link));
+	} else {
+		for (int i = 0; i < CLIENT_BUCKETS; i++)
+			list_for_each (it, &s->by_id[i])
+				consider(s, &v, list_entry(it, struct st_client, id_link));
+	}
+	cl = choose(s, &v, *alive);
+	return cl ? st_client_get(cl) : NULL;
 }
 
 static void fill_exchange(const struct st_client *cl, struct st_exchange *x)
@@ -211,9 +239,10 @@ static nfsstat4 exchange_update(struct st *s, struct st_exchange *x) REQUIRES(s-
 
 /* Cases 1 to 5. @fresh is used (and NULL afterwards) when a new record is made. @in_way: who has to go first (referenced). */
 static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_client **fresh, struct st_client **in_way,
-			     struct list *files) REQUIRES(s->mu)
+			     bool *alive, struct list *files) REQUIRES(s->mu)
 {
 	struct st_client *cl = find_owner(s, &x->owner, true), *unconfirmed;
+	struct peer *from;
 
 	if (cl && st_same_principal(&cl->who, &x->who)) {
 		if (!memcmp(cl->verifier, x->verifier, sizeof cl->verifier)) {
@@ -236,11 +265,14 @@ static nfsstat4 exchange_new(struct st *s, struct st_exchange *x, struct st_clie
 	if (unconfirmed)
 		st_client_remove(s, unconfirmed, files); /* case 4 */
 	if (s->nclients >= s->opts.max_clients) {
-		*in_way = st_client_victim(s, NULL, true);
+		*in_way = in_the_way(s, x->peer, alive);
 		return NFS4ERR_DELAY;
 	}
+	from = peers_get(&s->peers, x->peer);
+	if (!from)
+		return NFS4ERR_DELAY;
 	cl = TAKE(*fresh);
-	client_insert(s, cl);
+	client_insert(s, cl, from);
 	fill_exchange(cl, x);
 	return NFS4_OK;
 }
@@ -249,6 +281,7 @@ nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x)
 {
 	struct list files = LIST_INIT(files);
 	struct st_client *fresh, *in_way;
+	bool alive;
 	nfsstat4 st;
 
 	if (x->owner.len > ST_NAME_MAX)
@@ -258,10 +291,11 @@ nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x)
 		return NFS4ERR_DELAY;
 	do {
 		in_way = NULL;
+		alive = false;
 		lock_take(&s->mu);
-		st = x->update ? exchange_update(s, x) : exchange_new(s, x, &fresh, &in_way, &files);
+		st = x->update ? exchange_update(s, x) : exchange_new(s, x, &fresh, &in_way, &alive, &files);
 		lock_drop(&s->mu);
-	} while (in_way && st_client_forget(s, in_way) == NFS4_OK);
+	} while (in_way && st_client_forget(s, in_way, alive) == NFS4_OK);
 	st_files_free(s, &files);
 	st_client_put(fresh);
 	return st;
@@ -344,7 +378,7 @@ void st_clients_tick(struct st *s)
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
 		struct st_client *cl;
 
-		while ((cl = next(s, i, overdue)) && st_client_forget(s, cl) == NFS4_OK)
+		while ((cl = next(s, i, overdue)) && st_client_forget(s, cl, false) == NFS4_OK)
 			;
 		while ((cl = next(s, i, returned)))
 			st_client_rejoin(s, cl);

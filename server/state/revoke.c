@@ -96,12 +96,12 @@ nfsstat4 st_client_revoke(struct st *s, struct st_client *cl)
 	return st;
 }
 
-static bool remove_silent(struct st *s, struct st_client *cl, struct list *files)
+static bool remove_silent(struct st *s, struct st_client *cl, bool alive, struct list *files)
 {
 	bool gone;
 
 	lock_take(&s->mu);
-	gone = st_client_find(s, cl->id) == cl && (!cl->confirmed || st_client_expired(s, cl));
+	gone = st_client_find(s, cl->id) == cl && (alive || !cl->confirmed || st_client_expired(s, cl));
 	if (gone) {
 		stat_add(&s->expired, st_client_holds(cl, false));
 		st_client_remove(s, cl, files);
@@ -110,7 +110,7 @@ static bool remove_silent(struct st *s, struct st_client *cl, struct list *files
 	return gone;
 }
 
-nfsstat4 st_client_forget(struct st *s, struct st_client *cl)
+nfsstat4 st_client_forget(struct st *s, struct st_client *cl, bool alive)
 {
 	struct list files = LIST_INIT(files);
 	nfsstat4 st = NFS4_OK;
@@ -120,7 +120,7 @@ nfsstat4 st_client_forget(struct st *s, struct st_client *cl)
 		; /* gone; and the record may be that of its next life */
 	else if (st_record_strike(s, cl))
 		st = NFS4ERR_DELAY;
-	else if (!remove_silent(s, cl, &files) && lives(s, cl))
+	else if (!remove_silent(s, cl, alive, &files) && lives(s, cl))
 		st_record_keep(s, cl);
 	lock_drop(&s->record_mu);
 	st_files_free(s, &files);

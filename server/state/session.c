@@ -3,9 +3,11 @@
  * session.c - sessions: creating, finding, destroying; connections for callbacks
  *
  * What a session may cost is settled when it is created: for each slot, what a cached reply usually takes is reserved of
- * one budget, and a session gets at most a small part of what is left, so that late comers find some. When nothing is
- * left, clients whose lease is over go first. Memory for replies is taken when they are cached, as much as they are long;
- * should they all be long at once, slot.c makes requests wait.
+ * one budget. A session gets at most a small part of what is left, and one address three quarters of what the others leave; the first
+ * slot of each client's first sessions is beside the budget, so that whoever comes late finds that one. When less than half is left, sessions that have
+ * more than their share are told to use fewer slots, and lose those that they do not use any more; they have them back when there is
+ * plenty again. Memory for replies is taken when they are cached, as much as they are long; should they all be long at once, slot.c
+ * makes requests wait, but those that have no other reply kept.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,13 +18,11 @@ enum {
 	MIN_REQUEST = 160,  /* RPC header with AUTH_SYS, COMPOUND, SEQUENCE */
 	MIN_RESPONSE = 100, /* the same for the reply */
 	MIN_BACK_OPS = 2,   /* CB_SEQUENCE and one more */
-	MAX_CACHED = 4096,
+	MAX_CACHED = 2048,
 	MAX_OPS = 128,
 	MAX_BACK_SLOTS = 16,
-	MAX_SESSIONS = 8192,
 	USUAL_REPLY = 512,
 	BUDGET_SHARE = 64,
-	EVICT_TRIES = 8,
 };
 
 static struct session_shard *session_shard(struct st *s, const uint8_t id[16])
@@ -174,6 +174,11 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
+static size_t min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
 static nfsstat4 negotiate(const struct st *s, struct st_channel *fore, struct st_channel *back)
 {
 	if (fore->max_request < MIN_REQUEST || fore->max_response < MIN_RESPONSE || !fore->max_ops)
@@ -193,23 +198,32 @@ static nfsstat4 negotiate(const struct st *s, struct st_channel *fore, struct st
 	return NFS4_OK;
 }
 
-/* How many slots of @fore fit into the budget; 0: none. */
-static uint32_t affordable_slots(const struct st *s, const struct st_channel *fore, size_t per_slot) REQUIRES(s->mu)
+/* How many slots of @fore a session gets, and what it takes of the budget for that. @assured: the first one is beside the budget, so
+ * that it is always there. 0: no room. */
+static uint32_t granted_slots(const struct st *s, const struct peer *from, const struct st_channel *fore,
+			      size_t per_slot, bool assured, size_t *reserve) REQUIRES(s->mu)
 {
 	size_t left = s->opts.replay_bytes - s->reserved, share = left / BUDGET_SHARE / per_slot;
+	uint32_t n = share < 1 ? 1 : share < fore->max_slots ? (uint32_t)share : fore->max_slots;
 
-	if (left < per_slot)
-		return 0;
-	return share < 1 ? 1 : share < fore->max_slots ? (uint32_t)share : fore->max_slots;
+	for (;; n /= 2) {
+		*reserve = (n - assured) * per_slot;
+		if (!*reserve ||
+		    (*reserve <= left && peers_may_hold(s->opts.replay_bytes, s->reserved, from->held, *reserve)))
+			return n;
+		if (n == 1)
+			return 0;
+	}
 }
 
 static struct st_session *session_new(struct st *s, struct st_client *cl, struct st_create *x) REQUIRES(s->mu)
 {
-	size_t per_slot = sizeof(struct st_slot) + min_u32(x->fore.max_cached, USUAL_REPLY), size;
-	uint32_t nslots = affordable_slots(s, &x->fore, per_slot);
+	size_t per_slot = sizeof(struct st_slot) + min_u32(x->fore.max_cached, USUAL_REPLY), size, reserve;
+	bool assured = cl->nsessions < SESSIONS_ASSURED;
+	uint32_t nslots = granted_slots(s, cl->from, &x->fore, per_slot, assured, &reserve);
 	struct st_session *se;
 
-	if (!nslots || cl->nsessions >= SESSIONS_PER_CLIENT || s->nsessions >= MAX_SESSIONS)
+	if (!nslots)
 		return NULL;
 	size = sizeof *se + nslots * sizeof(struct st_slot);
 	se = aligned_alloc(CACHE_LINE, size);
@@ -222,7 +236,10 @@ static struct st_session *session_new(struct st *s, struct st_client *cl, struct
 	x->fore.max_slots = nslots;
 	se->fore = x->fore;
 	se->back = x->back;
-	se->reserved = nslots * per_slot;
+	se->per_slot = per_slot;
+	se->reserved = reserve;
+	atomic_init(&se->granted, nslots);
+	atomic_init(&se->target, nslots);
 	se->cb_program = x->cb_program;
 	se->cb_sec = x->cb_sec;
 	se->client = st_client_get(cl);
@@ -236,6 +253,7 @@ static void session_insert(struct st *s, struct st_session *se) REQUIRES(s->mu)
 	struct session_shard *sh = session_shard(s, se->id);
 
 	s->reserved += se->reserved;
+	se->client->from->held += se->reserved;
 	s->nsessions++;
 	s->nslots += se->fore.max_slots;
 	se->client->nsessions++;
@@ -262,8 +280,10 @@ void st_session_remove(struct st *s, struct st_session *se)
 	lock_drop(&se->mu);
 	se->client->nsessions--;
 	s->nsessions--;
-	s->nslots -= se->fore.max_slots;
+	s->nslots -= se->granted;
+	s->nshrunk -= se->target < se->fore.max_slots;
 	s->reserved -= se->reserved;
+	se->client->from->held -= se->reserved;
 	st_session_put(s, se);
 }
 
@@ -273,6 +293,8 @@ static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_crea
 {
 	struct st_session *se;
 
+	if (cl->nsessions >= SESSIONS_PER_CLIENT)
+		return NFS4ERR_NOSPC; /* it will not pass */
 	se = session_new(s, cl, x);
 	if (!se)
 		return NFS4ERR_DELAY;
@@ -291,13 +313,19 @@ static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_crea
 	return NFS4_OK;
 }
 
-/* @in_way: a client that may go, if that is what it takes (referenced). */
-static nfsstat4 create_once(struct st *s, struct st_create *x, struct st_client **in_way)
+nfsstat4 st_create_session(struct st *s, struct st_create *x)
 {
+	const uint32_t known = CREATE_SESSION4_FLAG_PERSIST | CREATE_SESSION4_FLAG_CONN_BACK_CHAN |
+			       CREATE_SESSION4_FLAG_CONN_RDMA;
 	struct list files = LIST_INIT(files);
 	struct st_client *cl;
 	nfsstat4 st;
 
+	if (x->flags & ~known)
+		return NFS4ERR_INVAL;
+	st = negotiate(s, &x->fore, &x->back);
+	if (st != NFS4_OK)
+		return st;
 	lock_take(&s->mu);
 	cl = st_client_find(s, x->clientid);
 	if (!cl) {
@@ -312,31 +340,9 @@ static nfsstat4 create_once(struct st *s, struct st_create *x, struct st_client 
 		st = NFS4ERR_SEQ_MISORDERED;
 	} else {
 		st = create_locked(s, cl, x, &files);
-		if (st == NFS4ERR_DELAY && cl->nsessions < SESSIONS_PER_CLIENT)
-			*in_way = st_client_victim(s, cl, false);
 	}
 	lock_drop(&s->mu);
 	st_files_free(s, &files);
-	return st;
-}
-
-nfsstat4 st_create_session(struct st *s, struct st_create *x)
-{
-	const uint32_t known = CREATE_SESSION4_FLAG_PERSIST | CREATE_SESSION4_FLAG_CONN_BACK_CHAN |
-			       CREATE_SESSION4_FLAG_CONN_RDMA;
-	struct st_client *in_way;
-	int tries = EVICT_TRIES;
-	nfsstat4 st;
-
-	if (x->flags & ~known)
-		return NFS4ERR_INVAL;
-	st = negotiate(s, &x->fore, &x->back);
-	if (st != NFS4_OK)
-		return st;
-	do {
-		in_way = NULL;
-		st = create_once(s, x, &in_way);
-	} while (in_way && st_client_forget(s, in_way) == NFS4_OK && --tries);
 	return st;
 }
 
@@ -351,4 +357,77 @@ nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16])
 	lock_drop(&s->mu);
 	st_session_put(s, se);
 	return se ? NFS4_OK : NFS4ERR_BADSESSION;
+}
+
+/* ---- taking slots back, and giving them ---------------------------------------------------------------------------------------- */
+
+/* The client was told how many it should use (sr_target_highest_slotid), and has shown that it does (obeyed), or is silent: what is
+ * kept for the others is free. False: some are in use. */
+static bool session_shrink(struct st *s, struct st_session *se, uint32_t to) REQUIRES(s->mu)
+{
+	uint32_t n = se->granted;
+	size_t back;
+
+	if (n <= to || !st_slots_retire(s, se, to))
+		return n <= to;
+	back = min_size((n - to) * se->per_slot, se->reserved);
+	se->reserved -= back;
+	se->client->from->held -= back;
+	s->reserved -= back;
+	s->nslots -= n - to;
+	return true;
+}
+
+static void set_target(struct st *s, struct st_session *se, uint32_t to) REQUIRES(s->mu)
+{
+	s->nshrunk -= se->target < se->fore.max_slots;
+	atomic_store_explicit(&se->target, to, memory_order_relaxed);
+	s->nshrunk += se->target < se->fore.max_slots;
+}
+
+/* Twice as many as it has, if that is what it once had. */
+static void session_grow(struct st *s, struct st_session *se) REQUIRES(s->mu)
+{
+	uint32_t n = se->granted, to = min_u32(2 * n, se->fore.max_slots);
+	size_t more = (to - n) * se->per_slot;
+
+	if (to > n) {
+		se->reserved += more;
+		se->client->from->held += more;
+		s->reserved += more;
+		s->nslots += to - n;
+		atomic_store_explicit(&se->granted, to, memory_order_release);
+	}
+	set_target(s, se, to);
+}
+
+static void session_settle(struct st *s, struct st_session *se, uint32_t fair) REQUIRES(s->mu)
+{
+	if (st_client_expired(s, se->client) && session_shrink(s, se, 1))
+		set_target(s, se, 1);
+	else if (se->target > fair)
+		set_target(s, se, fair);
+	else if (se->target < se->granted && atomic_load(&se->obeyed) == se->target)
+		session_shrink(s, se, se->target);
+}
+
+void st_sessions_tick(struct st *s)
+{
+	bool scarce, plenty;
+	size_t fair;
+
+	lock_take(&s->mu);
+	scarce = s->reserved > s->opts.replay_bytes / 2;
+	fair = s->nsessions ? s->opts.replay_bytes / 2 / (sizeof(struct st_slot) + USUAL_REPLY) / s->nsessions : 0;
+	if (scarce || s->nshrunk)
+		list_for_each (it, &s->sessions) {
+			struct st_session *se = list_entry(it, struct st_session, all_link);
+
+			plenty = s->reserved < s->opts.replay_bytes / 4;
+			if (scarce)
+				session_settle(s, se, fair < 1 ? 1 : (uint32_t)min_size(fair, UINT32_MAX));
+			else if (plenty && se->target < se->fore.max_slots && !st_client_expired(s, se->client))
+				session_grow(s, se);
+		}
+	lock_drop(&s->mu);
 }

@@ -40,12 +40,15 @@ static nfsstat4 slot_taken(const struct st_slot *sl, uint32_t seqid)
 	return ahead == 0 || (ahead == 1 && !running) ? NFS4ERR_DELAY : NFS4ERR_SEQ_MISORDERED;
 }
 
-/* All replies that are kept have one limit. Better that a request waits than that its reply cannot be kept. */
+/* All replies that are kept have one limit, but for one of each client. Better that a request waits than that its reply cannot be
+ * kept. */
 static bool may_cache(struct st *s, const struct st_session *se, const struct st_slot *sl)
 {
 	uint64_t used = atomic_load_explicit(&s->replay_bytes, memory_order_relaxed);
 
-	return used - sl->cap + se->fore.max_cached <= s->opts.replay_bytes;
+	if (used - sl->cap + se->fore.max_cached <= s->opts.replay_bytes)
+		return true;
+	return atomic_load_explicit(&se->client->cached, memory_order_relaxed) <= sl->cap;
 }
 
 /* The sequence is the next one: may the request run? */
@@ -85,6 +88,15 @@ static nfsstat4 retry(struct st *s, struct st_slot *sl, struct st_seq *q)
 	return ST_REPLAY;
 }
 
+/* By its next request in a slot the client shows that it has read the reply of the last one there, and what the target was. */
+static void note_obedience(struct st_session *se, const struct st_slot *sl, const struct st_seq *q)
+{
+	uint32_t target = atomic_load_explicit(&se->target, memory_order_relaxed);
+
+	if (sl->told == target && q->highest_slotid < target && q->slotid < target)
+		atomic_store_explicit(&se->obeyed, target, memory_order_relaxed);
+}
+
 /* The slot is ours. */
 static nfsstat4 slot_sequence(struct st *s, struct st_session *se, struct st_slot *sl, struct st_seq *q)
 {
@@ -104,14 +116,20 @@ static nfsstat4 slot_sequence(struct st *s, struct st_session *se, struct st_slo
 	atomic_store_explicit(&sl->busy, SLOT_RUNNING, memory_order_release);
 	sl->nops = q->nops;
 	sl->fingerprint = q->fingerprint;
+	if (sl->told)
+		note_obedience(se, sl, q);
 	return NFS4_OK;
 }
 
-static void fill_result(struct st_session *se, struct st_seq *q)
+static void fill_result(struct st_session *se, struct st_slot *sl, struct st_seq *q)
 {
+	uint32_t granted = atomic_load_explicit(&se->granted, memory_order_relaxed);
+	uint32_t target = atomic_load_explicit(&se->target, memory_order_relaxed);
 	struct st_client *cl = se->client;
 
-	q->highest = q->target = se->fore.max_slots - 1;
+	q->highest = granted - 1;
+	q->target = target - 1;
+	sl->told = target < granted ? target : 0;
 	q->status_flags = atomic_load_explicit(&cl->lost, memory_order_relaxed);
 	/* A client that never had a backchannel does not miss it. */
 	if (atomic_load_explicit(&cl->wants_cb, memory_order_relaxed) &&
@@ -134,13 +152,15 @@ nfsstat4 st_slot_begin(struct st *s, struct st_seq *q, struct st_call *call)
 {
 	struct st_session *se = st_session_find(s, q->sessionid);
 	struct st_slot *sl;
+	uint32_t granted;
 	nfsstat4 st;
 
 	if (!se)
 		return NFS4ERR_BADSESSION;
-	if (q->slotid >= se->fore.max_slots) {
+	granted = atomic_load_explicit(&se->granted, memory_order_acquire);
+	if (q->slotid >= granted) {
 		st = NFS4ERR_BADSLOT;
-	} else if (q->highest_slotid >= se->fore.max_slots) {
+	} else if (q->highest_slotid >= granted) {
 		st = NFS4ERR_BAD_HIGH_SLOT;
 	} else {
 		sl = &se->slots[q->slotid];
@@ -148,7 +168,7 @@ nfsstat4 st_slot_begin(struct st *s, struct st_seq *q, struct st_call *call)
 			st = slot_sequence(s, se, sl, q);
 			if (st == NFS4_OK || st == ST_REPLAY) {
 				st_client_renew(s, se->client);
-				fill_result(se, q);
+				fill_result(se, sl, q);
 				fill_call(se, sl, q, call);
 				return st;
 			}
@@ -175,7 +195,7 @@ void st_slot_replayed(struct st *s, struct st_call *c)
 	call_end(s, c);
 }
 
-static bool reply_room(struct st *s, struct st_slot *sl, size_t len)
+static bool reply_room(struct st *s, struct st_session *se, struct st_slot *sl, size_t len)
 {
 	uint32_t cap = (uint32_t)((len + REPLY_STEP - 1) / REPLY_STEP * REPLY_STEP);
 	uint8_t *p;
@@ -187,14 +207,16 @@ static bool reply_room(struct st *s, struct st_slot *sl, size_t len)
 		return false;
 	free(sl->reply);
 	stat_add(&s->replay_bytes, cap - sl->cap);
+	atomic_fetch_add_explicit(&se->client->cached, cap - sl->cap, memory_order_relaxed);
 	sl->reply = p;
 	sl->cap = cap;
 	return true;
 }
 
-static void reply_drop(struct st *s, struct st_slot *sl)
+static void reply_drop(struct st *s, struct st_session *se, struct st_slot *sl)
 {
 	stat_sub(&s->replay_bytes, sl->cap);
+	atomic_fetch_sub_explicit(&se->client->cached, sl->cap, memory_order_relaxed);
 	free(sl->reply);
 	sl->reply = NULL;
 	sl->cap = 0;
@@ -230,14 +252,39 @@ void st_slot_finish(struct st *s, struct st_call *c, const struct xa_out *out, s
 	if (sl->nops == 1) {
 		sl->kind = REPLY_SOLO;
 	} else if (c->cache_this && len >= header_len && len <= (size_t)c->max_cached + REPLY_SLACK &&
-		   reply_room(s, sl, len - header_len)) {
+		   reply_room(s, c->session, sl, len - header_len)) {
 		copy_reply(sl, out, header_len);
 		sl->kind = REPLY_CACHED;
 	} else {
 		sl->kind = REPLY_UNCACHED;
 		if (sl->cap > REPLY_KEEP)
-			reply_drop(s, sl);
+			reply_drop(s, c->session, sl);
 	}
 	st_client_renew(s, c->client);
 	call_end(s, c);
+}
+
+static void slot_reset(struct st *s, struct st_session *se, struct st_slot *sl)
+{
+	reply_drop(s, se, sl);
+	sl->kind = REPLY_NONE;
+	sl->told = 0;
+	sl->len = 0;
+	atomic_store_explicit(&sl->seqid, 0, memory_order_relaxed);
+}
+
+bool st_slots_retire(struct st *s, struct st_session *se, uint32_t to)
+{
+	uint32_t n = atomic_load(&se->granted), i = to;
+
+	while (i < n && slot_take(&se->slots[i]))
+		i++;
+	if (i == n) {
+		atomic_store_explicit(&se->granted, to, memory_order_release);
+		for (uint32_t k = to; k < n; k++)
+			slot_reset(s, se, &se->slots[k]);
+	}
+	while (i-- > to)
+		slot_free(&se->slots[i]);
+	return atomic_load(&se->granted) == to;
 }

@@ -15,7 +15,7 @@ enum {
 	COURTESY_SECONDS = 24 * 3600,
 	MAX_MESSAGE = 1024 * 1024 + 64 * 1024,
 	MAX_SLOTS = 64,
-	MAX_CLIENTS = 4096,
+	MAX_CLIENTS = 8192,
 	MAX_OPENS = 65536,
 	MAX_RANGES = 16384,
 	REPLAY_BYTES = 16 * 1024 * 1024,
@@ -100,6 +100,7 @@ static void init_tables(struct st *s)
 	list_init(&s->absent);
 	list_init(&s->leaving);
 	list_init(&s->sessions);
+	peers_init(&s->peers);
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {
 		list_init(&s->by_id[i]);
 		list_init(&s->by_owner[i]);
@@ -200,6 +201,7 @@ void st_tick(struct st *s)
 {
 	st_grace_tick(s);
 	st_clients_tick(s);
+	st_sessions_tick(s);
 }
 
 uint32_t st_lease_seconds(const struct st *s)

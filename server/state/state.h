@@ -13,8 +13,12 @@
  * whose state was given away is told by SEQUENCE, finds its stateids EXPIRED, and frees them one by one. So it is when an export is
  * taken away: what clients hold there is revoked, alive or not, and their stateids are ADMIN_REVOKED.
  *
- * Everything is bounded: clients, sessions, slots, bytes of cached replies, opens and locked ranges of a client. A limit
- * that is reached answers NFS4ERR_DELAY: NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3).
+ * Everything is bounded: clients, sessions, slots, bytes of cached replies, opens and locked ranges of a client. What all need is
+ * shared out by address (server/rpc/peers.h): a newcomer always gets a session, with one slot that can keep a reply, and takes the
+ * place of the idlest client of the address that has most, if there is no other. Sessions are asked for slots back when there are few
+ * left (sr_target_highest_slotid).
+ *
+ * A limit that is reached answers NFS4ERR_DELAY: NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3).
  *
  * Locks: see state_int.h. None is held across a call into vhd/. No function blocks, except that releasing the last reference
  * of a file (st_pin.put) does what its owner made it do, and those that say so: they change who is on record (record.h).
@@ -88,9 +92,9 @@ struct st_opts {
 	uint32_t courtesy_seconds;          /* how long state outlives its lease when nobody wants it; 0: a day */
 	uint32_t max_request, max_response; /* bytes, what CREATE_SESSION grants at most; 0: 1 MiB + 64 KiB */
 	uint32_t max_slots;                 /* per session; 0: 64 */
-	uint32_t max_clients;               /* 0: 4096 */
+	uint32_t max_clients;               /* 0: 8192 */
 	uint32_t max_opens, max_ranges;     /* of one client; 0: 65536 and 16384 */
-	size_t replay_bytes;                /* all cached replies together; 0: 16 MiB */
+	size_t replay_bytes;                /* all cached replies together, but for one of each client; 0: 16 MiB */
 	const char *records;                /* file of client records (record.h); NULL: none, and no grace period */
 	const char *server_owner, *server_scope; /* copied; NULL: "vhdnfs:HOSTNAME" */
 };
@@ -114,13 +118,15 @@ struct st_exchange {
 	uint8_t verifier[8];
 	bool update; /* EXCHGID4_FLAG_UPD_CONFIRMED_REC_A */
 	struct st_principal who;
+	const struct sockaddr *peer; /* where it comes from; NULL: not known */
 
 	uint64_t clientid; /* out, from here */
 	uint32_t sequenceid;
 	bool confirmed; /* EXCHGID4_FLAG_CONFIRMED_R */
 };
 
-/* RFC 8881 §18.35.4, all nine cases. NOENT, NOT_SAME, PERM, CLID_INUSE, DELAY (too many clients). May block. */
+/* RFC 8881 §18.35.4, all nine cases. NOENT, NOT_SAME, PERM, CLID_INUSE, DELAY (its address has too many clients, or all are as
+ * few). May block. */
 nfsstat4 st_exchange_id(struct st *s, struct st_exchange *x);
 
 struct st_channel {
@@ -155,7 +161,8 @@ struct st_create {
  * principal than that of EXCHANGE_ID (CLID_INUSE), also when the client is confirmed: else whoever knows a client id would be
  * given its session by asking again.
  *
- * Return: NFS4_OK; INVAL, TOOSMALL, STALE_CLIENTID, SEQ_MISORDERED, CLID_INUSE, DELAY (no room; not cached). May block.
+ * Return: NFS4_OK; INVAL, TOOSMALL, STALE_CLIENTID, SEQ_MISORDERED, CLID_INUSE; NOSPC (it has as many sessions as it may have),
+ *         DELAY (no room for more than the first one): not cached. May block.
  */
 nfsstat4 st_create_session(struct st *s, struct st_create *x);
 

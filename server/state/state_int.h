@@ -27,6 +27,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "server/rpc/peers.h"
 #include "server/state/state.h"
 #include "vhd/base/list.h"
 #include "vhd/base/lock.h"
@@ -43,8 +44,9 @@ enum {
 	OWNER_BUCKETS = 16, /* of each client */
 	STATE_BUCKETS = 64,
 	SESSIONS_PER_CLIENT = 32,
-	BACKCHANNELS = 4,  /* connections that a session keeps for callbacks */
-	RANDOM_BATCH = 32, /* numbers: 256 bytes, which getrandom() gives whole */
+	SESSIONS_ASSURED = 4, /* of each client, that are there when the budget is used up, with a slot each */
+	BACKCHANNELS = 4,     /* connections that a session keeps for callbacks */
+	RANDOM_BATCH = 32,    /* numbers: 256 bytes, which getrandom() gives whole */
 };
 
 /* ---- clients ----------------------------------------------------------------------------------------------------------- */
@@ -64,11 +66,14 @@ struct st_client {
 	nfsstat4 cs_status;
 	struct st_create cs_result;
 
-	struct list sessions; /* st.mu */
+	struct peer *from;     /* st.mu: whose it is, a reference */
+	struct list from_link; /* st.mu: of from->members */
+	struct list sessions;  /* st.mu */
 	uint32_t nsessions;
 
 	atomic_uint refs;
 	_Atomic uint64_t renewed_ms;
+	_Atomic size_t cached; /* bytes of replies that are kept for it */
 	atomic_bool reclaim_complete;
 	atomic_bool wants_cb;   /* it once had a backchannel */
 	atomic_uint nbackchans; /* connections bound for callbacks, over all sessions */
@@ -108,6 +113,7 @@ struct st_slot {
 	atomic_uint seqid; /* written while busy, may be read any time */
 	uint32_t nops;     /* of the request that is running */
 	uint32_t cap, len; /* bytes of reply: allocated, used */
+	uint32_t told;     /* the target that its last reply said, if that was less than what is granted */
 	enum slot_reply kind;
 	uint64_t fingerprint;
 	uint8_t *reply;
@@ -120,7 +126,10 @@ struct st_session {
 	uint8_t id[16];
 	struct st_client *client; /* a reference */
 	struct st_channel fore, back;
-	size_t reserved; /* bytes of the replay budget */
+	atomic_uint granted,
+		target;     /* slots that may be used, and that should be (session_shrink()); <= fore.max_slots */
+	atomic_uint obeyed; /* the target that the client has shown to keep to */
+	size_t per_slot, reserved; /* st.mu: bytes of the replay budget */
 	atomic_uint refs;
 
 	struct lock mu;
@@ -223,11 +232,13 @@ struct st {
 
 	struct lock mu;
 	struct list by_id[CLIENT_BUCKETS], by_owner[CLIENT_BUCKETS];
+	struct peers peers;
 	uint32_t nclients;
 	struct list sessions; /* all of them */
 	uint32_t nsessions;
 	uint64_t nslots;
-	size_t reserved; /* of opts.replay_bytes */
+	size_t reserved;  /* of opts.replay_bytes */
+	uint32_t nshrunk; /* sessions that were asked for slots back */
 
 	struct lock random_mu;
 	uint64_t random[RANDOM_BATCH] GUARDED_BY(random_mu); /* not given out yet: the first nrandom */
@@ -275,15 +286,12 @@ void st_client_confirm(struct st *s, struct st_client *cl, struct list *files) R
 /* Has it opens or locks? @or_lost: or lost some, and does not know yet. */
 bool st_client_holds(struct st_client *cl, bool or_lost);
 void st_client_remove(struct st *s, struct st_client *cl, struct list *files) REQUIRES(s->mu);
-/* The longest silent client whose lease is over, but not @spare; @unconfirmed: before it the oldest that was never confirmed, unless
- * that one is fresh and there are few of them. A reference; NULL: there is none. */
-struct st_client *st_client_victim(struct st *s, const struct st_client *spare, bool unconfirmed) REQUIRES(s->mu);
 void st_clients_tick(struct st *s);
 
 /* revoke.c: these wait for the disk, when the client is on record */
-/* Forget @cl when its lease is (still) over or it is not confirmed. @cl's reference is taken over. DELAY: the record could not
- * be changed, and neither was anything else. */
-nfsstat4 st_client_forget(struct st *s, struct st_client *cl);
+/* Forget @cl when its lease is (still) over or it is not confirmed, or, @alive, in every case. @cl's reference is taken over. DELAY:
+ * the record could not be changed, and neither was anything else. */
+nfsstat4 st_client_forget(struct st *s, struct st_client *cl, bool alive);
 /* Somebody needs what @cl holds, and its lease is (still) over: it loses all of it, and will be told. The rest is as above. */
 nfsstat4 st_client_revoke(struct st *s, struct st_client *cl);
 /* A client that was struck off the record and knows what it lost is on it again. */
@@ -315,6 +323,12 @@ void st_record_keep(struct st *s, const struct st_client *cl) REQUIRES(s->record
 struct st_session *st_session_find(struct st *s, const uint8_t id[16]);
 void st_session_put(struct st *s, struct st_session *se);
 void st_session_remove(struct st *s, struct st_session *se) REQUIRES(s->mu);
+/* Slots are taken back from those that have many while few are left, and given back afterwards. */
+void st_sessions_tick(struct st *s);
+
+/* slot.c */
+/* Slots @to and up are as they were at first. False: one of them is in use, and nothing has changed. */
+bool st_slots_retire(struct st *s, struct st_session *se, uint32_t to);
 
 /* open.c */
 /* Every open and lock of the client, of one export or of all (@export_id 0); files that nobody uses any more are collected for

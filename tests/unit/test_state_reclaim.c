@@ -401,7 +401,7 @@ START_TEST(a_new_life_of_a_client_stays_on_record_when_its_old_one_is_to_lose_it
 		tc_finish(s, &call, 64, 0);
 		assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
 		if (forget) {
-			assert_st(st_client_forget(s, old), NFS4_OK);
+			assert_st(st_client_forget(s, old, false), NFS4_OK);
 		} else {
 			assert_st(st_client_revoke(s, old), NFS4_OK);
 			st_client_put(old);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test_state_session.c - clients, sessions, slots: RFC 8881 §18.35, §18.36, §18.46, §2.10.6 */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 
 #include "tests/unit/st_fixture.h"
@@ -441,63 +443,222 @@ START_TEST(channels_are_granted_within_what_was_asked_and_what_there_is)
 }
 END_TEST
 
-START_TEST(replay_budget_bounds_what_all_sessions_may_cache)
+/* A client from 10.0.@net.@host that is asked for as many slots as there are. */
+static struct st_create comes_from(struct st *to, unsigned net, unsigned host, unsigned n)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x0a000000 | net << 8 | host)};
+	struct st_exchange x;
+	struct st_create cs;
+	char name[48];
+
+	snprintf(name, sizeof name, "%u.%u/%u", net, host, n);
+	x = tc_exchange(name, 1, 0);
+	x.peer = (struct sockaddr *)&sa;
+	assert_st(st_exchange_id(to, &x), NFS4_OK);
+	cs = tc_create(x.clientid, 1);
+	cs.fore.max_cached = UINT32_MAX;
+	cs.fore.max_slots = UINT32_MAX;
+	return cs;
+}
+
+START_TEST(replay_budget_bounds_what_all_sessions_have_beyond_one_slot)
 {
 	const struct st_opts o = {.replay_bytes = 256 * 1024};
 	struct st *small = tc_state(&o);
 	struct st_stats stats;
-	nfsstat4 st = NFS4_OK;
-	unsigned made = 0;
 
-	for (int i = 0; i < 1000 && st == NFS4_OK; i++) {
-		struct st_exchange x;
-		struct st_create cs;
-		char name[32];
+	for (unsigned i = 0; i < 1000; i++) {
+		struct st_create cs = comes_from(small, i / 250, i % 250, i);
 
-		snprintf(name, sizeof name, "c%d", i);
-		x = tc_exchange(name, 1, 0);
-		assert_st(st_exchange_id(small, &x), NFS4_OK);
-		cs = tc_create(x.clientid, 1);
-		cs.fore.max_cached = UINT32_MAX;
-		cs.fore.max_slots = UINT32_MAX;
-		st = st_create_session(small, &cs);
-		made += st == NFS4_OK;
+		assert_st(st_create_session(small, &cs), NFS4_OK);
+		ck_assert_uint_ge(cs.fore.max_slots, 1);
 		st_get_stats(small, &stats);
 		ck_assert_uint_le(stats.replay_reserved, o.replay_bytes);
 	}
-	assert_st(st, NFS4ERR_DELAY);
-	ck_assert_uint_gt(made, 10);
 	st_free(small);
 }
 END_TEST
 
-START_TEST(clients_whose_lease_is_over_make_room_for_sessions)
+START_TEST(one_address_leaves_slots_for_the_others)
 {
-	const struct st_opts o = {.replay_bytes = 16 * 1024};
+	enum { ASKED = 8 };
+	const struct st_opts o = {.replay_bytes = 1024 * 1024, .max_slots = ASKED};
 	struct st *small = tc_state(&o);
-	struct st_exchange x;
 	struct st_create cs;
-	nfsstat4 st = NFS4_OK;
-	char name[32];
 
-	for (int i = 0; i < 1000 && st == NFS4_OK; i++) {
-		snprintf(name, sizeof name, "c%d", i);
-		x = tc_exchange(name, 1, 0);
-		assert_st(st_exchange_id(small, &x), NFS4_OK);
-		cs = tc_create(x.clientid, 1);
-		st = st_create_session(small, &cs);
+	for (unsigned i = 0; i < 2000; i++) {
+		cs = comes_from(small, 0, 1, i);
+		assert_st(st_create_session(small, &cs), NFS4_OK);
 	}
-	assert_st(st, NFS4ERR_DELAY);
-	st_skip_time(small, LEASE + 1);
-	x = tc_exchange("late", 1, 0);
-	assert_st(st_exchange_id(small, &x), NFS4_OK);
-	cs = tc_create(x.clientid, 1);
+	ck_assert_uint_eq(cs.fore.max_slots, 1);
+	cs = comes_from(small, 1, 1, 0);
 	assert_st(st_create_session(small, &cs), NFS4_OK);
+	ck_assert_uint_gt(cs.fore.max_slots, ASKED / 2);
 	st_free(small);
 }
 END_TEST
 
-START_TEST(nobody_goes_for_a_client_that_has_as_many_sessions_as_it_may_have)
+/* As many as there may be, from one address, all alive: the next of another one replaces the idlest of them, and it alone. */
+START_TEST(newcomer_takes_the_place_of_the_idlest_client_of_the_greediest_address)
+{
+	enum { ALL = 64 };
+	const struct st_opts o = {.max_clients = ALL};
+	struct st *small = tc_state(&o);
+	struct st_stats stats;
+	struct tc greedy[ALL];
+	struct st_call call;
+	struct st_seq q;
+
+	for (unsigned i = 0; i < ALL; i++) {
+		struct st_create cs = comes_from(small, 0, 1, i);
+
+		assert_st(st_create_session(small, &cs), NFS4_OK);
+		greedy[i] = (struct tc){.s = small};
+		memcpy(greedy[i].session, cs.sessionid, 16);
+	}
+	st_skip_time(small, LEASE / 2);
+	for (unsigned i = 0; i < ALL; i++)
+		if (i != 17)
+			tc_renew(&greedy[i]);
+	comes_from(small, 1, 1, 0);
+	assert_st(tc_begin(&greedy[17], 0, false, 1, &q, &call), NFS4ERR_BADSESSION);
+	for (unsigned i = 0; i < ALL; i++)
+		if (i != 17)
+			tc_renew(&greedy[i]);
+	st_get_stats(small, &stats);
+	ck_assert_uint_eq(stats.clients, ALL);
+	st_free(small);
+}
+END_TEST
+
+/* It has more than anybody else: so others keep what they have, also those that are silent. */
+START_TEST(greediest_address_takes_the_place_of_nobody_elses_client)
+{
+	enum { ALL = 64, OTHERS = 20 };
+	const struct st_opts o = {.max_clients = ALL, .lease_seconds = LONG_LEASE};
+	struct st *small = tc_state(&o);
+	struct st_stats stats;
+	stateid4 sid;
+
+	for (unsigned i = 0; i < OTHERS; i++) {
+		struct st_create cs = comes_from(small, 1 + i, 1, 0);
+		struct tc t = {.s = small};
+		struct st_call call;
+		struct st_seq q;
+
+		assert_st(st_create_session(small, &cs), NFS4_OK);
+		memcpy(t.session, cs.sessionid, 16);
+		assert_st(tc_begin(&t, 0, false, 2, &q, &call), NFS4_OK);
+		t.cl = call.client;
+		tc_finish(small, &call, 64, 0);
+		assert_st(tc_open(&t, i, "o", 1, 0, &sid), NFS4_OK);
+	}
+	st_skip_time(small, LONG_LEASE + 1);
+	for (unsigned i = 0; i < 1000; i++)
+		comes_from(small, 0, 1, i);
+	st_get_stats(small, &stats);
+	ck_assert_uint_eq(stats.clients, ALL);
+	ck_assert_uint_eq(stats.opens, OTHERS);
+	st_free(small);
+}
+END_TEST
+
+/* ---- slots that are asked back -------------------------------------------------------------------------------------------- */
+
+static struct tc with_slots(struct st *to, unsigned i)
+{
+	struct st_create cs = comes_from(to, i, 1, i);
+	struct tc t = {.s = to};
+
+	assert_st(st_create_session(to, &cs), NFS4_OK);
+	memcpy(t.session, cs.sessionid, 16);
+	return t;
+}
+
+static uint64_t reserved(struct st *of)
+{
+	struct st_stats stats;
+
+	st_get_stats(of, &stats);
+	return stats.replay_reserved;
+}
+
+/* One request in slot 0; the target that it is told. */
+static uint32_t target_of(struct tc *t)
+{
+	struct st_call call;
+	struct st_seq q;
+
+	assert_st(tc_begin(t, 0, false, 2, &q, &call), NFS4_OK);
+	tc_finish(t->s, &call, 64, 0);
+	return q.target;
+}
+
+/* RFC 8881 §2.10.6.1: a lower target, then a client that keeps to it, then the slots are gone; and back when there is room. */
+START_TEST(sessions_give_slots_back_when_few_are_left_and_have_them_again_later)
+{
+	enum { N = 200 };
+	const struct st_opts o = {.replay_bytes = 512 * 1024, .max_slots = 16};
+	struct st *small = tc_state(&o);
+	uint64_t before;
+	struct tc t[N];
+	struct st_call call;
+	struct st_seq q;
+
+	for (unsigned i = 0; i < N; i++)
+		t[i] = with_slots(small, i);
+	ck_assert_uint_gt(target_of(&t[0]), 2);
+	before = reserved(small);
+	st_tick(small);
+	ck_assert_uint_lt(target_of(&t[0]), 3);
+	st_tick(small);
+	ck_assert_uint_eq(reserved(small), before); /* it may not have read that yet */
+	t[0].seq[3] = 0;
+	assert_st(tc_begin(&t[0], 3, true, 2, &q, &call), NFS4_OK);
+	tc_finish(small, &call, 1000, 1);
+	target_of(&t[0]);
+	st_tick(small);
+	ck_assert_uint_lt(reserved(small), before);
+	assert_st(tc_begin(&t[0], 3, false, 2, &q, &call), NFS4ERR_BADSLOT);
+	for (unsigned i = 1; i < N; i++)
+		assert_st(st_destroy_session(small, t[i].session), NFS4_OK);
+	for (int i = 0; i < 8; i++)
+		st_tick(small);
+	ck_assert_uint_gt(target_of(&t[0]), 2);
+	t[0].seq[3] = 0; /* a new slot */
+	assert_st(tc_begin(&t[0], 3, false, 2, &q, &call), NFS4_OK);
+	tc_finish(small, &call, 64, 0);
+	st_free(small);
+}
+END_TEST
+
+START_TEST(slot_in_use_is_not_taken_back)
+{
+	enum { N = 200 };
+	const struct st_opts o = {.replay_bytes = 512 * 1024, .max_slots = 16};
+	struct st *small = tc_state(&o);
+	struct st_call running;
+	uint64_t before;
+	struct tc t[N];
+	struct st_seq q;
+
+	for (unsigned i = 0; i < N; i++)
+		t[i] = with_slots(small, i);
+	assert_st(tc_begin(&t[0], 5, true, 2, &q, &running), NFS4_OK);
+	before = reserved(small);
+	st_tick(small);
+	for (int i = 0; i < 3; i++)
+		target_of(&t[0]);
+	st_tick(small);
+	ck_assert_uint_eq(reserved(small), before);
+	tc_finish(small, &running, 1000, 1);
+	st_tick(small);
+	ck_assert_uint_lt(reserved(small), before);
+	st_free(small);
+}
+END_TEST
+
+START_TEST(client_that_has_as_many_sessions_as_it_may_have_is_told_so)
 {
 	struct tc silent = tc_client(s, "silent"), greedy;
 	struct st_stats stats;
@@ -512,7 +673,7 @@ START_TEST(nobody_goes_for_a_client_that_has_as_many_sessions_as_it_may_have)
 		cs = tc_create(greedy.id, i);
 		st = st_create_session(s, &cs);
 	}
-	assert_st(st, NFS4ERR_DELAY);
+	assert_st(st, NFS4ERR_NOSPC);
 	st_get_stats(s, &stats);
 	ck_assert_uint_eq(stats.courtesy, 1);
 	ck_assert_uint_eq(stats.opens, 1);
@@ -521,7 +682,7 @@ START_TEST(nobody_goes_for_a_client_that_has_as_many_sessions_as_it_may_have)
 END_TEST
 
 /* Better that a request waits than that its reply is lost. */
-START_TEST(cached_replies_of_all_sessions_stay_within_the_budget)
+START_TEST(cached_replies_beyond_one_of_each_client_stay_within_the_budget)
 {
 	const struct st_opts o = {.replay_bytes = 16 * 1024};
 	struct st *small = tc_state(&o);
@@ -543,17 +704,20 @@ START_TEST(cached_replies_of_all_sessions_stay_within_the_budget)
 		assert_st(st_create_session(small, &cs), NFS4_OK);
 		t[i].s = small;
 		memcpy(t[i].session, cs.sessionid, 16);
-		if (tc_begin(&t[i], 0, true, 3, &q, &call) == NFS4_OK) {
+		assert_st(tc_begin(&t[i], 0, true, 3, &q, &call), NFS4_OK);
+		tc_finish(small, &call, 1900, 1);
+		if (cs.fore.max_slots < 2)
+			continue;
+		if (tc_begin(&t[i], 1, true, 3, &q, &call) == NFS4_OK) {
 			kept++;
 		} else {
 			assert_st(st_slot_begin(small, &q, &call), NFS4ERR_DELAY);
-			assert_st(tc_begin(&t[i], 0, false, 3, &q, &call), NFS4_OK);
+			assert_st(tc_begin(&t[i], 1, false, 3, &q, &call), NFS4_OK);
 		}
 		tc_finish(small, &call, 1900, 1);
 		st_get_stats(small, &stats);
-		ck_assert_uint_le(stats.replay_bytes, o.replay_bytes);
+		ck_assert_uint_le(stats.replay_bytes, o.replay_bytes + 20 * 2048);
 	}
-	ck_assert_uint_ge(kept, 5);
 	ck_assert_uint_lt(kept, 20);
 	/* who holds room already goes on */
 	assert_st(tc_begin(&t[0], 0, true, 3, &q, &call), NFS4_OK);
@@ -1059,10 +1223,14 @@ int main(void)
 	tcase_add_test(tc, destroy_clientid_by_another_principal_is_refused);
 	tcase_add_test(tc, create_session_with_unknown_flags_or_channels_too_small_does_not_use_up_the_sequence);
 	tcase_add_test(tc, channels_are_granted_within_what_was_asked_and_what_there_is);
-	tcase_add_test(tc, replay_budget_bounds_what_all_sessions_may_cache);
-	tcase_add_test(tc, clients_whose_lease_is_over_make_room_for_sessions);
-	tcase_add_test(tc, nobody_goes_for_a_client_that_has_as_many_sessions_as_it_may_have);
-	tcase_add_test(tc, cached_replies_of_all_sessions_stay_within_the_budget);
+	tcase_add_test(tc, replay_budget_bounds_what_all_sessions_have_beyond_one_slot);
+	tcase_add_test(tc, one_address_leaves_slots_for_the_others);
+	tcase_add_test(tc, newcomer_takes_the_place_of_the_idlest_client_of_the_greediest_address);
+	tcase_add_test(tc, greediest_address_takes_the_place_of_nobody_elses_client);
+	tcase_add_test(tc, sessions_give_slots_back_when_few_are_left_and_have_them_again_later);
+	tcase_add_test(tc, slot_in_use_is_not_taken_back);
+	tcase_add_test(tc, client_that_has_as_many_sessions_as_it_may_have_is_told_so);
+	tcase_add_test(tc, cached_replies_beyond_one_of_each_client_stay_within_the_budget);
 	tcase_add_test(tc, client_with_a_session_is_busy_until_the_session_is_destroyed);
 	tcase_add_test(tc, client_with_an_open_file_is_busy_without_any_session);
 	tcase_add_test(tc, unconfirmed_client_can_be_destroyed);
