@@ -183,7 +183,8 @@ int cache_detach(struct cache_dev *d)
 	lost = frame_drop_all(d);
 	if (lost)
 		log_error("%s: %llu KiB could not be written back and are lost: %s", vhd_path(d->v),
-			  (unsigned long long)lost * (CACHE_UNIT / 1024), strerror(-err));
+			  (unsigned long long)lost * (CACHE_UNIT / 1024),
+			  err ? strerror(-err) : "the file system could not commit them");
 	/* What failed earlier and was never asked for, but went well in the end, is no error any more. */
 	share_detach(atomic_load(&d->below));
 	share_detach(atomic_load(&d->was_below));

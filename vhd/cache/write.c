@@ -253,7 +253,8 @@ static int write_wait(struct cache_dev *d, uint64_t off, uint64_t len, struct so
 		uint32_t no;
 		int err;
 
-		if ((err = wb_throttle(d, flags)) < 0)
+		/* Not what is held back: the operation is half done, and only its commit lets others go on. */
+		if (!(flags & CACHE_HOLD) && (err = wb_throttle(d, flags)) < 0)
 			return err;
 		part_init(&w, d, off, len, &no);
 		if ((err = part_begin_wait(d, &w, no, flags & CACHE_HOLD, &misses)) < 0)

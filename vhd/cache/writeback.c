@@ -29,6 +29,7 @@
 #define TICK_MS 250
 #define BACKOFF_MIN_MS 1000u
 #define BACKOFF_MAX_MS 30000u
+#define BACKOFF_FULL_MS 2000u /* when only the host has no room */
 #define PENDING 32
 
 uint32_t now_ms(void)
@@ -178,6 +179,9 @@ static void device_result(struct cache_dev *d, int err, uint64_t off)
 			  vhd_path(d->v), (unsigned long long)off, strerror(-err));
 	else if (!err && was)
 		log_info("%s: writing back works again", vhd_path(d->v));
+	/* Nothing was lost: the next commit need not hear of it. */
+	if (!err)
+		atomic_store(&d->err, 0);
 	dev_leave(d);
 }
 
@@ -705,7 +709,8 @@ static void wb_device(struct cache_dev *d, struct writer *w, bool urgent)
 		int none = 0;
 
 		atomic_compare_exchange_strong(&d->err, &none, w->err);
-		d->backoff_ms = (uint32_t)min_u64(d->backoff_ms ? d->backoff_ms * 2 : BACKOFF_MIN_MS, BACKOFF_MAX_MS);
+		d->backoff_ms = (uint32_t)min_u64(d->backoff_ms ? d->backoff_ms * 2 : BACKOFF_MIN_MS,
+						  w->err == -ENOSPC ? BACKOFF_FULL_MS : BACKOFF_MAX_MS);
 		d->retry_at_ms = now + d->backoff_ms;
 	}
 }

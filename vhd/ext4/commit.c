@@ -185,7 +185,13 @@ int ext4_commit_begin(struct ext4_fs *fs) NO_THREAD_SAFETY
 	int err;
 
 	lock_take(&j->write_mu);
-	err = atomic_load(&fs->failed) ? -EIO : ext4_store_logged(fs);
+	/* The buffer still has the one that the host had no room for. */
+	err = ext4_may_change(fs);
+	if (err) {
+		lock_drop(&j->write_mu);
+		return err;
+	}
+	err = ext4_store_logged(fs);
 	if (!err)
 		err = ext4_write_groups(fs);
 	j->buf_used = 0;
@@ -423,7 +429,10 @@ int ext4_commit_end(struct ext4_fs *fs) NO_THREAD_SAFETY
 
 	if (err) {
 		/* What it holds stays held: home is as it was before. */
-		ext4_journal_fail(fs, err, "writing the journal");
+		if (err == -ENOSPC)
+			ext4_journal_stall(fs, err);
+		else
+			ext4_journal_fail(fs, err, "writing the journal");
 		lock_drop(&j->write_mu);
 		return err;
 	}
@@ -444,8 +453,12 @@ int ext4_commit_end(struct ext4_fs *fs) NO_THREAD_SAFETY
 	tx_reset(tx);
 	j->committing = NULL;
 	lock_drop(&j->mu);
+	ext4_journal_stall(fs, 0);
 	if (j->used > ring / 2)
 		err = ext4_journal_checkpoint_held(fs);
+	/* Without room on the host the log keeps it, and a commit that needs the log's room waits. */
+	if (err == -ENOSPC)
+		err = 0;
 	if (err)
 		ext4_journal_fail(fs, err, "writing back what the journal holds");
 	lock_drop(&j->write_mu);
@@ -574,7 +587,9 @@ int ext4_journal_checkpoint(struct ext4_fs *fs)
 	int err;
 
 	lock_take(&j->write_mu);
-	err = atomic_load(&fs->failed) ? -EIO : ext4_journal_checkpoint_held(fs);
+	err = ext4_may_change(fs);
+	if (!err)
+		err = ext4_journal_checkpoint_held(fs);
 	lock_drop(&j->write_mu);
 	return err;
 }

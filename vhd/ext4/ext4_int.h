@@ -71,7 +71,8 @@ struct ext4_fs {
 	uint64_t meta_seq, meta_flushed;
 	bool was_valid;    /* the superblock said clean when we came */
 	atomic_int failed; /* an error that ended writing: no more changes */
-	uint64_t random;   /* for generations; guarded by mu */
+	atomic_bool full; /* the host has no room for what was changed last: no more changes until it has (journal.h) */
+	uint64_t random;  /* for generations; guarded by mu */
 	/* No inode from that of this directory up to this one is free: where the search for the next begins. Under mu. */
 	uint32_t ino_dir, ino_next;
 
@@ -169,8 +170,9 @@ bool ext4_csum_works(void);
 
 /* ---- transactions: tx.c ------------------------------------------------------------------------------------------- */
 
-/* Takes fs->mu. -EROFS; -EIO once the file system stopped accepting changes; -EAGAIN (FS_NOWAIT). @credits: metadata blocks at
- * most. */
+/* 0; -EIO once the file system stopped accepting changes; -ENOSPC while the host has no room for those that were made. */
+int ext4_may_change(struct ext4_fs *fs);
+/* Takes fs->mu. -EROFS; what ext4_may_change() says; -EAGAIN (FS_NOWAIT). @credits: metadata blocks at most. */
 int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) TRY_ACQUIRE(0, fs->mu);
 /* Drops fs->mu. @err is what the operation came to; returned unchanged unless ending it failed. */
 int ext4_op_end(struct ext4_fs *fs, int err) RELEASE(fs->mu);

@@ -41,6 +41,16 @@ static int mark_journal(struct ext4_fs *fs, uint32_t start)
 	return err ? err : cache_flush_device(fs->dev);
 }
 
+int ext4_journal_mark_used(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	int err = mark(fs, true);
+
+	if (!err)
+		err = mark_journal(fs, fs->journal->head);
+	fs->journal->unmarked = err != 0;
+	return err;
+}
+
 /* All that was committed is home; write_mu is held when there is a journal, even on failure. */
 static int go_home(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
@@ -96,10 +106,10 @@ void ext4_op_thaw(struct fs *f) NO_THREAD_SAFETY
 		lock_drop(&fs->mu);
 		return;
 	}
-	err = mark(fs, true);
-	if (!err && fs->journal)
-		err = mark_journal(fs, fs->journal->head);
-	if (err && fs->journal)
+	err = fs->journal ? ext4_journal_mark_used(fs) : mark(fs, true);
+	if (err == -ENOSPC && fs->journal)
+		ext4_journal_stall(fs, err);
+	else if (err && fs->journal)
 		ext4_journal_fail(fs, err, "going on after a snapshot");
 	let_go(fs);
 }

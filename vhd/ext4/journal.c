@@ -20,6 +20,7 @@
 #define LOG_MIN 1024u     /* blocks of a journal, as for Linux: an operation must fit a quarter of it */
 #define LOG_MAX 10240000u /* what mke2fs makes at most */
 #define COMMIT_MS 5000u
+#define RETRY_MS 1000u /* while the host has no room */
 #define GATHER_MAX_NS 1000000
 #define SEAL_BLOCKS 4u /* of one block group at most: two bitmaps, the descriptor; and a little */
 
@@ -324,6 +325,23 @@ void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what)
 	ext4_journal_tell(j);
 }
 
+void ext4_journal_stall(struct ext4_fs *fs, int err)
+{
+	struct ext4_journal *j = fs->journal;
+
+	if (atomic_exchange(&fs->full, err != 0) == (err != 0))
+		return;
+	if (err)
+		log_error("ext4: writing the journal: %s; changes are refused until the host has room again, nothing "
+			  "is lost",
+			  strerror(-err));
+	else
+		log_info("ext4: the host has room again: changes go on");
+	lock_take(&j->mu);
+	cond_broadcast(&j->cond);
+	lock_drop(&j->mu);
+}
+
 /* ---- the running transaction ------------------------------------------------------------------------------------------------ */
 
 int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len)
@@ -521,10 +539,10 @@ int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid)
 		return 0;
 	lock_take(&j->mu);
 	want(j, tid);
-	while (!ext4_journal_is_durable(fs, tid) && !(err = atomic_load(&fs->failed)))
+	while (!ext4_journal_is_durable(fs, tid) && !(err = ext4_may_change(fs)))
 		cond_wait(&j->cond, &j->mu);
 	lock_drop(&j->mu);
-	return err ? -EIO : 0;
+	return err;
 }
 
 int ext4_journal_sync(struct ext4_fs *fs) NO_THREAD_SAFETY
@@ -645,6 +663,38 @@ static void commit(struct ext4_journal *j) NO_THREAD_SAFETY
 	j->commit_ns = took < j->commit_ns ? took : j->commit_ns + (took - j->commit_ns) / 64;
 }
 
+void ext4_journal_retry(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = fs->journal;
+	bool stalled;
+	int err = 0;
+
+	lock_take(&fs->mu);
+	lock_take(&j->write_mu);
+	stalled = ext4_may_change(fs) == -ENOSPC;
+	if (stalled && j->unmarked)
+		err = ext4_journal_mark_used(fs);
+	lock_drop(&fs->mu);
+	if (stalled && !err && j->committing) {
+		ext4_commit_end(fs);
+		return;
+	}
+	if (stalled && !err)
+		ext4_journal_stall(fs, 0);
+	else if (err && err != -ENOSPC)
+		ext4_journal_fail(fs, err, "going on after a snapshot");
+	lock_drop(&j->write_mu);
+}
+
+/* Whoever signals, and however often: a host without room is not asked more than once a second. */
+static void rest(struct ext4_journal *j) REQUIRES(j->mu)
+{
+	uint64_t now = now_ns(), end = now + RETRY_MS * UINT64_C(1000000);
+
+	for (; !j->stop && now < end; now = now_ns())
+		cond_wait_ns(&j->work, &j->mu, end - now);
+}
+
 static void *committer(void *arg) NO_THREAD_SAFETY
 {
 	struct ext4_journal *j = arg;
@@ -654,6 +704,13 @@ static void *committer(void *arg) NO_THREAD_SAFETY
 	while (!j->stop) {
 		bool failed = atomic_load(&j->fs->failed);
 
+		if (!failed && atomic_load(&j->fs->full)) {
+			rest(j);
+			lock_drop(&j->mu);
+			ext4_journal_retry(j->fs);
+			lock_take(&j->mu);
+			continue;
+		}
 		if (!failed)
 			gather(j);
 		if (failed || j->want <= atomic_load(&j->durable)) {

@@ -20,6 +20,11 @@
  *  - An operation lies in one transaction: it reserves room when it begins. Those that are too large (a truncation, the extents of
  *    a fragmented file) restart between steps, each of which leaves a consistent file system.
  *
+ * When the host has no room for a commit (-ENOSPC: a dynamic image that cannot grow), the sealed transaction stays as it is and the
+ * thread writes it again each second. Nothing of it is promised yet, the log behind it is unchanged, and writing it twice does no harm.
+ * Meanwhile `full` is set: new operations answer -ENOSPC, waiters keep waiting, reads go on. A flush that fails is no such case: what
+ * it should have written may be lost, so it ends writing.
+ *
  * Locks: fs->mu, then journal->write_mu (a commit, from seal to end; held across I/O), then journal->mu (short).
  */
 #ifndef VHDNFS_EXT4_JOURNAL_H
@@ -65,7 +70,8 @@ void ext4_journal_flush(struct ext4_fs *fs) REQUIRES(fs->mu);
 /* Number of the running transaction. */
 uint64_t ext4_journal_running(struct ext4_fs *fs) REQUIRES(fs->mu);
 bool ext4_journal_is_durable(struct ext4_fs *fs, uint64_t tid);
-/* Until the transaction is on stable storage, which is begun now if need be. -EIO: it will never be. */
+/* Until the transaction is on stable storage, which is begun now if need be. -EIO: it will never be; -ENOSPC: not before the host has
+ * room. */
 int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid);
 
 /* As fs_ops.when_stable. */
@@ -136,6 +142,7 @@ struct ext4_journal {
 	uint32_t usual GUARDED_BY(mu);      /* so many were told last time */
 	uint64_t commit_ns;                 /* what the last commit took; the committer's own */
 	_Atomic uint64_t durable;           /* the last tid on stable storage */
+	bool unmarked; /* the superblock has to say first that the journal is in use: after a snapshot; write_mu */
 	bool stop GUARDED_BY(mu);
 	bool idle GUARDED_BY(mu); /* the thread waits for somebody to want it */
 	bool started;
@@ -154,10 +161,16 @@ enum {
 };
 extern unsigned ext4_journal_mutation;
 
-/* Seal the running transaction; takes write_mu. */
+/* Seal the running transaction; takes write_mu. -ENOSPC: the one before could not be written yet, nothing was sealed. */
 int ext4_commit_begin(struct ext4_fs *fs) REQUIRES(fs->mu);
-/* Write it; drops write_mu. */
+/* Write it; drops write_mu. -ENOSPC: it stays sealed, and the thread will try again. */
 int ext4_commit_end(struct ext4_fs *fs);
+/* What the host had no room for is written again, if there is such. */
+void ext4_journal_retry(struct ext4_fs *fs);
+/* The host has no room for what must be written (@err), or has it again (0). */
+void ext4_journal_stall(struct ext4_fs *fs, int err);
+/* The file system is in use, says the superblock, and the journal is not empty. After ext4_op_freeze(). */
+int ext4_journal_mark_used(struct ext4_fs *fs) REQUIRES(fs->mu);
 /* Everything committed is home, the log is empty. */
 int ext4_journal_checkpoint(struct ext4_fs *fs);
 int ext4_journal_checkpoint_held(struct ext4_fs *fs); /* with write_mu */

@@ -309,7 +309,7 @@ int ext4_op_sync(struct fs *f) NO_THREAD_SAFETY
 	}
 	/* Blocks smaller than a unit: data beside metadata that is held back would be left out. Nothing is held meanwhile. */
 	lock_take(&fs->mu);
-	err = atomic_load(&fs->failed) ? -EIO : ext4_journal_restart(fs);
+	err = ext4_journal_restart(fs);
 	if (!err)
 		err = cache_flush(fs->dev);
 	lock_drop(&fs->mu);
@@ -343,6 +343,8 @@ int ext4_op_unmount(struct fs *f) NO_THREAD_SAFETY
 	int err, err2 = 0;
 
 	fs_node_put(f->root);
+	if (fs->journal)
+		ext4_journal_retry(fs);
 	err = ext4_table_fini(fs);
 	if (fs->journal) {
 		err2 = ext4_journal_close(fs);

@@ -922,6 +922,9 @@ int ext4_inode_release(struct ext4_fs *fs, struct ext4_node *n) NO_THREAD_SAFETY
 	}
 	if (!err)
 		err = ext4_xattr_release(n);
+	/* The transaction in between could not be written: what is freed is freed, it is still on the list of orphans. */
+	if (err == -ENOSPC && atomic_load(&fs->full))
+		return err;
 	if (err)
 		log_warn("ext4: inode %u: its blocks could not be freed: %s", ino, strerror(-err));
 	if (ends_writing(fs, err))
@@ -959,6 +962,15 @@ static struct ext4_node *reap_take(struct ext4_fs *fs) NO_THREAD_SAFETY
 	return n;
 }
 
+/* It could not be freed now. */
+static void reap_return(struct ext4_fs *fs, struct ext4_node *n)
+{
+	lock_take(&fs->table_mu);
+	table_add(fs, n);
+	list_push_back(&fs->reap, &n->idle_link);
+	lock_drop(&fs->table_mu);
+}
+
 /* False: nothing can be freed (any more). */
 static bool reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
 {
@@ -969,7 +981,10 @@ static bool reap_some(struct ext4_fs *fs) NO_THREAD_SAFETY
 
 		if (!n)
 			break;
-		ext4_inode_release(fs, n);
+		if (ext4_inode_release(fs, n) == -ENOSPC) {
+			reap_return(fs, n);
+			break;
+		}
 		ext4_logged_remove(fs, n);
 		dirty_remove(fs, n);
 		node_free(n);
@@ -1076,7 +1091,7 @@ static void *housekeeper(void *arg) NO_THREAD_SAFETY
 			stored = now_ms();
 			lock_drop(&fs->table_mu);
 			err = ext4_store_all(fs);
-			if (err && !atomic_load(&fs->failed)) /* else that was said */
+			if (err && err != -ENOSPC && !atomic_load(&fs->failed)) /* else that was said */
 				log_warn("ext4: writing inodes: %s", strerror(-err));
 			else if (!err && fs->trim)
 				ext4_trim_now(fs);

@@ -30,6 +30,13 @@ static int make_room(struct ext4_fs *fs, unsigned credits, unsigned flags) REQUI
 	return ext4_journal_room(fs, credits) ? 0 : -EAGAIN;
 }
 
+int ext4_may_change(struct ext4_fs *fs)
+{
+	if (__builtin_expect(atomic_load_explicit(&fs->failed, memory_order_relaxed), 0))
+		return -EIO;
+	return __builtin_expect(atomic_load_explicit(&fs->full, memory_order_relaxed), 0) ? -ENOSPC : 0;
+}
+
 int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREAD_SAFETY
 {
 	if (fs->fs.read_only)
@@ -42,7 +49,9 @@ int ext4_op_begin(struct ext4_fs *fs, unsigned credits, unsigned flags) NO_THREA
 			lock_take(&fs->mu);
 		else if (cache_is_full(fs->dev) || !lock_try_soon(&fs->mu))
 			return -EAGAIN;
-		err = atomic_load_explicit(&fs->failed, memory_order_relaxed) ? -EIO : make_room(fs, credits, flags);
+		err = ext4_may_change(fs);
+		if (!err)
+			err = make_room(fs, credits, flags);
 		if (!err) {
 			fs->meta_seq++;
 			fs->op_changes = fs->changes;

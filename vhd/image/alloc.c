@@ -41,12 +41,13 @@ static int fail(struct vhd *v, int err)
 	return err;
 }
 
-/* A sync that failed is never made good; of other errors the next flush may be free. */
+/* A sync that failed is never made good, whatever it failed with: a host that had no room then may have it now, and what it did not
+ * write is lost all the same. So the caller must not take it for an error that passes. Of other errors the next flush may be free. */
 static int sync_file(struct vhd *v)
 {
 	int err = hio_flush(v->io);
 
-	return err ? fail(v, err) : 0;
+	return err == -ENOSPC ? fail(v, -EIO) : err ? fail(v, err) : 0;
 }
 
 /* ---- places -------------------------------------------------------------------------------------------------------------- */

@@ -141,8 +141,9 @@ int vhd_write(struct vhd *v, const void *buf, uint64_t len, uint64_t off);
  * Of a child, what its parents hold stays, and shows. A hint: for the space of blocks that a file system has freed. */
 int vhd_discard(struct vhd *v, uint64_t off, uint64_t len);
 
-/* What was written before this call is on stable storage, and would be found by an opener after a crash. An error other than
- * -ENOSPC stays: nothing written later is reported as stable either. */
+/* What was written before this call is on stable storage, and would be found by an opener after a crash. -ENOSPC:
+ * the host has no room for a table or bitmap, and the next flush tries again. Any other error stays: nothing written later is reported as
+ * stable either. */
 int vhd_flush(struct vhd *v);
 
 /* What `vhdnfs image info` shows. */
