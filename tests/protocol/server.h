@@ -41,6 +41,8 @@ struct nfsc *server_client_v6(void);
 
 /* A raw TCP connection, and records on it. */
 int raw_connect(void);
+/* From an address of this machine, 127.x.y.z; -1 with errno. */
+int raw_connect_from(uint32_t addr);
 void raw_send(int fd, const void *p, size_t n);
 /* A call with AUTH_NONE: @proc of NFSv4 with these arguments, in one record. */
 void raw_call(int fd, uint32_t xid, uint32_t proc, const void *args, size_t n);
