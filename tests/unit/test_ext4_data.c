@@ -350,6 +350,69 @@ START_TEST(a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once)
 }
 END_TEST
 
+/* Somebody else cuts the image short, removes it, or puts another in its place: no change is taken that would be lost with it. */
+enum { CUT, REMOVED, REPLACED };
+
+static void disturb(int how, const char *moved)
+{
+	switch (how) {
+	case CUT:
+		ck_assert_int_eq(truncate(path, 8 << 20), 0);
+		break;
+	case REMOVED:
+		ck_assert_int_eq(unlink(path), 0);
+		break;
+	default:
+		ck_assert_int_eq(rename(path, moved), 0);
+		ck_assert_int_eq(run("cp %s %s", moved, path), 0);
+	}
+}
+
+START_TEST(an_image_that_others_disturb_is_changed_no_more)
+{
+	char moved[120];
+	struct fs_node *n, *late, *no;
+	const struct fs_create c = {.type = FS_REG};
+	struct fs_cinfo ci;
+	uint8_t b[5];
+	int err = 0;
+
+	make(kinds[0], 16);
+	snprintf(moved, sizeof moved, "%s/moved.vhd", dir);
+	mount_it();
+	n = new_file("early");
+	ck_assert_int_eq(put(n, "hello", 5, 0), 0);
+	ck_assert_int_eq(fs->ops->commit(n, 0, 0), 0);
+	late = new_file("late");
+	ck_assert_int_eq(put(late, "world", 5, 0), 0);
+	disturb(_i, moved);
+	for (int i = 0; i < 600 && !err; i++) {
+		err = put(n, "hello", 5, 0);
+		usleep(100000);
+	}
+	ck_assert_int_eq(err, -EIO);
+	ck_assert_int_eq(fs->ops->create(fs->root, "no", 2, &c, &no, &ci), -EIO);
+	ck_assert_uint_eq(get(n, b, 5, 0), 5); /* and what there is can be read */
+	ck_assert_mem_eq(b, "hello", 5);
+	fs_node_put(n);
+	fs_node_put(late);
+	(void)fs->ops->unmount(fs);
+	(void)cache_detach(dev);
+	cache_free(cache);
+	(void)vhd_close(vhd);
+	if (_i == REPLACED) { /* what was done before is where the data is */
+		ck_assert_int_eq(rename(moved, path), 0);
+		mount_it();
+		ck_assert_int_eq(fs->ops->lookup(fs->root, "late", 4, 0, &late), 0);
+		ck_assert_uint_eq(get(late, b, 5, 0), 5);
+		ck_assert_mem_eq(b, "world", 5);
+		fs_node_put(late);
+		unmount_it();
+	}
+	drop();
+}
+END_TEST
+
 START_TEST(a_full_file_system_says_so_at_the_write)
 {
 	AUTO(freep) uint8_t *buf = calloc(1, 1 << 20);
@@ -901,6 +964,7 @@ int main(void)
 	tcase_add_loop_test(t, what_lies_behind_the_end_of_a_file_is_zeros_when_it_grows, 0, (int)ARRAY_LEN(kinds));
 	tcase_add_test(t, an_unlinked_file_is_readable_until_it_is_put);
 	tcase_add_test(t, a_removed_file_that_is_found_again_before_it_is_freed_is_freed_once);
+	tcase_add_loop_test(t, an_image_that_others_disturb_is_changed_no_more, CUT, REPLACED + 1);
 	tcase_add_test(t, a_full_file_system_says_so_at_the_write);
 	tcase_add_test(t, an_allocation_that_fails_takes_nothing);
 	tcase_add_test(t, an_inode_with_an_impossible_size_is_refused);

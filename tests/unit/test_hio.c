@@ -2,6 +2,7 @@
 /* test_hio.c - host files: alignment, batches, the end of the file, locks, failures */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -115,6 +116,116 @@ START_TEST(past_the_end_there_are_zeros)
 	ck_assert_mem_eq(b, "\0\0\0\0hello\0\0", 11);
 	ck_assert(all_are(b, 9, sizeof b, 0));
 	ck_assert_int_eq(hio_read(h, b, sizeof b, 1 << 30), 0);
+	hio_close(h);
+}
+END_TEST
+
+/* hio.c: what is gone is an error and no zeros, and stays one when the file gets its length back; no write may hide it. */
+START_TEST(what_is_gone_of_a_file_that_was_cut_is_an_error)
+{
+	enum { SIZE = 1 << 20, CUT = 300000, PIECE = 65536 };
+	struct hio *h = kind(_i);
+	AUTO(freep) uint8_t *b = hio_alloc(SIZE);
+	struct hio_req req[4];
+	struct iovec iov[4];
+
+	memset(b, 7, SIZE);
+	ck_assert_int_eq(hio_write(h, b, SIZE, 0), 0);
+	ck_assert_int_eq(hio_look(h), 0);
+	ck_assert_int_eq(truncate(fx_path, CUT), 0);
+	for (int round = 0; round < 2; round++) {
+		memset(b, 1, SIZE);
+		for (int i = 0; i < 4; i++) {
+			iov[i] = (struct iovec){b + i * PIECE, PIECE};
+			req[i] = (struct hio_req){
+				.op = HIO_OP_READ, .off = (uint64_t)i * 2 * PIECE, .iov = &iov[i], .niov = 1};
+		}
+		ck_assert_int_eq(hio_run(h, req, 4), -EIO);
+		for (int i = 0; i < 4; i++)
+			ck_assert_int_eq(req[i].result, i * 2 * PIECE + PIECE > CUT ? -EIO : 0);
+		ck_assert(all_are(b, 0, 2 * PIECE, 7));
+		ck_assert_int_eq(hio_read(h, b, 1000, CUT - 1000), 0);
+		ck_assert(all_are(b, 0, 1000, 7));
+		ck_assert_int_eq(hio_read(h, b, 1001, CUT - 1000), -EIO);
+		ck_assert_int_eq(hio_write(h, b, 4096, 0), -EIO);
+		ck_assert_int_eq(hio_write(h, b, 4096, SIZE - 4096), -EIO);
+		ck_assert_int_eq(hio_punch(h, 0, 4096), -EIO);
+		ck_assert_int_eq(hio_truncate(h, SIZE), -EIO);
+		ck_assert_int_eq(hio_flush(h), -EIO);
+		ck_assert_int_eq(hio_look(h), -EIO);
+		ck_assert_int_eq(hio_size(h), round ? SIZE : CUT);
+		ck_assert_int_eq(truncate(fx_path, SIZE), 0);
+	}
+	hio_close(h);
+}
+END_TEST
+
+/* A write is the first to come: it must not make the file long again, with zeros in place of what is gone. */
+START_TEST(a_write_does_not_hide_that_the_file_was_cut)
+{
+	struct hio *h = kind(_i);
+	AUTO(freep) uint8_t *b = hio_alloc(1 << 20);
+
+	memset(b, 7, 1 << 20);
+	ck_assert_int_eq(hio_write(h, b, 1 << 20, 0), 0);
+	ck_assert_int_eq(truncate(fx_path, 4096), 0);
+	ck_assert_int_eq(hio_write(h, b, 4096, (1 << 20) - 4096), -EIO);
+	ck_assert_int_eq(hio_write(h, b, 100, 1 << 20), -EIO);
+	ck_assert_int_eq(hio_size(h), 4096);
+	hio_close(h);
+}
+END_TEST
+
+/* What we cut ourselves is no loss, at no moment. */
+static void *cut_and_grow(void *arg)
+{
+	for (int i = 0; i < 3000; i++)
+		ck_assert_int_eq(hio_truncate(arg, i % 2 ? 1 << 20 : 1 << 16), 0);
+	return NULL;
+}
+
+START_TEST(who_cuts_a_file_through_us_loses_nothing)
+{
+	struct hio *h = kind(_i);
+	AUTO(freep) uint8_t *b = hio_alloc(1 << 16);
+	pthread_t t;
+
+	memset(b, 7, 1 << 16);
+	ck_assert_int_eq(hio_write(h, b, 1 << 16, 0), 0);
+	ck_assert_int_eq(hio_truncate(h, 1 << 20), 0);
+	ck_assert_int_eq(pthread_create(&t, NULL, cut_and_grow, h), 0);
+	for (int i = 0; i < 1000; i++) {
+		ck_assert_int_eq(hio_look(h), 0);
+		ck_assert_int_eq(hio_write(h, b, 4096, 4096), 0);
+		ck_assert_int_eq(hio_read(h, b, 1 << 16, 0), 0);
+	}
+	ck_assert_int_eq(pthread_join(t, NULL), 0);
+	ck_assert_int_eq(hio_look(h), 0);
+	ck_assert_int_eq(hio_read(h, b, 1 << 16, 1 << 20), 0);
+	hio_close(h);
+}
+END_TEST
+
+/* Moved away it is still itself; without a name, or with another file under its name, what is written to it will not be found. */
+START_TEST(a_file_that_was_removed_or_replaced_is_found_out)
+{
+	struct hio *h = file(HIO_WRITE | HIO_CREATE);
+	char other[PATH_MAX];
+	FILE *f;
+
+	snprintf(other, sizeof other, "%s.moved", fx_path);
+	ck_assert_int_eq(hio_write(h, "x", 1, 0), 0);
+	ck_assert_int_eq(hio_look(h), 0);
+	ck_assert_int_eq(rename(fx_path, other), 0);
+	ck_assert_int_eq(hio_look(h), 0);
+	ck_assert_ptr_nonnull(f = fopen(fx_path, "we"));
+	fclose(f);
+	ck_assert_int_eq(hio_look(h), -ESTALE);
+	ck_assert_int_eq(rename(other, fx_path), 0);
+	ck_assert_int_eq(hio_look(h), 0);
+	ck_assert_int_eq(unlink(fx_path), 0);
+	ck_assert_int_eq(hio_look(h), -ESTALE);
+	ck_assert_int_eq(hio_write(h, "y", 1, 1), 0); /* who copies it now has all of it */
 	hio_close(h);
 }
 END_TEST
@@ -419,6 +530,10 @@ int main(void)
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, batches_of_any_alignment_keep_what_is_written, 0, n);
 	tcase_add_loop_test(t, past_the_end_there_are_zeros, 0, n);
+	tcase_add_loop_test(t, what_is_gone_of_a_file_that_was_cut_is_an_error, 0, (int)ARRAY_LEN(kinds));
+	tcase_add_loop_test(t, a_write_does_not_hide_that_the_file_was_cut, 0, (int)ARRAY_LEN(kinds));
+	tcase_add_loop_test(t, who_cuts_a_file_through_us_loses_nothing, 0, (int)ARRAY_LEN(kinds));
+	tcase_add_test(t, a_file_that_was_removed_or_replaced_is_found_out);
 	tcase_add_loop_test(t, absurd_ranges_are_refused, 0, n);
 	tcase_add_loop_test(t, writers_at_the_end_do_not_cut_each_other_off, 0, n);
 	tcase_add_loop_test(t, a_punched_range_reads_as_zeros_and_is_no_data, 0, n);

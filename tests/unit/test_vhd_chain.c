@@ -144,6 +144,37 @@ START_TEST(maps_of_all_layers_are_loaded)
 END_TEST
 
 /* 35: bits are honoured sector by sector, in every layer; blocks of different sizes; a base of each kind. */
+/* What a parent has lost is an error for its children, and no zeros; so is a parent that is gone, when it is looked for. */
+START_TEST(a_parent_that_is_cut_or_removed_while_it_is_used_is_found_out)
+{
+	AUTO(freep) uint8_t *b = calloc(1, SIZE);
+	struct vhd *v;
+
+	memset(b, 1, SIZE);
+	make_base("base", _i ? VHD_FIXED : VHD_DYNAMIC, SIZE, 0);
+	v = open_it("base", VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_write(v, b, SIZE, 0), 0);
+	ck_assert_int_eq(vhd_close(v), 0);
+	make_child("one", "base", 0);
+	make_child("two", "one", 0);
+	v = open_it("two", VHD_OPEN_WRITE);
+	ck_assert_int_eq(vhd_look(v), 0);
+	ck_assert_int_eq(truncate(in("base"), 5 * MIB), 0);
+	ck_assert_int_eq(vhd_look(v), -EIO);
+	ck_assert_int_eq(vhd_read(v, b, MIB, 0), 0);
+	ck_assert_int_eq(vhd_read(v, b, MIB, 8 * MIB), -EIO);
+	ck_assert_int_eq(vhd_close(v), 0);
+	ck_assert_int_eq(unlink(in("base")), 0);
+	make_base("base", VHD_DYNAMIC, SIZE, 0);
+	ck_assert_int_eq(unlink(in("one")), 0);
+	make_child("one", "base", 0);
+	v = open_it("one", 0);
+	ck_assert_int_eq(unlink(in("base")), 0);
+	ck_assert_int_eq(vhd_look(v), -ESTALE);
+	ck_assert_int_eq(vhd_close(v), 0);
+}
+END_TEST
+
 START_TEST(a_chain_reads_as_the_last_write_to_each_sector)
 {
 	static const uint32_t blocks[] = {0, 512 << 10, 4 << 20, 512 << 10};
@@ -826,6 +857,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_checked_fixture(t, fx_setup, fx_teardown);
 	tcase_add_loop_test(t, a_chain_reads_as_the_last_write_to_each_sector, 0, 2);
+	tcase_add_loop_test(t, a_parent_that_is_cut_or_removed_while_it_is_used_is_found_out, 0, 2);
 	tcase_add_test(t, a_run_says_which_layer_it_is_in);
 	tcase_add_test(t, maps_of_all_layers_are_loaded);
 	tcase_add_test(t, parents_may_be_smaller_or_larger);

@@ -186,6 +186,9 @@ void cache_discard(struct cache_dev *d, uint64_t off, uint64_t len);
  * writes it meanwhile. 0 or what vhd_discard() says. */
 int cache_trim(struct cache_dev *d, uint64_t off, uint64_t len);
 
+/* vhd_look() on its image. */
+int cache_dev_look(struct cache_dev *d);
+
 /* The first error that background writeback met since the last call (then 0 again): reported by COMMIT. */
 int cache_dev_error(struct cache_dev *d);
 

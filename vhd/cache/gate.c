@@ -54,3 +54,13 @@ void cache_resume(struct cache_dev *d, struct vhd *v)
 	cond_broadcast(&d->gate);
 	lock_drop(&d->gate_mu);
 }
+
+int cache_dev_look(struct cache_dev *d)
+{
+	int err;
+
+	dev_enter(d);
+	err = vhd_look(d->v);
+	dev_leave(d);
+	return err;
+}

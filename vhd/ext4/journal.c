@@ -313,13 +313,14 @@ int ext4_journal_close(struct ext4_fs *fs) NO_THREAD_SAFETY
 void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what)
 {
 	struct ext4_journal *j = fs->journal;
+	int none = 0;
 
-	lock_take(&j->mu);
-	if (!atomic_load(&fs->failed)) {
+	if (atomic_compare_exchange_strong(&fs->failed, &none, err))
 		log_error("ext4: %s: %s; nothing is changed any more, what was there can still be read", what,
 			  strerror(-err));
-		atomic_store(&fs->failed, err);
-	}
+	if (!j)
+		return;
+	lock_take(&j->mu);
 	cond_broadcast(&j->cond);
 	lock_drop(&j->mu);
 	ext4_journal_tell(j);

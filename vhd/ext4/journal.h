@@ -179,6 +179,7 @@ int ext4_journal_find(struct ext4_journal *j, ext2_filsys e2, struct cache_dev *
 int ext4_journal_write_super(struct ext4_journal *j, struct cache_dev *dev);
 /* Into the image, and waits, through the cache: for what shares a unit with other things. */
 int ext4_journal_write_shared(struct cache_dev *dev, uint32_t block_size, const void *buf, uint64_t len, uint64_t off);
+/* Nothing is changed any more; also without a journal. @what goes to the log, the first time. */
 void ext4_journal_fail(struct ext4_fs *fs, int err, const char *what);
 void ext4_journal_tell(struct ext4_journal *j); /* those who wait, of what has become durable, or never will */
 int ext4_runs_add(struct ext4_runs *l, uint64_t pblk, uint64_t len);

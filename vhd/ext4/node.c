@@ -17,12 +17,14 @@
 #include <sys/sysmacros.h>
 #include <time.h>
 
+#include "vhd/base/checked.h"
 #include "vhd/base/clock.h"
 #include "vhd/base/log.h"
 #include "vhd/ext4/journal.h"
 
 #define IDLE_MAX 32768u
 #define WRITE_BEHIND_MS 5000u
+#define LOOK_MS 1000u   /* what others do to the image is noticed */
 #define GATHER_MS 20u   /* who removes one file removes more */
 #define REAP_BATCH 32u  /* inodes freed before others may have fs->mu */
 #define STORE_BATCH 64u /* inodes written before others may have fs->mu */
@@ -1060,18 +1062,43 @@ static void rest(struct ext4_fs *fs) REQUIRES(fs->table_mu)
 		cond_wait_ms(&fs->table_cond, &fs->table_mu, (uint32_t)(until - now));
 }
 
+/* Nothing is changed any more in an image that was cut short, or that nobody will find again. What was done before goes where its data
+ * is, for whoever copies that. */
+static void look_at_image(struct ext4_fs *fs) NO_THREAD_SAFETY
+{
+	int err = cache_dev_look(fs->dev);
+
+	if (!err || fs->fs.read_only || atomic_load(&fs->failed))
+		return;
+	if (err == -ESTALE)
+		(void)ext4_op_sync(&fs->fs);
+	ext4_journal_fail(fs, err, "the image is not what it was");
+}
+
+/* Until there is something to do: the time since nodes were stored, and since the image was looked at, says when. */
+static void await_work(struct ext4_fs *fs, uint64_t stored, uint64_t looked) REQUIRES(fs->table_mu)
+{
+	uint64_t now = now_ms(), next = min_u64(stored + WRITE_BEHIND_MS, looked + LOOK_MS);
+
+	if (list_empty(&fs->reap) && fs->nidle <= IDLE_MAX && now < next)
+		cond_wait_ms(&fs->table_cond, &fs->table_mu, (uint32_t)(next - now));
+}
+
 static void *housekeeper(void *arg) NO_THREAD_SAFETY
 {
 	struct ext4_fs *fs = arg;
-	uint64_t stored = now_ms();
+	uint64_t stored = now_ms(), looked = stored;
 	int err = 0;
 
 	lock_take(&fs->table_mu);
 	while (!fs->stopping) {
-		uint64_t age = now_ms() - stored;
-
-		if (list_empty(&fs->reap) && fs->nidle <= IDLE_MAX && age < WRITE_BEHIND_MS)
-			cond_wait_ms(&fs->table_cond, &fs->table_mu, WRITE_BEHIND_MS - (uint32_t)age);
+		await_work(fs, stored, looked);
+		if (!fs->stopping && now_ms() - looked >= LOOK_MS) {
+			lock_drop(&fs->table_mu);
+			look_at_image(fs);
+			lock_take(&fs->table_mu);
+			looked = now_ms();
+		}
 		if (!list_empty(&fs->reap) && !fs->stopping)
 			cond_wait_ms(&fs->table_cond, &fs->table_mu, GATHER_MS);
 		while (!list_empty(&fs->reap) && !fs->stopping) {

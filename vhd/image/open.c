@@ -231,6 +231,18 @@ int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opt
 	return err;
 }
 
+int vhd_look(struct vhd *v)
+{
+	int err = 0;
+
+	for (; v && !v->info_only; v = v->parent) {
+		int e = hio_look(v->io);
+
+		err = err ? err : e;
+	}
+	return err;
+}
+
 int vhd_close(struct vhd *v)
 {
 	int err = 0;

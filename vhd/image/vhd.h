@@ -146,6 +146,10 @@ int vhd_discard(struct vhd *v, uint64_t off, uint64_t len);
  * stable either. */
 int vhd_flush(struct vhd *v);
 
+/* From time to time, of an image that is served: are its file and those of its parents still there, as long as they should be, under
+ * their names? 0, -EIO, -ESTALE as hio_look(), which says it in the log. */
+int vhd_look(struct vhd *v);
+
 /* What `vhdnfs image info` shows. */
 struct vhd_info {
 	enum vhd_type type;

@@ -33,6 +33,7 @@
 
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/base/log.h"
 #include "vhd/base/wait.h"
 #include "vhd/io/hio_int.h"
 #include "vhd/io/hio_model.h"
@@ -128,6 +129,11 @@ static bool is_rotational(dev_t dev)
 	return c == '1';
 }
 
+static struct hio_id id_of(const struct stat *st)
+{
+	return (struct hio_id){.dev = st->st_dev, .ino = st->st_ino, .mtime = st->st_mtime};
+}
+
 int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why)
 {
 	AUTO(hio_closep) struct hio *h = calloc(1, sizeof *h);
@@ -160,6 +166,8 @@ int hio_open(struct hio **out, const char *path, unsigned flags, struct why *why
 	if ((size = hio_size(h)) < 0)
 		return why_set(why, (int)size, "%s: %s", path, strerror((int)-size));
 	atomic_init(&h->reach, (uint64_t)size);
+	atomic_init(&h->whole, UINT64_MAX);
+	h->id = id_of(&st);
 	if (flags & HIO_LOCK && (err = hio_lock_image(h->fd, h->writable)) < 0) {
 		if (err == -EBUSY)
 			return why_set(why, err, "%s: in use by another process", path);
@@ -197,7 +205,7 @@ int hio_identify(struct hio *h, struct hio_id *id)
 
 	if (fstat(h->fd, &st) < 0)
 		return -errno;
-	*id = (struct hio_id){.dev = st.st_dev, .ino = st.st_ino, .mtime = st.st_mtime};
+	*id = id_of(&st);
 	return 0;
 }
 
@@ -232,6 +240,89 @@ static int hooked(struct hio *h, enum hio_event ev, uint64_t off, uint64_t len, 
 	return h->hook ? h->hook(h->hook_arg, ev, off, len, iov, niov) : 0;
 }
 
+/* ---- what others do to the file ------------------------------------------------------------------------------------------ */
+
+/* True the first time. */
+static bool tell_once(struct hio *h)
+{
+	return !atomic_exchange(&h->told, true);
+}
+
+static bool is_whole(struct hio *h)
+{
+	return atomic_load_explicit(&h->whole, memory_order_relaxed) == UINT64_MAX;
+}
+
+/* 0, or -EIO: it is shorter than it should be, now or before. */
+static int look_length_locked(struct hio *h) REQUIRES(h->rmw)
+{
+	uint64_t reach = atomic_load(&h->reach), whole = atomic_load(&h->whole);
+	int64_t size = hio_size(h);
+
+	if (size < 0)
+		return (int)size;
+	if ((uint64_t)size < min_u64(reach, whole))
+		atomic_store(&h->whole, (uint64_t)size);
+	if (is_whole(h))
+		return 0;
+	if (tell_once(h))
+		log_error("%s: somebody else has cut the file short: it has %lld bytes of %llu; what is gone cannot be "
+			  "read, "
+			  "and nothing is written to it any more",
+			  h->path, (long long)size, (unsigned long long)reach);
+	return -EIO;
+}
+
+static int look_length(struct hio *h)
+{
+	uint64_t reach = atomic_load(&h->reach);
+	int64_t size = hio_size(h);
+	int err;
+
+	if (size >= 0 && (uint64_t)size >= reach && is_whole(h))
+		return 0;
+	lock_take(&h->rmw);
+	err = look_length_locked(h);
+	lock_drop(&h->rmw);
+	return err;
+}
+
+/* Only read here, so nobody may write to it. Times are also set by those who copy files about: it is no more than a warning. */
+static void look_time(struct hio *h, const struct stat *st)
+{
+	if (!h->writable && !h->block_device && st->st_mtime != h->id.mtime && tell_once(h))
+		log_warn("%s: somebody else has written to the file, which is only read here; what was read of it may "
+			 "be stale",
+			 h->path);
+}
+
+int hio_look(struct hio *h)
+{
+	struct stat here, there;
+	int err = look_length(h);
+
+	if (err || h->block_device || fstat(h->fd, &here) < 0)
+		return err;
+	if (!here.st_nlink) {
+		if (tell_once(h))
+			log_error("%s: somebody has removed the file, and it is gone when it is closed; until then it "
+				  "can be "
+				  "copied from /proc/%d/fd/%d",
+				  h->path, (int)getpid(), h->fd);
+		return -ESTALE;
+	}
+	if (stat(h->path, &there) == 0 && (there.st_dev != h->id.dev || there.st_ino != h->id.ino)) {
+		if (tell_once(h))
+			log_error("%s: somebody has put another file in its place; until the one that was there is "
+				  "closed it "
+				  "can be copied from /proc/%d/fd/%d",
+				  h->path, (int)getpid(), h->fd);
+		return -ESTALE;
+	}
+	look_time(h, &here);
+	return 0;
+}
+
 /* ---- aligned transfers ------------------------------------------------------------------------------------------------ */
 
 static uint64_t iov_len(const struct iovec *iov, int niov)
@@ -264,6 +355,8 @@ bool hio_xfer_advance(struct hio_xfer *x, int64_t done)
 		}
 	}
 	if (x->left && x->req->op == HIO_OP_READ && (done == 0 || x->off & (x->align - 1))) {
+		if (x->off < x->reach)
+			x->req->result = -EIO;
 		/* Past the end of the file there are zeros. O_DIRECT must not be asked again from an odd place. */
 		for (int i = 0; i < x->niov; i++)
 			memset(x->iov[i].iov_base, 0, x->iov[i].iov_len);
@@ -309,12 +402,18 @@ static bool is_aligned(const struct hio *h, const struct hio_req *r)
 
 /* ---- the bounce path ---------------------------------------------------------------------------------------------------- */
 
-/* One aligned transfer; short of h->rmw, it must not make the file longer. */
-static int raw(struct hio *h, enum hio_op op, void *buf, uint64_t len, uint64_t off)
+/* One aligned transfer; short of h->rmw, it must not make the file longer. What is read is needed up to @need. */
+static int raw(struct hio *h, enum hio_op op, void *buf, uint64_t len, uint64_t off, uint64_t need)
 {
 	struct iovec iov = {buf, len};
 	struct hio_req r = {.op = op};
-	struct hio_xfer x = {.req = &r, .iov = &iov, .niov = 1, .off = off, .left = len, .align = h->align};
+	struct hio_xfer x = {.req = &r,
+			     .iov = &iov,
+			     .niov = 1,
+			     .off = off,
+			     .left = len,
+			     .align = h->align,
+			     .reach = min_u64(atomic_load_explicit(&h->reach, memory_order_relaxed), need)};
 
 	run_syscalls(h, &x, 1);
 	return r.result;
@@ -368,13 +467,13 @@ static int write_units(struct hio *h, uint8_t *buf, const uint8_t *from, uint64_
 		return err ? err : settle_length(h, (uint64_t)size, off + len, off + len);
 	err = err == -ENOTSUP ? 0 : err;
 	if (!err && start != off)
-		err = raw(h, HIO_OP_READ, buf, h->align, start);
+		err = raw(h, HIO_OP_READ, buf, h->align, start, end);
 	if (!err && end != off + len && (end - start > h->align || start == off))
-		err = raw(h, HIO_OP_READ, buf + (end - start - h->align), h->align, end - h->align);
+		err = raw(h, HIO_OP_READ, buf + (end - start - h->align), h->align, end - h->align, end);
 	if (err)
 		return err;
 	memcpy(buf + (off - start), from, len);
-	err = raw(h, HIO_OP_WRITE, buf, end - start, start);
+	err = raw(h, HIO_OP_WRITE, buf, end - start, start, end);
 	return err ? err : settle_length(h, (uint64_t)size, off + len, end);
 }
 
@@ -399,7 +498,7 @@ static int bounce_read(struct hio *h, uint8_t *to, uint64_t len, uint64_t off)
 
 	if (!buf)
 		return -ENOMEM;
-	err = raw(h, HIO_OP_READ, buf, end - start, start);
+	err = raw(h, HIO_OP_READ, buf, end - start, start, off + len);
 	if (!err)
 		memcpy(to, buf + (off - start), len);
 	return err;
@@ -433,14 +532,26 @@ static int bounce(struct hio *h, const struct hio_req *r)
 #define BATCH 64u      /* transfers that are set up at a time, on the stack */
 #define BATCH_IOV 512u /* and pieces of memory */
 
-static int check(struct hio *h, struct hio_req *r, uint64_t *end)
+/* Before a batch with a write in it: one behind the new end of a file that was cut would hide that. */
+static int look_before_writes(struct hio *h, const struct hio_req *req, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (req[i].op == HIO_OP_WRITE)
+			return look_length(h);
+	return 0;
+}
+
+/* @lost: why nothing can be written. */
+static int check(struct hio *h, struct hio_req *r, int lost, uint64_t *end)
 {
 	uint64_t len = iov_len(r->iov, r->niov);
 
 	if (r->niov < 1 || r->niov > IOV_MAX || !add_ok(r->off, len, end) || *end > INT64_MAX - HIO_ALIGN)
 		return -EINVAL;
-	if (r->op == HIO_OP_WRITE && !h->writable)
-		return -EROFS;
+	if (r->op == HIO_OP_WRITE && (!h->writable || lost))
+		return h->writable ? lost : -EROFS;
+	if (*end > atomic_load_explicit(&h->whole, memory_order_relaxed))
+		return -EIO;
 	return hooked(h, r->op == HIO_OP_READ ? HIO_EV_READ : HIO_EV_WRITE, r->off, len, r->iov, r->niov);
 }
 
@@ -475,7 +586,7 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 	struct iovec iov[BATCH_IOV];
 	uint64_t until = 0;
 	unsigned i = 0;
-	int err = 0;
+	int err = 0, lost = look_before_writes(h, req, n);
 
 	if (hio_is_modelled())
 		until = hio_model_begin(h, req, n);
@@ -488,7 +599,7 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 
 			if (used + (unsigned)r->niov > BATCH_IOV && nx)
 				break;
-			if ((r->result = check(h, r, &end)) < 0)
+			if ((r->result = check(h, r, lost, &end)) < 0)
 				continue;
 			if (!plain(h, r, end)) {
 				r->result = run_alone(h, r, end);
@@ -502,6 +613,7 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 				.off = r->off,
 				.left = end - r->off,
 				.align = h->align,
+				.reach = atomic_load_explicit(&h->reach, memory_order_relaxed),
 			};
 			used += (unsigned)r->niov;
 		}
@@ -511,6 +623,8 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n)
 	hio_model_end(until);
 	for (i = 0; i < n && !err; i++)
 		err = req[i].result;
+	if (err == -EIO)
+		(void)look_length(h); /* if that is why, it is said now */
 	return err;
 }
 
@@ -541,6 +655,8 @@ int hio_flush(struct hio *h)
 		return err;
 	w = wait_begin();
 	err = hooked(h, HIO_EV_FLUSH, 0, 0, NULL, 0);
+	if (!err && h->writable)
+		err = look_length(h); /* what was promised may be gone */
 	if (!err && fdatasync(h->fd) < 0)
 		err = -errno;
 	wait_end(w);
@@ -551,6 +667,7 @@ int hio_flush(struct hio *h)
 
 int hio_truncate(struct hio *h, uint64_t size)
 {
+	uint64_t reach;
 	int err = hooked(h, HIO_EV_TRUNCATE, size, 0, NULL, 0);
 
 	if (err)
@@ -558,9 +675,13 @@ int hio_truncate(struct hio *h, uint64_t size)
 	if (!h->writable)
 		return -EROFS;
 	lock_take(&h->rmw);
-	err = ftruncate(h->fd, (off_t)size) < 0 ? -errno : 0;
-	if (!err)
-		atomic_store(&h->reach, size);
+	reach = atomic_load(&h->reach);
+	err = look_length_locked(h);
+	if (!err) {
+		atomic_store(&h->reach, min_u64(reach, size));
+		err = ftruncate(h->fd, (off_t)size) < 0 ? -errno : 0;
+		atomic_store(&h->reach, err ? reach : size);
+	}
 	lock_drop(&h->rmw);
 	return err;
 }
@@ -592,8 +713,8 @@ int hio_punch(struct hio *h, uint64_t off, uint64_t len)
 		return err;
 	if (!h->writable)
 		return -EROFS;
-	if (len == 0)
-		return 0;
+	if (len == 0 || (err = look_length(h)) < 0)
+		return err;
 	if (fallocate(h->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
 		return 0;
 	if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL && errno != ENODEV)

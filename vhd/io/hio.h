@@ -87,7 +87,9 @@ int64_t hio_size(struct hio *h);
  * hio_run() - transfer a batch and wait for all of it
  * @req: @n transfers, in any order, to be done in any order; each .result is set
  *
- * A read past the end of the file yields zeros. Short transfers are continued.
+ * A read past the end of the file yields zeros; one that ends before what the file had when it was opened, or has been given since,
+ * is -EIO: somebody else has cut it short. From then on nothing is written to it, since a write further on would put zeros in place
+ * of what is gone. Short transfers are continued.
  *
  * Return: 0 when every result is 0, else the first result that is not.
  */
@@ -96,6 +98,16 @@ int hio_run(struct hio *h, struct hio_req *req, unsigned n);
 /* Whole transfers of one buffer; 0 or negative errno. A read past the end yields zeros. */
 int hio_read(struct hio *h, void *buf, size_t len, uint64_t off);
 int hio_write(struct hio *h, const void *buf, size_t len, uint64_t off);
+
+/**
+ * hio_look() - is the file still there, as long as it should be, under its name?
+ *
+ * For a file that is served for long, from time to time. What is wrong is said in the log, once.
+ *
+ * Return: 0; -EIO it was cut short (as for a read, above); -ESTALE it has no name any more, or another file has taken its place:
+ *         what is written goes where nobody will look for it. A file that was moved away is still itself.
+ */
+int hio_look(struct hio *h);
 
 /* Everything written so far is on stable storage (fdatasync). After a failure every later call fails too: dirty pages
  * may have been dropped by the host, nothing may be reported as stable any more. */

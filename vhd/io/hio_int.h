@@ -18,6 +18,10 @@ struct hio {
 	struct lock rmw;         /* one write at a time of those that are not aligned or make the file longer */
 	_Atomic(uint64_t) reach; /* the file is at least this long; writes that end below do not change its length */
 	atomic_int failed;       /* the first error of a flush: nothing is stable any more */
+	_Atomic(uint64_t)
+		whole; /* somebody cut the file to this: nothing is written, nor read behind it; UINT64_MAX: nobody did */
+	atomic_bool told; /* that somebody else changed, replaced or removed it */
+	struct hio_id id; /* at open */
 	hio_hook_fn *hook;
 	void *hook_arg;
 	char *path;
@@ -31,6 +35,7 @@ struct hio_xfer {
 	uint64_t off;
 	uint64_t left;
 	uint32_t align; /* a read that stops at an unaligned place has met the end of the file */
+	uint64_t reach; /* which is no end but a loss when it is below this */
 };
 
 /* Start n aligned transfers through io_uring and wait for them. What still has .left afterwards (no io_uring, a short
