@@ -236,6 +236,103 @@ START_TEST(frames_in_use_in_both_queues_do_not_stop_eviction)
 }
 END_TEST
 
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+#define FRAMES_USED 512u /* 32 MiB */
+
+/* KiB of what the process says about the memory at [from, to): "Rss", "AnonHugePages". */
+static unsigned long memory_kib(const uint8_t *from, const uint8_t *to, const char *what)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	uintptr_t a = 0, b = 0;
+	unsigned long kib, sum = 0;
+	char line[512], name[64];
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%lx-%lx ", &a, &b) == 2)
+			continue;
+		if (a < (uintptr_t)to && b > (uintptr_t)from && sscanf(line, "%63[^:]: %lu", name, &kib) == 2 &&
+		    strcmp(name, what) == 0)
+			sum += kib;
+	}
+	fclose(f);
+	return sum;
+}
+
+/* The first @each bytes of FRAMES_USED frames. Out: where the frames are in memory. */
+static void write_frames(uint32_t each, uint8_t **from, uint8_t **to)
+{
+	static uint8_t b[CACHE_FRAME];
+	struct cache_seg seg;
+
+	*from = (uint8_t *)UINTPTR_MAX;
+	*to = NULL;
+	memset(b, 7, sizeof b);
+	for (uint32_t i = 0; i < FRAMES_USED; i++) {
+		ck_assert_int_eq(cache_write(dev, b, each, (uint64_t)i * CACHE_FRAME, 0), 0);
+		ck_assert_int_eq(cache_pin(dev, (uint64_t)i * CACHE_FRAME, CACHE_UNIT, 0, &seg, 1), 1);
+		*from = seg.base < *from ? seg.base : *from;
+		*to = seg.base + CACHE_FRAME > *to ? seg.base + CACHE_FRAME : *to;
+		cache_unpin(&seg, 1);
+	}
+}
+
+static bool machine_has_huge_pages(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+	char line[128];
+	bool has = f && fgets(line, sizeof line, f) && !strstr(line, "[never]");
+
+	if (f)
+		fclose(f);
+	return has;
+}
+
+static void open_large(void)
+{
+	const struct vhd_open_opts o = {.flags = VHD_OPEN_WRITE};
+
+	ck_assert_int_eq(vhd_open(&vhd, path, &o, NULL), 0);
+	ck_assert_int_eq(cache_new(&cache, 2 * DISK), 0);
+	ck_assert_int_eq(cache_attach(cache, vhd, 0, DISK, &dev), 0);
+}
+
+START_TEST(frames_that_are_filled_lie_in_huge_pages)
+{
+	uint8_t *from, *to;
+
+	open_large();
+	write_frames(CACHE_FRAME, &from, &to);
+	/* Memory may be in pieces, so not all of it. */
+	if (machine_has_huge_pages())
+		ck_assert_uint_ge(memory_kib(from, to, "AnonHugePages"), 4096);
+	close_all();
+}
+END_TEST
+
+START_TEST(a_page_here_and_there_does_not_make_whole_frames_resident)
+{
+	uint8_t *from, *to;
+
+	open_large();
+	write_frames(CACHE_UNIT, &from, &to);
+	ck_assert_uint_le(memory_kib(from, to, "Rss"), 2 * FRAMES_USED * (CACHE_UNIT / 1024));
+	close_all();
+}
+END_TEST
+
+START_TEST(memory_grows_with_use_and_not_with_the_limit)
+{
+	uint8_t *from, *to;
+
+	open_large();
+	write_frames(CACHE_FRAME, &from, &to);
+	ck_assert_uint_le(memory_kib(from, from + 2 * DISK, "Rss"), (FRAMES_USED * (CACHE_FRAME / 1024)) + 4096);
+	close_all();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("cache");
@@ -251,6 +348,9 @@ int main(void)
 	tcase_add_test(t, a_pin_gives_the_range_in_pieces);
 	tcase_add_test(t, discarded_bytes_are_not_written);
 	tcase_add_test(t, frames_in_use_in_both_queues_do_not_stop_eviction);
+	tcase_add_test(t, frames_that_are_filled_lie_in_huge_pages);
+	tcase_add_test(t, a_page_here_and_there_does_not_make_whole_frames_resident);
+	tcase_add_test(t, memory_grows_with_use_and_not_with_the_limit);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -23,6 +23,21 @@ static void *map_memory(size_t len, int prot)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* The same, at a multiple of @align. */
+static void *map_aligned(size_t len, size_t align, int prot)
+{
+	uint8_t *p = map_memory(len + align, prot), *at;
+
+	if (!p)
+		return NULL;
+	at = (uint8_t *)(uintptr_t)round_up_u64((uintptr_t)p, align);
+	if (at > p)
+		munmap(p, (size_t)(at - p));
+	if (at < p + align)
+		munmap(at + len, (size_t)(p + align - at));
+	return at;
+}
+
 /* Everything that is in proportion to the limit. Zero pages until used. */
 static int map_tables(struct cache *c)
 {
@@ -33,7 +48,7 @@ static int map_tables(struct cache *c)
 	c->bucket_mask = buckets - 1;
 	c->buckets = map_memory(buckets * sizeof *c->buckets, PROT_READ | PROT_WRITE);
 	c->frames = map_memory(c->nframes * sizeof *c->frames, PROT_READ | PROT_WRITE);
-	c->pool.arena = map_memory((size_t)c->nframes << FRAME_SHIFT, PROT_NONE);
+	c->pool.arena = map_aligned((size_t)c->nframes << FRAME_SHIFT, (size_t)SLAB_FRAMES << FRAME_SHIFT, PROT_NONE);
 	return c->buckets && c->frames && c->pool.arena ? 0 : -ENOMEM;
 }
 

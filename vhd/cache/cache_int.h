@@ -118,6 +118,8 @@ struct pool {
 	uint8_t *arena;               /* address space for all frames; slabs are made accessible as they are needed */
 };
 
+#define SLAB_FRAMES 32u /* 2 MiB: a huge page of most processors; the arena begins at a multiple of it */
+
 struct policy {
 	struct lock mu;
 	struct list q[QUEUES] GUARDED_BY(mu); /* young ends first */
