@@ -643,6 +643,14 @@ static void say_stopped(struct daemon *d)
 		st_stopped(d->nfs.state);
 }
 
+/* A file without a name is kept for its opener only. */
+static bool lasts(const struct st_pin *pin)
+{
+	struct fs_attr a;
+
+	return !pin->node || pin->node->fs->ops->getattr(pin->node, 0, &a) < 0 || a.nlink > 0;
+}
+
 static int stop(struct daemon *d)
 {
 	int err = 0, image_err;
@@ -651,8 +659,10 @@ static int stop(struct daemon *d)
 	metrics_stop(d->metrics);
 	if (d->rpc)
 		rpc_server_stop(d->rpc, DRAIN_MS);
-	if (d->nfs.state && st_keeps_records(d->nfs.state))
+	if (d->nfs.state && st_keeps_records(d->nfs.state)) {
+		st_forget_silent(d->nfs.state, lasts);
 		set_keeping(d, true);
+	}
 	say_stopped(d);
 	st_free(d->nfs.state);
 	if (d->nfs.exports)

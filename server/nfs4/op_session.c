@@ -59,7 +59,7 @@ nfsstat4 op_exchange_id(struct compound *c)
 	memcpy(x.verifier, a.eia_clientowner.co_verifier, sizeof x.verifier);
 	x.update = a.eia_flags & EXCHGID4_FLAG_UPD_CONFIRMED_REC_A;
 	x.who = c_principal(c);
-	x.peer = c->call->conn ? rpc_conn_peer(c->call->conn) : NULL;
+	x.peer = rpc_conn_peer(c->call->conn);
 	st = st_exchange_id(s, &x);
 	if (st != NFS4_OK)
 		return st;
@@ -152,7 +152,8 @@ nfsstat4 op_create_session(struct compound *c)
 	return C_ENCODE(c, CREATE_SESSION4resok, &res);
 }
 
-/* RFC 8881 §18.37. In the session that it destroys it is the last operation; the reply still goes out. */
+/* RFC 8881 §18.37: over a connection of the session. In the session that it destroys it is the last operation; the reply still goes
+ * out. */
 nfsstat4 op_destroy_session(struct compound *c)
 {
 	DESTROY_SESSION4args a = {0};
@@ -163,7 +164,7 @@ nfsstat4 op_destroy_session(struct compound *c)
 	if (c->has_session && c->op + 1 != c->nops &&
 	    !memcmp(st_session_id(c->st.session), a.dsa_sessionid, sizeof a.dsa_sessionid))
 		return NFS4ERR_NOT_ONLY_OP;
-	return st_destroy_session(c->srv->state, (const uint8_t *)a.dsa_sessionid);
+	return st_destroy_session(c->srv->state, (const uint8_t *)a.dsa_sessionid, rpc_conn_id(c->call->conn));
 }
 
 /* RFC 8881 §18.50. */
@@ -289,6 +290,7 @@ nfsstat4 op_sequence(struct compound *c)
 	q.nops = c->nops;
 	q.request_len = c->call->record_len;
 	q.reply_min = xa_out_len(c->out) + 36; /* and the result below */
+	q.conn = rpc_conn_id(c->call->conn);
 	q.fingerprint = a.sa_cachethis ? fingerprint(c) : 0;
 	st = st_slot_begin(c->srv->state, &q, &c->st);
 	if (st == ST_REPLAY)

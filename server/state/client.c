@@ -373,6 +373,50 @@ static struct st_client *next(struct st *s, int bucket, bool (*what)(const struc
 	return found;
 }
 
+static bool holds_what_goes(const struct st_client *cl, bool (*lasts)(const struct st_pin *pin)) REQUIRES(cl->mu)
+{
+	for (int i = 0; i < STATE_BUCKETS; i++)
+		list_for_each (it, &cl->states[i]) {
+			const struct st_state *x = list_entry(it, struct st_state, client_link);
+
+			if (x->kind == STATE_OPEN && !lasts(&x->file->pin))
+				return true;
+		}
+	return false;
+}
+
+/* One whose lease is over, and that holds something which does not last; referenced. */
+static struct st_client *next_leaving(struct st *s, int bucket, bool (*lasts)(const struct st_pin *pin))
+{
+	struct st_client *found = NULL;
+
+	lock_take(&s->mu);
+	list_for_each (it, &s->by_id[bucket]) {
+		struct st_client *cl = list_entry(it, struct st_client, id_link);
+
+		if (!st_client_expired(s, cl))
+			continue;
+		lock_take(&cl->mu);
+		if (holds_what_goes(cl, lasts))
+			found = st_client_get(cl);
+		lock_drop(&cl->mu);
+		if (found)
+			break;
+	}
+	lock_drop(&s->mu);
+	return found;
+}
+
+void st_forget_silent(struct st *s, bool (*lasts)(const struct st_pin *pin))
+{
+	for (int i = 0; i < CLIENT_BUCKETS; i++) {
+		struct st_client *cl;
+
+		while ((cl = next_leaving(s, i, lasts)) && st_client_forget(s, cl, false) == NFS4_OK)
+			;
+	}
+}
+
 void st_clients_tick(struct st *s)
 {
 	for (int i = 0; i < CLIENT_BUCKETS; i++) {

@@ -2,7 +2,10 @@
 /*
  * grace.c - after a restart: who may take back what it had, and how long the others wait
  *
- *     start, somebody on record --> grace --every one of them said RECLAIM_COMPLETE, or a lease has passed--> normal
+ *     start, somebody on record --> grace --every one of them said RECLAIM_COMPLETE or goodbye, or a lease has passed--> normal
+ *
+ * While somebody takes something back it goes on beyond that, for a lease at most: a client that comes late, or has much, would lose the
+ * rest to whoever is first.
  *
  * In grace only clients on record open and lock, with reclaim, until their own RECLAIM_COMPLETE. Who is not back at its end is
  * taken off the record before anybody may have what it held (RFC 8881 §8.4.2, §8.4.3).
@@ -21,6 +24,8 @@
 #include "server/state/record.h"
 #include "server/state/state_int.h"
 #include "vhd/base/log.h"
+
+enum { PAUSE_SHARE = 10 }; /* of a lease: who takes nothing back for so long is not waited for */
 
 /* A client that was on record when we started and has not been heard of since; or one that has left. */
 struct absent {
@@ -98,6 +103,8 @@ void st_grace_meet(struct st *s, struct st_client *cl)
 {
 	const struct absent *a = find_absent(s, cl);
 
+	if (a)
+		atomic_store(&s->reclaimed_ms, st_now_ms(s));
 	cl->on_record = a && (!a->rec.known || (!memcmp(a->rec.verifier, cl->verifier, sizeof cl->verifier) &&
 						st_same_principal(&a->rec.who, &cl->who)));
 }
@@ -155,6 +162,9 @@ static void come_back(struct st *s, const struct st_client *cl)
 
 	lock_take(&s->mu);
 	a = find_absent(s, cl);
+	/* Somebody else of that name does not speak for it. */
+	if (a && a->rec.known && !st_same_principal(&a->rec.who, &cl->who))
+		a = NULL;
 	if (a) {
 		list_del(&a->link);
 		s->nabsent--;
@@ -217,11 +227,12 @@ nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl)
 												    : NFS4ERR_GRACE;
 }
 
-nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl)
+nfsstat4 st_may_reclaim(struct st *s, const struct st_client *cl)
 {
-	return st_in_grace(s) && cl->on_record && !atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed)
-		       ? NFS4_OK
-		       : NFS4ERR_NO_GRACE;
+	if (!st_in_grace(s) || !cl->on_record || atomic_load_explicit(&cl->reclaim_complete, memory_order_relaxed))
+		return NFS4ERR_NO_GRACE;
+	atomic_store_explicit(&s->reclaimed_ms, st_now_ms(s), memory_order_relaxed);
+	return NFS4_OK;
 }
 
 static bool has_record(const struct st *s, const struct st_client *cl)
@@ -247,8 +258,16 @@ void st_record_keep(struct st *s, const struct st_client *cl)
 void st_grace_leave(struct st *s, const struct st_client *cl)
 {
 	struct st_record rec = record_of(cl);
-	struct absent *a;
+	struct absent *a = find_absent(s, cl);
 
+	/* It was waited for, and does not want back what it had; nor will anybody else who is that client. */
+	if (a && (!a->rec.known || st_same_principal(&a->rec.who, &cl->who))) {
+		list_del(&a->link);
+		list_push_back(&s->leaving, &a->link);
+		if (!--s->nabsent)
+			end_grace(s);
+		return;
+	}
 	if (!has_record(s, cl))
 		return;
 	/* Without memory it stays on record: the next start waits for it in vain, and that is all. */
@@ -281,13 +300,20 @@ static void close_grace(struct st *s) REQUIRES(s->record_mu)
 	lock_drop(&s->mu);
 }
 
+static bool still_reclaiming(const struct st *s)
+{
+	uint64_t now = st_now_ms(s), last = atomic_load(&s->reclaimed_ms), pause = s->lease_ms / PAUSE_SHARE;
+
+	return last && now - last < (pause < 1000 ? 1000 : pause) && now < s->grace_until_ms + s->lease_ms;
+}
+
 void st_grace_tick(struct st *s)
 {
 	if (!s->records)
 		return;
 	lock_take(&s->record_mu);
 	strike_leaving(s);
-	if (st_in_grace(s) && st_now_ms(s) >= s->grace_until_ms)
+	if (st_in_grace(s) && st_now_ms(s) >= s->grace_until_ms && !still_reclaiming(s))
 		close_grace(s);
 	lock_drop(&s->record_mu);
 }

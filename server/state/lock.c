@@ -188,7 +188,7 @@ static nfsstat4 lock_find(struct st *s, struct st_client *cl, struct lock_op *op
 		return NFS4_OK;
 	}
 	if (cl->nlocks >= s->opts.max_opens)
-		return NFS4ERR_DELAY;
+		return NFS4ERR_SERVERFAULT;
 	if (!op->owner)
 		op->owner = st_owner_new(s, cl, &l->owner, true);
 	op->fresh = calloc(1, sizeof *op->fresh);
@@ -205,7 +205,7 @@ static nfsstat4 lock_prepare(struct st *s, struct st_client *cl, struct lock_op 
 	if (!(op->open->access & need))
 		return NFS4ERR_OPENMODE;
 	if (cl->nranges + 2 > s->opts.max_ranges)
-		return NFS4ERR_DELAY;
+		return NFS4ERR_SERVERFAULT;
 	op->spare[0] = malloc(sizeof *op->spare[0]);
 	op->spare[1] = malloc(sizeof *op->spare[1]);
 	return op->spare[0] && op->spare[1] ? NFS4_OK : NFS4ERR_DELAY;
@@ -361,7 +361,7 @@ nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 		locks = container_of(x, struct st_locks, s);
 		lock_take(&sh->mu);
 		if (cl->nranges >= s->opts.max_ranges && would_split(x->file, locks, first, last))
-			st = NFS4ERR_DELAY;
+			st = NFS4ERR_LOCK_RANGE;
 		else
 			range_apply(s, x->file, locks, first, last, RANGE_NONE, spare);
 		lock_drop(&sh->mu);

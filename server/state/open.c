@@ -246,7 +246,7 @@ nfsstat4 st_may_open_more(struct st *s, struct st_client *cl)
 	lock_take(&cl->mu);
 	room = cl->nopens < s->opts.max_opens;
 	lock_drop(&cl->mu);
-	return room ? NFS4_OK : NFS4ERR_DELAY;
+	return room ? NFS4_OK : NFS4ERR_DQUOT;
 }
 
 static nfsstat4 open_prepare(struct st *s, struct st_client *cl, struct open_op *op, const struct st_name *name)
@@ -263,7 +263,7 @@ static nfsstat4 open_prepare(struct st *s, struct st_client *cl, struct open_op 
 		}
 	}
 	if (cl->nopens >= s->opts.max_opens)
-		return NFS4ERR_DELAY;
+		return NFS4ERR_DQUOT;
 	op->fresh = calloc(1, sizeof *op->fresh);
 	op->fresh_file = file_new(op->key);
 	if (!op->owner)

@@ -25,6 +25,11 @@ enum {
 	BUDGET_SHARE = 64,
 };
 
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
 static struct session_shard *session_shard(struct st *s, const uint8_t id[16])
 {
 	return &s->session_shard[id[7] % SESSION_SHARDS];
@@ -136,6 +141,7 @@ nfsstat4 st_bind_conn(struct st *s, const uint8_t id[16], struct rpc_conn *conn,
 		return NFS4ERR_BADSESSION;
 	}
 	st_client_renew(s, se->client);
+	st_session_add_conn(se, rpc_conn_id(conn));
 	switch (*dir) {
 	case CDFC4_FORE:
 		*dir = CDFS4_FORE; /* every connection carries the fore channel, bound or not */
@@ -167,12 +173,27 @@ void st_backchannel_ctl(struct st *s, struct st_session *se, uint32_t program, c
 	lock_drop(&se->mu);
 }
 
-/* ---- creating and destroying ----------------------------------------------------------------------------------------------- */
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
+static bool has_conn(const struct st_session *se, uint64_t conn) REQUIRES(se->mu)
 {
-	return a < b ? a : b;
+	uint32_t n = min_u32(se->nconns, CONNS_KNOWN);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (se->conns[i] == conn)
+			return true;
+	return false;
 }
+
+void st_session_add_conn(struct st_session *se, uint64_t conn)
+{
+	lock_take(&se->mu);
+	if (conn && !has_conn(se, conn))
+		se->conns[se->nconns++ % CONNS_KNOWN] = conn;
+	if (se->nconns == 2 * CONNS_KNOWN) /* of these only the remainder counts */
+		se->nconns = CONNS_KNOWN;
+	lock_drop(&se->mu);
+}
+
+/* ---- creating and destroying ----------------------------------------------------------------------------------------------- */
 
 static size_t min_size(size_t a, size_t b)
 {
@@ -301,6 +322,8 @@ static nfsstat4 create_locked(struct st *s, struct st_client *cl, struct st_crea
 	st_client_confirm(s, cl, files);
 	st_client_renew(s, cl);
 	session_insert(s, se);
+	if (x->conn)
+		st_session_add_conn(se, rpc_conn_id(x->conn));
 	/* No reply cache survives us, and there is no RDMA. */
 	x->flags &= CREATE_SESSION4_FLAG_CONN_BACK_CHAN;
 	if (x->flags)
@@ -346,16 +369,24 @@ nfsstat4 st_create_session(struct st *s, struct st_create *x)
 	return st;
 }
 
-nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16])
+nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16], uint64_t conn)
 {
 	struct st_session *se;
+	bool bound = true;
 
 	lock_take(&s->mu);
 	se = st_session_find(s, id);
-	if (se)
+	if (se) {
+		lock_take(&se->mu);
+		bound = !conn || has_conn(se, conn);
+		lock_drop(&se->mu);
+	}
+	if (se && bound)
 		st_session_remove(s, se);
 	lock_drop(&s->mu);
 	st_session_put(s, se);
+	if (!bound)
+		return NFS4ERR_CONN_NOT_BOUND_TO_SESSION;
 	return se ? NFS4_OK : NFS4ERR_BADSESSION;
 }
 

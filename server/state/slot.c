@@ -118,6 +118,10 @@ static nfsstat4 slot_sequence(struct st *s, struct st_session *se, struct st_slo
 	sl->fingerprint = q->fingerprint;
 	if (sl->told)
 		note_obedience(se, sl, q);
+	if (sl->conn != q->conn) {
+		sl->conn = q->conn;
+		st_session_add_conn(se, q->conn);
+	}
 	return NFS4_OK;
 }
 

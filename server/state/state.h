@@ -18,7 +18,10 @@
  * place of the idlest client of the address that has most, if there is no other. Sessions are asked for slots back when there are few
  * left (sr_target_highest_slotid).
  *
- * A limit that is reached answers NFS4ERR_DELAY: NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3).
+ * NFSv4.1 has no NFS4ERR_RESOURCE (RFC 8881 §15.1.16.3). What will pass by itself is NFS4ERR_DELAY: no memory, no room for replies.
+ * What passes only when the client gives something back is not, since it would ask for ever; of the errors that the operation may
+ * have (§15.2) it is the one that says so: DQUOT ("resource limit") for opens, LOCK_RANGE for an unlock that would split a range,
+ * NOSPC for sessions, and SERVERFAULT for locks, which have no other.
  *
  * Locks: see state_int.h. None is held across a call into vhd/. No function blocks, except that releasing the last reference
  * of a file (st_pin.put) does what its owner made it do, and those that say so: they change who is on record (record.h).
@@ -87,9 +90,9 @@ struct st_call {
 };
 
 struct st_opts {
-	uint32_t lease_seconds;             /* 0: 90 */
-	uint32_t grace_seconds;             /* after a restart, at most; 0: as long as a lease */
-	uint32_t courtesy_seconds;          /* how long state outlives its lease when nobody wants it; 0: a day */
+	uint32_t lease_seconds;    /* 0: 90 */
+	uint32_t grace_seconds;    /* after a restart, and a lease more while clients reclaim; 0: as long as a lease */
+	uint32_t courtesy_seconds; /* how long state outlives its lease when nobody wants it; 0: a day */
 	uint32_t max_request, max_response; /* bytes, what CREATE_SESSION grants at most; 0: 1 MiB + 64 KiB */
 	uint32_t max_slots;                 /* per session; 0: 64 */
 	uint32_t max_clients;               /* 0: 8192 */
@@ -166,8 +169,9 @@ struct st_create {
  */
 nfsstat4 st_create_session(struct st *s, struct st_create *x);
 
-/* BADSESSION. Calls that run in it finish undisturbed. */
-nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16]);
+/* @conn: the connection's number (rpc_conn_id()); 0: not known. BADSESSION; CONN_NOT_BOUND_TO_SESSION: the session was not made, used,
+ * or bound over that connection. Calls that run in it finish undisturbed. */
+nfsstat4 st_destroy_session(struct st *s, const uint8_t id[16], uint64_t conn);
 /* @who: NULL when the call comes in a session. STALE_CLIENTID, WRONG_CRED (@who did not make it), CLIENTID_BUSY (sessions, opens or
  * locks). */
 nfsstat4 st_destroy_clientid(struct st *s, uint64_t clientid, const struct st_principal *who);
@@ -176,7 +180,7 @@ nfsstat4 st_reclaim_complete(struct st *s, struct st_client *cl, bool one_fs);
 /* May the client open or lock anew? NFS4ERR_GRACE before its RECLAIM_COMPLETE (RFC 8881 §18.51.3) and in the grace period. */
 nfsstat4 st_may_claim(const struct st *s, const struct st_client *cl);
 /* May it take back what it had before the restart? NFS4ERR_NO_GRACE. */
-nfsstat4 st_may_reclaim(const struct st *s, const struct st_client *cl);
+nfsstat4 st_may_reclaim(struct st *s, const struct st_client *cl);
 bool st_in_grace(const struct st *s);
 /* Can clients take back anything after a restart? */
 bool st_keeps_records(const struct st *s);
@@ -188,6 +192,14 @@ bool st_keeps_records(const struct st *s);
  * larger after each such end, by 2^32 for each second since the last.
  */
 uint64_t st_change_base(const struct st *s);
+/**
+ * st_forget_silent() - a clean stop: clients whose lease is over lose what would stay behind
+ * @lasts: is what the pin holds there after the stop, also when nobody comes back for it?
+ *
+ * Who has something open for which that is not so, a file without a name, is forgotten and off the record, as when others need the
+ * room: nobody knows whether it ever comes back. May block. No call may be running.
+ */
+void st_forget_silent(struct st *s, bool (*lasts)(const struct st_pin *pin));
 /* The server answers no more, and all that it answered for is on stable storage. */
 void st_stopped(struct st *s);
 /* @dir: channel_dir_from_client4 in, channel_dir_from_server4 out. BADSESSION, INVAL. */
@@ -209,6 +221,7 @@ struct st_seq {
 	uint32_t nops;        /* of the COMPOUND, SEQUENCE included */
 	size_t request_len;   /* of the whole RPC record */
 	size_t reply_min;     /* the RPC reply up to and with SEQUENCE's result */
+	uint64_t conn;        /* the connection's number (rpc_conn_id()), which belongs to the session from now on */
 	uint64_t fingerprint; /* of the request; compared when a retry asks for a cached reply */
 
 	uint32_t highest, target; /* out: slot ids */
@@ -268,14 +281,15 @@ struct st_undo {
  *
  * An open of the same owner is upgraded: its stateid with the next seqid.
  *
- * Return: NFS4_OK; INVAL, SHARE_DENIED, STALE (@pin's gone), DELAY (limits; who is in the way cannot be taken off the record);
+ * Return: NFS4_OK; INVAL, SHARE_DENIED, STALE (@pin's gone), DQUOT (as many as it may have), DELAY (no memory; who is in the way
+ *         cannot be taken off the record);
  *         ST_WAIT: it has to be taken off the record, which may not be waited for.
  */
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,
 		 const struct st_principal *who, uint32_t access, uint32_t deny, bool may_wait, struct st_pin *pin,
 		 stateid4 *out, struct st_undo *undo);
 void st_open_undo(struct st *s, struct st_client *cl, const struct st_undo *undo);
-/* Before a file is made to be opened: may the client have one more open? DELAY. Others of its calls may be faster. */
+/* Before a file is made to be opened: may the client have one more open? DQUOT. Others of its calls may be faster. */
 nfsstat4 st_may_open_more(struct st *s, struct st_client *cl);
 /* INVAL: not what some of the owner's opens asked for together (RFC 8881 §18.18.3); BAD_STATEID, OLD_STATEID. */
 nfsstat4 st_open_downgrade(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
@@ -303,14 +317,15 @@ struct st_lock {
 	bool may_wait; /* as for st_open() */
 };
 
-/* INVAL (range), BAD_STATEID, OLD_STATEID, OPENMODE, DENIED (*d filled), DELAY, ST_WAIT (as st_open()). All or nothing. */
+/* INVAL (range), BAD_STATEID, OLD_STATEID, OPENMODE, DENIED (*d filled), SERVERFAULT (as many as it may have), DELAY, ST_WAIT (as
+ * st_open()). All or nothing. */
 nfsstat4 st_lock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l, stateid4 *out,
 		 struct st_denied *d);
 /* @l->owner and the range count. GRACE. A lock whose client's lease is over does not count: it would give way. */
 nfsstat4 st_lockt(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
 		  struct st_denied *d);
-/* @l->sid and the range count; a range that is not locked, or partly, is no error. DELAY: it would split a range in two, and the
- * client has as many as it may have. */
+/* @l->sid and the range count; a range that is not locked, or partly, is no error. LOCK_RANGE: it would split a range in two,
+ * and the client has as many as it may have. */
 nfsstat4 st_unlock(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_lock *l,
 		   stateid4 *out);
 

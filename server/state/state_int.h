@@ -45,6 +45,7 @@ enum {
 	STATE_BUCKETS = 64,
 	SESSIONS_PER_CLIENT = 32,
 	SESSIONS_ASSURED = 4, /* of each client, that are there when the budget is used up, with a slot each */
+	CONNS_KNOWN = 32,     /* connections of a session that are remembered; Linux uses 16 at most */
 	BACKCHANNELS = 4,     /* connections that a session keeps for callbacks */
 	RANDOM_BATCH = 32,    /* numbers: 256 bytes, which getrandom() gives whole */
 };
@@ -115,7 +116,7 @@ struct st_slot {
 	uint32_t cap, len; /* bytes of reply: allocated, used */
 	uint32_t told;     /* the target that its last reply said, if that was less than what is granted */
 	enum slot_reply kind;
-	uint64_t fingerprint;
+	uint64_t fingerprint, conn; /* conn: that of the last request */
 	uint8_t *reply;
 };
 
@@ -137,6 +138,8 @@ struct st_session {
 	struct st_cb_sec cb_sec;
 	struct rpc_conn *cb_conn[BACKCHANNELS]; /* valid until st_conn_closed(); not references */
 	uint32_t ncb;
+	uint64_t conns[CONNS_KNOWN]; /* by number; also of some that are closed. The next one replaces the oldest */
+	uint32_t nconns;
 	bool dead; /* its backchannels do not count any more */
 
 	struct st_slot slots[];
@@ -226,6 +229,7 @@ struct st {
 	struct st_records *records; /* NULL: nothing is kept */
 	atomic_bool grace;
 	uint64_t grace_until_ms;
+	_Atomic uint64_t reclaimed_ms;     /* when somebody last took something back, or came to */
 	struct list absent GUARDED_BY(mu); /* struct absent */
 	unsigned nabsent GUARDED_BY(mu);
 	struct list leaving GUARDED_BY(mu); /* struct absent: to be taken off the record */
@@ -323,6 +327,8 @@ void st_record_keep(struct st *s, const struct st_client *cl) REQUIRES(s->record
 struct st_session *st_session_find(struct st *s, const uint8_t id[16]);
 void st_session_put(struct st *s, struct st_session *se);
 void st_session_remove(struct st *s, struct st_session *se) REQUIRES(s->mu);
+/* The connection belongs to the session (RFC 8881 §2.10.3.1). */
+void st_session_add_conn(struct st_session *se, uint64_t conn);
 /* Slots are taken back from those that have many while few are left, and given back afterwards. */
 void st_sessions_tick(struct st *s);
 

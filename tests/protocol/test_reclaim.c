@@ -318,6 +318,35 @@ START_TEST(an_open_file_without_a_name_survives_a_restart)
 }
 END_TEST
 
+/* Its opener has not been heard of for a lease: nobody knows whether it comes back, and the image is whole as it is. */
+START_TEST(stop_leaves_nothing_of_clients_whose_lease_is_over)
+{
+	static const char *const brief[] = {"--no-root-squash", "--lease", "1", "--grace", "1", NULL};
+	struct file f = {.rflags = 0};
+
+	server_options(brief);
+	server_restart();
+	both_again();
+	ck_assert_int_eq(nfsc_reclaim_complete(a), 0);
+	ck_assert_int_eq(nfsc_reclaim_complete(b), 0);
+	ck_assert_int_eq(open_name(a, "nameless", 0666, &f), NFS4_OK);
+	ck_assert_int_eq(write_text(a, &f, "some data"), NFS4_OK);
+	ck_assert_int_eq(remove_name(a, "nameless"), NFS4_OK);
+	sleep(3);
+	server_image_raw();
+	ck_assert_int_eq(server_tool("PATH=$PATH:/sbin:/usr/sbin; ! dumpe2fs -h %2$s/image.raw 2>&1 | "
+				     "grep 'First orphan' && e2fsck -fn %2$s/image.raw && : %1$s",
+				     server_dir()),
+			 0);
+	server_options(options);
+	server_restart();
+	both_again();
+	ck_assert_int_eq(claim(a, &f, CLAIM_PREVIOUS), NFS4ERR_STALE);
+	nfsc_reclaim_complete(a);
+	nfsc_reclaim_complete(b);
+}
+END_TEST
+
 /* Nobody has it open, so nobody may come back for it: freed, and the image is whole without e2fsck's help. */
 START_TEST(a_file_that_is_removed_in_the_grace_period_is_freed)
 {
@@ -439,6 +468,7 @@ int main(int argc, char **argv)
 	tcase_add_test(t, the_owner_takes_back_an_open_that_the_mode_forbids);
 	tcase_add_test(t, an_open_file_without_a_name_survives_a_crash);
 	tcase_add_test(t, an_open_file_without_a_name_survives_a_restart);
+	tcase_add_test(t, stop_leaves_nothing_of_clients_whose_lease_is_over);
 	tcase_add_test(t, a_file_that_is_removed_in_the_grace_period_is_freed);
 	tcase_add_test(t, a_change_attribute_does_not_come_again_after_a_crash);
 	suite_add_tcase(s, t);

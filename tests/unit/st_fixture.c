@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* st_fixture.c - see st_fixture.h */
 #include "tests/unit/st_fixture.h"
+#include "server/rpc/rpc_int.h"
 #include "xdr/prims.h"
 
 _Atomic int tc_pins_put;
@@ -102,6 +103,23 @@ struct tc tc_client(struct st *s, const char *owner)
 
 	assert_st(st_reclaim_complete(s, t.cl, false), NFS4_OK);
 	return t;
+}
+
+static struct rpc_conn conns[257];
+
+static void number_conns(void)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(conns); i++)
+		conns[i].id = i;
+}
+
+struct rpc_conn *tc_conn(unsigned id)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, number_conns);
+	ck_assert_uint_lt(id, ARRAY_LEN(conns));
+	return &conns[id];
 }
 
 struct st_fhkey tc_file(uint64_t ino)

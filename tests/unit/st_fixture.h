@@ -41,6 +41,9 @@ void tc_finish(struct st *s, struct st_call *call, size_t len, uint8_t fill);
 /* SEQUENCE alone: renews the lease. */
 void tc_renew(struct tc *t);
 
+/* One of 256 connections that are none, by number: 1 … 256. */
+struct rpc_conn *tc_conn(unsigned id);
+
 struct st_fhkey tc_file(uint64_t ino);
 struct st_name tc_name(const char *text);
 /* Counts how often it was given back. */

@@ -295,7 +295,7 @@ START_TEST(create_without_room_for_its_open_makes_no_file)
 	ck_assert_int_eq(create(&a, "one", 0600), NFS4_OK);
 	fh = got.fh;
 	w.attrs = nf_attr_mode(&a, 0600);
-	ck_assert_int_eq(open_named(&a, &w), NFS4ERR_DELAY);
+	ck_assert_int_eq(open_named(&a, &w), NFS4ERR_DQUOT);
 	ck_assert_int_eq(close_sid(&a, &fh, &got.res.stateid), NFS4_OK);
 	w.attrs = nf_attr_mode(&a, 0600);
 	ck_assert_int_eq(open_named(&a, &w), NFS4_OK);

@@ -348,7 +348,7 @@ START_TEST(locked_ranges_of_a_client_are_bounded)
 		l.offset = (uint64_t)i * 2;
 		st = st_lock(small, t.cl, &key, &l, &sid, &denied);
 	}
-	assert_st(st, NFS4ERR_DELAY);
+	assert_st(st, NFS4ERR_SERVERFAULT);
 	st_get_stats(small, &stats);
 	ck_assert_uint_le(stats.ranges, 50);
 	st_free(small);
@@ -376,7 +376,7 @@ START_TEST(unlocking_makes_no_more_ranges_than_a_client_may_have)
 		l.offset = (uint64_t)i * 2 + 1;
 		st = st_unlock(small, t.cl, &key, &l, &sid);
 	}
-	assert_st(st, NFS4ERR_DELAY);
+	assert_st(st, NFS4ERR_LOCK_RANGE);
 	st_get_stats(small, &stats);
 	ck_assert_uint_eq(stats.ranges, 8);
 	/* What splits nothing is unlocked; then there is room for one more. */

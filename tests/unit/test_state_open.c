@@ -539,7 +539,7 @@ START_TEST(opens_of_a_client_are_bounded)
 		snprintf(owner, sizeof owner, "o%d", i);
 		assert_st(tc_open(&t, (uint64_t)i % 10, owner, R, 0, &sid), NFS4_OK);
 	}
-	assert_st(tc_open(&t, 1000, "o", R, 0, &sid), NFS4ERR_DELAY);
+	assert_st(tc_open(&t, 1000, "o", R, 0, &sid), NFS4ERR_DQUOT);
 	assert_st(tc_open(&t, 9, "o99", W, 0, &sid), NFS4_OK); /* an upgrade needs no room */
 	assert_st(tc_open(&u, 1000, "o", R, 0, &sid), NFS4_OK);
 	st_get_stats(small, &stats);

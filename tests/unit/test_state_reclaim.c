@@ -120,6 +120,84 @@ START_TEST(others_wait_until_all_are_back_or_a_lease_has_passed)
 }
 END_TEST
 
+/* A client that comes late, or has much, takes back all of it: pynfs REBT5. */
+START_TEST(grace_period_lasts_while_somebody_reclaims_but_not_for_ever)
+{
+	struct tc a;
+	unsigned i;
+
+	tc_client(s, "a");
+	tc_client(s, "gone");
+	restart();
+	st_skip_time(s, LEASE - 5);
+	a = tc_connect(s, "a");
+	for (i = 0; i < 10; i++) {
+		assert_st(st_may_reclaim(s, a.cl), NFS4_OK);
+		st_skip_time(s, 1);
+		st_tick(s);
+	}
+	ck_assert(st_in_grace(s));
+	for (; i < 10 * LEASE && st_may_reclaim(s, a.cl) == NFS4_OK; i++) {
+		tc_renew(&a);
+		st_skip_time(s, 1);
+		st_tick(s);
+	}
+	ck_assert_uint_lt(i, LEASE + 10);
+	ck_assert(!st_in_grace(s));
+}
+END_TEST
+
+START_TEST(grace_period_ends_when_nobody_reclaims_any_more)
+{
+	struct tc a;
+
+	tc_client(s, "a");
+	tc_client(s, "gone");
+	restart();
+	st_skip_time(s, LEASE - 1);
+	a = tc_connect(s, "a");
+	assert_st(st_may_reclaim(s, a.cl), NFS4_OK);
+	st_skip_time(s, LEASE / 2);
+	st_tick(s);
+	ck_assert(!st_in_grace(s));
+}
+END_TEST
+
+START_TEST(grace_period_ends_when_the_last_one_says_goodbye)
+{
+	struct tc a, b;
+
+	tc_client(s, "a");
+	tc_client(s, "b");
+	restart();
+	a = tc_connect(s, "a");
+	assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
+	b = tc_connect(s, "b");
+	ck_assert(st_in_grace(s));
+	assert_st(st_destroy_session(s, b.session, 0), NFS4_OK);
+	assert_st(st_destroy_clientid(s, b.id, NULL), NFS4_OK);
+	ck_assert(!st_in_grace(s));
+	st_tick(s);
+	restart(); /* and it is not waited for again */
+	a = tc_connect(s, "a");
+	assert_st(st_reclaim_complete(s, a.cl, false), NFS4_OK);
+	ck_assert(!st_in_grace(s));
+}
+END_TEST
+
+/* Somebody else of the same name is somebody else. */
+START_TEST(goodbye_of_another_principal_does_not_end_the_wait_for_a_client)
+{
+	struct st_exchange x = tc_exchange("a", 9, 5);
+
+	tc_client(s, "a");
+	restart();
+	assert_st(st_exchange_id(s, &x), NFS4_OK);
+	assert_st(st_destroy_clientid(s, x.clientid, NULL), NFS4_OK);
+	ck_assert(st_in_grace(s));
+}
+END_TEST
+
 START_TEST(who_comes_back_after_the_grace_period_starts_anew)
 {
 	struct tc a;
@@ -619,6 +697,10 @@ int main(void)
 	tcase_add_test(t, without_clients_on_record_there_is_no_grace_period);
 	tcase_add_test(t, a_client_on_record_reclaims_and_ends_the_grace_period);
 	tcase_add_test(t, others_wait_until_all_are_back_or_a_lease_has_passed);
+	tcase_add_test(t, grace_period_lasts_while_somebody_reclaims_but_not_for_ever);
+	tcase_add_test(t, grace_period_ends_when_nobody_reclaims_any_more);
+	tcase_add_test(t, grace_period_ends_when_the_last_one_says_goodbye);
+	tcase_add_test(t, goodbye_of_another_principal_does_not_end_the_wait_for_a_client);
 	tcase_add_test(t, who_comes_back_after_the_grace_period_starts_anew);
 	tcase_add_test(t, a_client_that_lost_its_lock_to_another_does_not_reclaim_it);
 	tcase_add_test(t, a_silent_client_that_nobody_misses_may_reclaim);

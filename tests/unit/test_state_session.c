@@ -621,7 +621,7 @@ START_TEST(sessions_give_slots_back_when_few_are_left_and_have_them_again_later)
 	ck_assert_uint_lt(reserved(small), before);
 	assert_st(tc_begin(&t[0], 3, false, 2, &q, &call), NFS4ERR_BADSLOT);
 	for (unsigned i = 1; i < N; i++)
-		assert_st(st_destroy_session(small, t[i].session), NFS4_OK);
+		assert_st(st_destroy_session(small, t[i].session, 0), NFS4_OK);
 	for (int i = 0; i < 8; i++)
 		st_tick(small);
 	ck_assert_uint_gt(target_of(&t[0]), 2);
@@ -732,10 +732,48 @@ START_TEST(client_with_a_session_is_busy_until_the_session_is_destroyed)
 	struct tc t = tc_client(s, "a");
 
 	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4ERR_CLIENTID_BUSY);
-	assert_st(st_destroy_session(s, t.session), NFS4_OK);
-	assert_st(st_destroy_session(s, t.session), NFS4ERR_BADSESSION);
+	assert_st(st_destroy_session(s, t.session, 0), NFS4_OK);
+	assert_st(st_destroy_session(s, t.session, 0), NFS4ERR_BADSESSION);
 	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4_OK);
 	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4ERR_STALE_CLIENTID);
+}
+END_TEST
+
+/* RFC 8881 §18.37.3; pynfs DSESS9001. A connection belongs to the session that it has been used for. */
+START_TEST(session_is_destroyed_over_a_connection_of_its_own)
+{
+	struct tc t = tc_client(s, "a");
+	struct st_call call;
+	struct st_seq q = {
+		.sessionid = t.session, .slotid = 2, .seqid = 1, .highest_slotid = 2, .nops = 2, .reply_min = 80};
+
+	assert_st(st_destroy_session(s, t.session, 4711), NFS4ERR_CONN_NOT_BOUND_TO_SESSION);
+	q.conn = 4711;
+	assert_st(st_slot_begin(s, &q, &call), NFS4_OK);
+	tc_finish(s, &call, 64, 0);
+	/* Another one used the slot since; that takes nothing away. */
+	q.seqid++;
+	q.conn = 4712;
+	assert_st(st_slot_begin(s, &q, &call), NFS4_OK);
+	tc_finish(s, &call, 64, 0);
+	assert_st(st_destroy_session(s, t.session, 4713), NFS4ERR_CONN_NOT_BOUND_TO_SESSION);
+	assert_st(st_destroy_session(s, t.session, 4711), NFS4_OK);
+}
+END_TEST
+
+START_TEST(connections_of_a_session_are_remembered_in_bounds)
+{
+	struct tc t = tc_client(s, "a");
+	struct st_call call;
+	struct st_seq q = {.sessionid = t.session, .slotid = 2, .highest_slotid = 2, .nops = 2, .reply_min = 80};
+
+	for (q.conn = 1; q.conn <= 1000; q.conn++) {
+		q.seqid++;
+		assert_st(st_slot_begin(s, &q, &call), NFS4_OK);
+		tc_finish(s, &call, 64, 0);
+	}
+	assert_st(st_destroy_session(s, t.session, 1), NFS4ERR_CONN_NOT_BOUND_TO_SESSION);
+	assert_st(st_destroy_session(s, t.session, 985), NFS4_OK); /* of the last sixteen */
 }
 END_TEST
 
@@ -745,7 +783,7 @@ START_TEST(client_with_an_open_file_is_busy_without_any_session)
 	stateid4 sid;
 
 	assert_st(tc_open(&t, 1, "o", 1, 0, &sid), NFS4_OK);
-	assert_st(st_destroy_session(s, t.session), NFS4_OK);
+	assert_st(st_destroy_session(s, t.session, 0), NFS4_OK);
 	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4ERR_CLIENTID_BUSY);
 }
 END_TEST
@@ -766,7 +804,7 @@ START_TEST(call_in_a_session_that_is_destroyed_finishes)
 	struct st_seq q;
 
 	assert_st(tc_begin(&t, 0, true, 2, &q, &call), NFS4_OK);
-	assert_st(st_destroy_session(s, t.session), NFS4_OK);
+	assert_st(st_destroy_session(s, t.session, 0), NFS4_OK);
 	assert_st(st_destroy_clientid(s, t.id, NULL), NFS4_OK);
 	tc_finish(s, &call, 100, 1);
 }
@@ -1061,7 +1099,7 @@ END_TEST
 /* §18.46.3 SEQ4_STATUS_CB_PATH_DOWN, §18.34 */
 START_TEST(client_whose_backchannel_connection_closed_is_told_until_it_binds_another)
 {
-	struct rpc_conn *conn = (struct rpc_conn *)(uintptr_t)64, *conn2 = (struct rpc_conn *)(uintptr_t)128;
+	struct rpc_conn *conn = tc_conn(1), *conn2 = tc_conn(2);
 	struct st_create cs = tc_create(exchange("a", 1, 0, NULL), 1);
 	uint32_t dir = CDFC4_FORE_OR_BOTH;
 	struct tc t = {.s = s};
@@ -1092,7 +1130,7 @@ END_TEST
 START_TEST(bind_conn_answers_the_direction_and_refuses_what_it_does_not_know)
 {
 	struct tc t = tc_client(s, "a");
-	struct rpc_conn *conn = (struct rpc_conn *)(uintptr_t)64;
+	struct rpc_conn *conn = tc_conn(1);
 	const struct {
 		uint32_t ask, get;
 	} dirs[] = {{CDFC4_FORE, CDFS4_FORE},
@@ -1113,7 +1151,7 @@ START_TEST(bind_conn_answers_the_direction_and_refuses_what_it_does_not_know)
 	assert_st(st_bind_conn(s, wrong, conn, &dir), NFS4ERR_BADSESSION);
 	for (uintptr_t i = 1; i < 100; i++) {
 		dir = CDFC4_BACK; /* a session keeps only a few of them */
-		assert_st(st_bind_conn(s, t.session, (struct rpc_conn *)(i * 64), &dir), NFS4_OK);
+		assert_st(st_bind_conn(s, t.session, tc_conn((unsigned)i), &dir), NFS4_OK);
 	}
 }
 END_TEST
@@ -1232,6 +1270,8 @@ int main(void)
 	tcase_add_test(tc, client_that_has_as_many_sessions_as_it_may_have_is_told_so);
 	tcase_add_test(tc, cached_replies_beyond_one_of_each_client_stay_within_the_budget);
 	tcase_add_test(tc, client_with_a_session_is_busy_until_the_session_is_destroyed);
+	tcase_add_test(tc, session_is_destroyed_over_a_connection_of_its_own);
+	tcase_add_test(tc, connections_of_a_session_are_remembered_in_bounds);
 	tcase_add_test(tc, client_with_an_open_file_is_busy_without_any_session);
 	tcase_add_test(tc, unconfirmed_client_can_be_destroyed);
 	tcase_add_test(tc, call_in_a_session_that_is_destroyed_finishes);

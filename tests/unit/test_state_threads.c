@@ -276,7 +276,7 @@ static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
 		return;
 	cs = tc_create(x.clientid, x.sequenceid);
 	cs.flags = CREATE_SESSION4_FLAG_CONN_BACK_CHAN;
-	cs.conn = (struct rpc_conn *)(uintptr_t)(64 * (1 + (unsigned)rand_r(seed) % 8));
+	cs.conn = tc_conn(1 + (unsigned)rand_r(seed) % 8);
 	if (st_create_session(s, &cs) != NFS4_OK)
 		return;
 	memcpy(t.session, cs.sessionid, sizeof t.session);
@@ -295,7 +295,7 @@ static void churn_once(const char *name, uint64_t verifier, unsigned *seed)
 		st_give_way(s, &key, RW, true);
 	}
 	if (rand_r(seed) % 4 == 0)
-		st_destroy_session(s, t.session);
+		st_destroy_session(s, t.session, 0);
 	tc_finish(s, &call, 100, 1);
 	if (rand_r(seed) % 8 == 0)
 		st_conn_closed(s, cs.conn);
