@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tools/tool.h"
+#include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 
 const struct option image_options[] = {
@@ -56,6 +57,11 @@ int image_usage(FILE *f, const char *text)
 {
 	fprintf(f, "usage: vhdnfs image %s\n", text);
 	return f == stdout ? TOOL_OK : TOOL_USAGE;
+}
+
+uint64_t image_azure_size(uint64_t size)
+{
+	return round_up_u64(max_u64(size, IMAGE_AZURE_MIN), IMAGE_AZURE_UNIT);
 }
 
 bool image_parent_option(struct image_parents *p, int opt)

@@ -32,6 +32,11 @@ int image_coalesce(int argc, char **argv);
 /* set --parent: the child at @path names @parent, which must have the UUID the child was made over unless @force. */
 int image_set_parent(const char *path, const char *parent, bool force, struct why *why);
 
+/* Azure takes fixed images of whole MiB, of at least 20 MiB. */
+#define IMAGE_AZURE_UNIT (UINT64_C(1) << 20)
+#define IMAGE_AZURE_MIN (20 * IMAGE_AZURE_UNIT)
+uint64_t image_azure_size(uint64_t size); /* the first that it takes, from @size on */
+
 /* What was said about where parents are. */
 struct image_parents {
 	const char *parent;
@@ -39,6 +44,7 @@ struct image_parents {
 	unsigned ndirs;
 	bool force;
 	enum vhd_size_from size_from;
+	bool raw; /* --from raw: a raw disk, whatever it looks like */
 };
 /* True: it was one of --parent, --parent-dir, --force-parent, --size-from. */
 bool image_parent_option(struct image_parents *p, int opt);

@@ -95,8 +95,11 @@ static int check_azure(const char *path, struct why *why)
 	vhd_close(v);
 	if (i.type != VHD_FIXED)
 		return why_set(why, -EINVAL, "%s: Azure takes only fixed images", path);
-	if (i.size_current % (1u << 20))
+	if (i.size_current % IMAGE_AZURE_UNIT)
 		return why_set(why, -EINVAL, "%s: Azure takes only whole MiB, not %llu bytes", path,
+			       (ull)i.size_current);
+	if (i.size_current < IMAGE_AZURE_MIN)
+		return why_set(why, -EINVAL, "%s: Azure takes no disk below 20 MiB, this one has %llu bytes", path,
 			       (ull)i.size_current);
 	return 0;
 }
@@ -109,7 +112,7 @@ int image_check(int argc, char **argv)
 		"1: errors; 3: only warnings and unused space.\n\n"
 		"  --repair  afterwards put right what can be: damaged copies of the footer, unused space at the end.\n"
 		"            Not while there are errors that could only be guessed at\n"
-		"  --azure   would Azure take it? Fixed, whole MiB";
+		"  --azure   would Azure take it? Fixed, whole MiB, at least 20 MiB";
 	struct vhd_check_result c;
 	bool json = false, repair = false, azure = false;
 	struct why why = {.line = ""};

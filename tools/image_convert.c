@@ -15,14 +15,14 @@ int image_side_open(const char *path, const struct image_parents *p, unsigned fl
 {
 	const struct vhd_open_opts oo = image_open_opts(p, flags);
 	unsigned raw = (flags & VHD_OPEN_CACHED ? HIO_CACHED : 0) | (flags & VHD_OPEN_NOLOCK ? 0 : HIO_LOCK);
-	int err = vhd_open(&s->vhd, path, &oo, why);
+	int err = p->raw ? -EINVAL : vhd_open(&s->vhd, path, &oo, why);
 	int64_t n;
 
 	if (!err) {
 		s->size = vhd_size(s->vhd);
 		return 0;
 	}
-	/* -EINVAL is "no VHD"; what is damaged is not taken for something else. */
+	/* -EINVAL is "no VHD"; what is damaged, or another format, is not taken for something else. */
 	if (err != -EINVAL || (err = hio_open(&s->raw, path, raw, why)) < 0)
 		return err;
 	n = hio_size(s->raw);
@@ -37,15 +37,32 @@ void image_side_close(struct image_side *s)
 	*s = (struct image_side){.size = 0};
 }
 
-static int make_target(const char *tmp, enum vhd_type type, const struct image_side *from, struct image_side *to,
+/* What is to be made. */
+struct target {
+	const char *path;
+	enum vhd_type type; /* 0: a raw disk */
+	bool exact, azure;
+};
+
+/* The size of the disk, and whether it is kept as it is. An image's own size is kept: other programs agreed on it already; and so is one
+ * of whole MiB in a fixed image, which is what clouds take. */
+static uint64_t target_size(const struct target *t, const struct image_side *from, bool *exact)
+{
+	*exact = t->exact || t->azure || from->vhd || (t->type == VHD_FIXED && from->size % IMAGE_AZURE_UNIT == 0);
+	if (t->azure)
+		return image_azure_size(from->size);
+	return from->size;
+}
+
+static int make_target(const char *tmp, const struct target *t, const struct image_side *from, struct image_side *to,
 		       struct why *why)
 {
-	/* An image's own size is kept: other programs agreed on it already. */
-	const struct vhd_create_opts co = {.type = type, .size = from->size, .exact = from->vhd != NULL};
+	struct vhd_create_opts co = {.type = t->type};
 	const struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE};
 	int err;
 
-	if (type) {
+	co.size = target_size(t, from, &co.exact);
+	if (t->type) {
 		err = vhd_create(tmp, &co, why);
 		if (!err)
 			err = vhd_open(&to->vhd, tmp, &oo, why);
@@ -68,17 +85,26 @@ static int close_target(struct image_side *to)
 	return err ? err : closed;
 }
 
-static int convert(const struct image_side *from, const char *dst, enum vhd_type type, struct why *why)
+/* A disk that became longer: its user should not be surprised. */
+static void note_rounded(const char *dst, uint64_t was, uint64_t size)
+{
+	if (size != was)
+		fprintf(stderr, "vhdnfs: %s: rounded up from %llu to %llu bytes\n", dst, (unsigned long long)was,
+			(unsigned long long)size);
+}
+
+static int convert(const struct image_side *from, const struct target *t, uint64_t *size, struct why *why)
 {
 	struct image_side to = {.vhd = NULL};
-	const char *tmp;
+	const char *tmp, *dst = t->path;
 	int err, closed;
 
 	if (access(dst, F_OK) == 0)
 		return why_set(why, -EEXIST, "%s: exists already; it is not replaced", dst);
 	if (!(tmp = image_temp(dst, "tmp")))
 		return -ENOMEM;
-	err = make_target(tmp, type, from, &to, why);
+	err = make_target(tmp, t, from, &to, why);
+	*size = to.size;
 	if (!err)
 		err = image_copy(from, &to, "convert", why);
 	closed = close_target(&to);
@@ -168,11 +194,22 @@ static void note_geometry(const char *dst, uint64_t size)
 			dst, (unsigned long long)size);
 }
 
-static int convert_any(const char *src, const char *dst, enum vhd_type type, const struct image_parents *parents,
-		       struct why *why)
+/* Some formats are what a raw disk may begin with. */
+static void offer_raw(const char *src, struct why *why)
 {
+	struct why said = *why;
+	struct hio *h = NULL;
+
+	if (hio_open(&h, src, HIO_CACHED, NULL) == 0 && vhd_other_format(h))
+		why_set(why, -ENOTSUP, "%s; --from raw copies it as it is", said.line);
+	hio_close(h);
+}
+
+static int convert_any(const char *src, const struct target *t, const struct image_parents *parents, struct why *why)
+{
+	const char *dst = t->path, *in = NULL;
 	struct image_side s = {.vhd = NULL};
-	const char *in = NULL;
+	uint64_t size = 0;
 	int err = 0;
 
 	if (strcmp(src, "-") == 0) {
@@ -180,10 +217,14 @@ static int convert_any(const char *src, const char *dst, enum vhd_type type, con
 		err = in ? stream_in(in, why) : -ENOMEM;
 	}
 	if (!err && (err = image_side_open(in ? in : src, parents, VHD_OPEN_CACHED, &s, why)) == 0) {
-		err = strcmp(dst, "-") == 0 ? stream_out(&s, why) : convert(&s, dst, type, why);
-		if (!err && type && s.vhd)
-			note_geometry(dst, s.size);
+		err = strcmp(dst, "-") == 0 ? stream_out(&s, why) : convert(&s, t, &size, why);
+		if (!err && size)
+			note_rounded(dst, s.size, size);
+		if (!err && t->type)
+			note_geometry(dst, size);
 	}
+	if (err == -ENOTSUP)
+		offer_raw(in ? in : src, why);
 	image_side_close(&s);
 	image_temp_done(in);
 	return err;
@@ -191,12 +232,17 @@ static int convert_any(const char *src, const char *dst, enum vhd_type type, con
 
 int image_convert(int argc, char **argv)
 {
-	static const char help[] = "convert --to raw|fixed|dynamic SRC DST\n\n"
-				   "SRC is a VHD or a raw disk, or - for standard input. Zeros stay holes. DST appears "
-				   "when it is complete;\n"
-				   "a raw disk can go to standard output as -. Of a differencing image all of the disk "
-				   "is copied, so that\n"
-				   "DST needs no parent.\n\n" IMAGE_PARENT_HELP;
+	static const char help[] =
+		"convert [--from raw] --to raw|fixed|dynamic [--exact | --azure] SRC DST\n\n"
+		"SRC is a VHD or a raw disk, or - for standard input. Zeros stay holes. DST appears "
+		"when it is complete;\n"
+		"a raw disk can go to standard output as -. Of a differencing image all of the disk "
+		"is copied, so that\n"
+		"DST needs no parent. A raw disk becomes as long as geometry can express, unless that is\n"
+		"whole MiB and DST fixed.\n\n"
+		"  --exact           keep the size of a raw disk\n"
+		"  --azure           as Azure takes them: fixed, whole MiB, at least 20 MiB\n"
+		"  --from raw        SRC is a raw disk, whatever it looks like\n" IMAGE_PARENT_HELP;
 	static const struct {
 		const char *name;
 		enum vhd_type type;
@@ -204,15 +250,25 @@ int image_convert(int argc, char **argv)
 	struct image_parents parents = {.parent = NULL};
 	struct why why = {.line = ""};
 	const char *to = NULL, *dst;
+	struct target t = {.path = NULL};
 	int opt, err;
 
 	while ((opt = getopt_long(argc, argv, "h", image_options, NULL)) != -1) {
 		if (image_parent_option(&parents, opt))
 			continue;
-		if (opt != 'o')
+		if (opt == 'o')
+			to = optarg;
+		else if (opt == 'e')
+			t.exact = true;
+		else if (opt == 'A')
+			t.azure = true;
+		else if (opt == 'd' && strcmp(optarg, "raw") == 0)
+			parents.raw = true;
+		else
 			return image_usage(opt == 'h' ? stdout : stderr, help);
-		to = optarg;
 	}
+	if (t.azure && !to)
+		to = "fixed";
 	if (!to || argc - optind != 2)
 		return image_usage(stderr, help);
 	dst = argv[optind + 1];
@@ -227,7 +283,13 @@ int image_convert(int argc, char **argv)
 			fprintf(stderr, "vhdnfs: only a raw disk can go to standard output\n");
 			return TOOL_USAGE;
 		}
-		err = convert_any(argv[optind], dst, kinds[i].type, &parents, &why);
+		if (t.azure && kinds[i].type != VHD_FIXED) {
+			fprintf(stderr, "vhdnfs: --azure makes a fixed image, not --to %s\n", to);
+			return TOOL_USAGE;
+		}
+		t.type = kinds[i].type;
+		t.path = dst;
+		err = convert_any(argv[optind], &t, &parents, &why);
 		return err ? image_complain(&why, err) : TOOL_OK;
 	}
 	fprintf(stderr, "vhdnfs: --to \"%s\": expected raw, fixed or dynamic\n", to);

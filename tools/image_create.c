@@ -253,7 +253,7 @@ static int create(const char *path, struct create *c, struct why *why)
 	if (c->from && lies_in(path, c->from))
 		return why_set(why, -EINVAL, "%s: would lie in the folder %s that it is filled from", path, c->from);
 	if (c->azure)
-		c->o.size = round_up_u64(c->o.size, 1u << 20);
+		c->o.size = image_azure_size(c->o.size);
 	if (c->o.size > VHD_MAX_SIZE)
 		return why_set(why, -EFBIG, "%s: size %llu: a VHD has at most 2040 GiB", path,
 			       (unsigned long long)c->o.size);
@@ -333,7 +333,7 @@ int image_create(int argc, char **argv)
 		"  --fs ext4   make a file system in it\n"
 		"  --from DIR  fill it with the files of a folder (makes an ext4)\n"
 		"  --exact     keep the size; by default it is rounded up so that all programs agree on it\n"
-		"  --azure     as Azure takes them: fixed, whole MiB\n"
+		"  --azure     as Azure takes them: fixed, whole MiB, at least 20 MiB\n"
 		"  --parent PARENT  a differencing image: it holds what is written from now on, PARENT the rest";
 	struct create c = {.o = {.type = VHD_DYNAMIC}};
 	struct why why = {.line = ""};

@@ -154,7 +154,7 @@ static int check_footers(struct check *c, struct why *why)
 	if (err)
 		return why_set(why, err, "%s: reading the footer: %s", hio_path(c->io), strerror(-err));
 	if (memcmp(tail.cookie, "conectix", 8) != 0 && memcmp(head.cookie, "conectix", 8) != 0)
-		return why_set(why, -EINVAL, "%s: not a VHD image: no VHD footer at its end or start", hio_path(c->io));
+		return vhd_not_vhd(c->io, why);
 	c->footer = c->tail_ok || !c->head_ok ? tail : head;
 	fixed = c->tail_ok && be32_get(tail.type) == VHD_FIXED;
 	if (!c->tail_ok)

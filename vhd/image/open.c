@@ -52,8 +52,6 @@ static int not_vhd(struct vhd *v, const struct vhd_footer *tail, const struct vh
 {
 	const char *path = hio_path(v->io);
 
-	if (memcmp(head, "vhdxfile", 8) == 0)
-		return why_set(why, -ENOTSUP, "%s: a VHDX image; only VHD is supported", path);
 	if (memcmp(tail, "v_poison", 8) == 0 || memcmp(head, "v_poison", 8) == 0)
 		return why_set(why, -EUCLEAN, "%s: VHD footer disabled by an interrupted resize", path);
 	if (has_cookie(tail) || has_cookie(head)) {
@@ -62,7 +60,7 @@ static int not_vhd(struct vhd *v, const struct vhd_footer *tail, const struct vh
 		return vhd_bad(v, why, "VHD footer checksum: found %08x, expected %08x", be32_get(f->checksum),
 			       vhd_checksum(f, sizeof *f, offsetof(struct vhd_footer, checksum)));
 	}
-	return why_set(why, -EINVAL, "%s: not a VHD image: no VHD footer at its end or start", path);
+	return vhd_not_vhd(v->io, why);
 }
 
 static int find_footer(struct vhd *v, struct why *why)

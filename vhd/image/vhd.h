@@ -52,11 +52,15 @@ struct vhd_open_opts {
  *
  * Return: 0; negative errno with one line in @why: -EINVAL not a VHD; -EUCLEAN damaged (which structure, found,
  *         expected; a parent that is another, was changed or is no VHD); -ENOENT a parent is not found; -EACCES it lies outside of
- *         the folders allowed; -ENOTSUP a kind that is not served (raw parents; VHDX); -EBUSY in use elsewhere; -ENOMEM;
+ *         the folders allowed; -ENOTSUP a kind that is not served (raw parents), or another
+ *         format, which the line names; -EBUSY in use elsewhere; -ENOMEM;
  *         whatever the host said. Nothing is written by opening. Parents are opened read-only, and shared.
  * Owns:   the caller closes *out.
  */
 int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why);
+
+/* The format of a file that is neither a VHD nor a raw disk, in words ("a qcow2 image"); NULL: none is known. */
+const char *vhd_other_format(struct hio *h);
 
 /* Writes what is pending of our own metadata, flushes, closes. NULL is accepted. 0 or the first error. */
 int vhd_close(struct vhd *v);

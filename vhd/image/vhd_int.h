@@ -128,6 +128,11 @@ bool vhd_goes_by_chs(const struct vhd_footer *f); /* by who made it */
 uint64_t vhd_chs_size(const struct vhd_footer *f);
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used);
 
+/* ---- magic.c ---- */
+/* A file without a VHD's cookies: -ENOTSUP of another format, which the line names with what to do; -EUCLEAN the remains of a footer;
+ * -EINVAL nothing known, maybe a raw disk. */
+int vhd_not_vhd(struct hio *h, struct why *why);
+
 /* ---- open.c ---- */
 /* One file, without its parents. */
 int vhd_open_one(struct vhd **out, const char *path, const struct vhd_open_opts *o, struct why *why);
