@@ -48,7 +48,8 @@ struct file_config {
 	char *cache_size, *state_dir, *control, *metrics;
 	char **parent_dirs;
 	uint32_t parent_dirs_count;
-	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes, *secure_ports;
+	bool *read_only, *force_parent, *discard, *async, *no_journal_ok, *snapshots, *detect_zeroes, *secure_ports,
+		*plain_filehandles;
 	enum squash *squash;
 	uint32_t *threads, *workers, *busy_poll, *max_connections, *lease_seconds, *grace_seconds;
 	enum log_level *log_level;
@@ -123,6 +124,7 @@ static const cyaml_schema_field_t top_fields[] = {
 	CYAML_FIELD_BOOL_PTR("read-only", OPT_PTR, struct file_config, read_only),
 	CYAML_FIELD_BOOL_PTR("snapshots", OPT_PTR, struct file_config, snapshots),
 	CYAML_FIELD_BOOL_PTR("secure-ports", OPT_PTR, struct file_config, secure_ports),
+	CYAML_FIELD_BOOL_PTR("plain-filehandles", OPT_PTR, struct file_config, plain_filehandles),
 	CYAML_FIELD_ENUM_PTR("squash", OPT_PTR | CYAML_FLAG_STRICT, struct file_config, squash, squash_words,
 			     CYAML_ARRAY_LEN(squash_words)),
 	CYAML_FIELD_UINT_PTR("threads", OPT_PTR, struct file_config, threads),
@@ -539,6 +541,8 @@ static int take_file(struct config *c, const struct file_config *f, const char *
 		c->snapshots = *f->snapshots;
 	if (f->secure_ports)
 		c->secure_ports = *f->secure_ports;
+	if (f->plain_filehandles)
+		c->plain_filehandles = *f->plain_filehandles;
 	if (f->discard)
 		c->discard = *f->discard;
 	if (f->detect_zeroes)

@@ -46,8 +46,9 @@ struct config {
 	bool detect_zeroes; /* zeros that are written take no space in images */
 	bool force_parent;  /* parents that were changed since are taken */
 	bool read_only;
-	bool secure_ports; /* AUTH_SYS from privileged ports only; from the next start on */
-	bool snapshots;    /* of images are exported, read-only */
+	bool secure_ports;      /* AUTH_SYS from privileged ports only; from the next start on */
+	bool snapshots;         /* of images are exported, read-only */
+	bool plain_filehandles; /* without a hash */
 	enum readahead readahead;
 	const char *trace;     /* NULL: none; not a copy */
 	struct adv_rule *rule; /* the first that matches a file's name holds */

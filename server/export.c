@@ -299,6 +299,18 @@ void exports_each(struct exports *x, bool (*fn)(void *arg, const struct export *
 
 /* ---- who may, and who they are ---------------------------------------------------------------------------------------------------- */
 
+/* Whoever comes with this number is the anonymous user, or in the anonymous group. */
+static void replace_id(const struct export *e, struct cred *c, uint32_t id)
+{
+	if (c->uid == id)
+		c->uid = e->opts.anon_uid;
+	if (c->gid == id)
+		c->gid = e->opts.anon_gid;
+	for (uint32_t i = 0; i < c->ngids; i++)
+		if (c->gids[i] == id)
+			c->gids[i] = e->opts.anon_gid;
+}
+
 void export_cred(const struct export *e, const struct rpc_cred *rc, struct cred *out)
 {
 	bool squash = rc->flavor != AUTH_SYS || e->opts.squash == SQUASH_ALL;
@@ -309,15 +321,9 @@ void export_cred(const struct export *e, const struct rpc_cred *rc, struct cred 
 	}
 	*out = (struct cred){.uid = rc->uid, .gid = rc->gid, .ngids = rc->ngids};
 	memcpy(out->gids, rc->gids, rc->ngids * sizeof out->gids[0]);
-	if (e->opts.squash == SQUASH_NONE)
-		return;
-	if (out->uid == 0)
-		out->uid = e->opts.anon_uid;
-	if (out->gid == 0)
-		out->gid = e->opts.anon_gid;
-	for (uint32_t i = 0; i < out->ngids; i++)
-		if (out->gids[i] == 0)
-			out->gids[i] = e->opts.anon_gid;
+	replace_id(e, out, UINT32_MAX); /* no user and no group; yet a file may have it as its owner */
+	if (e->opts.squash != SQUASH_NONE)
+		replace_id(e, out, 0);
 }
 
 int cidr_parse(const char *text, struct cidr *out, struct why *why)

@@ -75,6 +75,7 @@ static const char usage[] =
 	"                           may be repeated\n"
 	"      --force-parent       take parents that were changed since\n"
 	"      --state-dir DIR      where client records are kept (default: beside the image)\n"
+	"      --plain-filehandles  give out filehandles without a hash, which anybody can make\n"
 	"      --snapshots          show snapshots of images to clients, read-only, below /.snapshots and .snapshots\n"
 	"      --control PATH|none  the socket where \"vhdnfs stat\" and \"vhdnfs image snapshot\" find the server\n"
 	"                           (default: /run/vhdnfsd.sock; not as root: in $XDG_RUNTIME_DIR)\n"
@@ -111,6 +112,7 @@ enum {
 	OPT_PARENT_DIR,
 	OPT_FORCE_PARENT,
 	OPT_STATE_DIR,
+	OPT_PLAIN_FILEHANDLES,
 	OPT_SNAPSHOTS,
 	OPT_CONTROL,
 	OPT_METRICS,
@@ -141,6 +143,7 @@ static const struct option options[] = {
 	{"parent-dir", required_argument, NULL, OPT_PARENT_DIR},
 	{"force-parent", no_argument, NULL, OPT_FORCE_PARENT},
 	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
+	{"plain-filehandles", no_argument, NULL, OPT_PLAIN_FILEHANDLES},
 	{"snapshots", no_argument, NULL, OPT_SNAPSHOTS},
 	{"control", required_argument, NULL, OPT_CONTROL},
 	{"metrics", required_argument, NULL, OPT_METRICS},
@@ -240,6 +243,9 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return 0;
 	case OPT_SECURE_PORTS:
 		c->secure_ports = true;
+		return 0;
+	case OPT_PLAIN_FILEHANDLES:
+		c->plain_filehandles = true;
 		return 0;
 	case OPT_DISCARD:
 		c->discard = true;
@@ -385,13 +391,28 @@ static int start_state(struct daemon *d, struct st_opts *so, struct why *why)
 
 	so->records = path;
 	err = st_new(&d->nfs.state, so, why);
-	/* A folder that cannot be written need not be one where records were asked for. */
-	if (!d->conf.state_dir && (err == -EACCES || err == -EROFS)) {
-		log_warn("%s; clients cannot reclaim opens and locks after a restart (see --state-dir)", why->line);
+	/* The files can be served without. */
+	if (err == -EACCES || err == -EROFS || err == -ENOSPC) {
+		log_warn("%s; clients cannot reclaim opens and locks after a restart, and filehandles have no hash "
+			 "(see --state-dir)",
+			 why->line);
 		so->records = NULL;
 		err = st_new(&d->nfs.state, so, why);
 	}
 	return err;
+}
+
+static void start_filehandles(struct daemon *d)
+{
+	struct st_fh_key k;
+
+	if (d->conf.plain_filehandles || !st_fh_key(d->nfs.state, &k))
+		return;
+	d->nfs.fh.on = true;
+	d->nfs.fh.old = k.old;
+	memcpy(d->nfs.fh.key, k.key, sizeof k.key);
+	if (k.old)
+		log_info("filehandles of the version before, which have no hash, are valid until the next start");
 }
 
 static struct figures_of figures_of(struct daemon *d)
@@ -534,6 +555,7 @@ static int start(struct daemon *d, struct why *why)
 			return err;
 	if ((err = start_state(d, &so, why)) < 0)
 		return err;
+	start_filehandles(d);
 	d->nfs.change_base = st_change_base(d->nfs.state);
 	set_keeping(d, st_in_grace(d->nfs.state));
 	if ((err = start_control(d, why)) < 0 || (err = start_metrics(d, why)) < 0)

@@ -103,7 +103,7 @@ static const uint32_t *exclcreat_words(void);
 static uint8_t *get_filehandle(const struct attr_ctx *x, uint8_t *p)
 {
 	uint8_t fh[NFS4_FHSIZE];
-	uint32_t len = fh_encode(x->p->exp, x->a->ino, x->a->gen, fh);
+	uint32_t len = fh_encode(x->c->srv, x->p->exp, x->a->ino, x->a->gen, fh);
 
 	return put_opaque(p, fh, len);
 }
@@ -198,7 +198,8 @@ static nfsstat4 take_id(XDR *in, uint32_t *id)
 			return NFS4ERR_BADOWNER;
 		v = v * 10 + (uint64_t)(ch - '0');
 	}
-	if (i == 0 || v > UINT32_MAX)
+	/* All ones is nobody's number: chown(2) takes it for "leave it". */
+	if (i == 0 || v >= UINT32_MAX)
 		return who.utf8string_len == 0 ? NFS4ERR_INVAL : NFS4ERR_BADOWNER;
 	*id = (uint32_t)v;
 	return NFS4_OK;

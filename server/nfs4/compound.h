@@ -21,10 +21,18 @@
 #include "server/export.h"
 #include "server/rpc/rpc.h"
 #include "server/state/state.h"
+#include "vhd/base/siphash.h"
 #include "vhd/volume/fs.h"
 #include "xdr/prims.h"
 #include "xdr/stream.h"
 #include "xdr/xdr.h" /* all generated types */
+
+/* Filehandles carry a hash of themselves with a secret key, so nobody can make one (fh.c). */
+struct fh_auth {
+	bool on;
+	bool old; /* those without are taken too: they were given out by a version that knew no key */
+	uint8_t key[SIPHASH_KEY_BYTES];
+};
 
 struct nfs_server {
 	struct exports *exports;
@@ -32,6 +40,7 @@ struct nfs_server {
 	uint32_t max_read, max_write; /* bytes; rtmax, wtmax */
 	uint32_t links_max;           /* frames of the cache that replies may hold; 0: as many as there are */
 	verifier4 write_verf;         /* of this start of the server */
+	struct fh_auth fh;            /* constant while calls run */
 	uint64_t change_base;         /* is added to change attributes: st_change_base() */
 	bool read_only;               /* whole server */
 	struct adv_conf advice;
@@ -135,8 +144,8 @@ static inline nfsstat4 room_for_stateid(const struct compound *c)
 nfsstat4 name_check(const component4 *name);
 
 /* At most 64 bytes are written; the length is returned. */
-uint32_t fh_encode(const struct export *exp, uint64_t ino, uint32_t gen, uint8_t *buf);
-/* NFS4ERR_BADHANDLE, NFS4ERR_STALE, ST_WAIT. References are the caller's. */
+uint32_t fh_encode(const struct nfs_server *srv, const struct export *exp, uint64_t ino, uint32_t gen, uint8_t *buf);
+/* NFS4ERR_BADHANDLE no shape of ours; NFS4ERR_STALE forged, or what it named is gone; ST_WAIT. References are the caller's. */
 nfsstat4 fh_decode(struct compound *c, const nfs_fh4 *fh, struct obj *out);
 /* A key that is the same for every handle of one file: for state. */
 struct st_fhkey fh_key(const struct obj *o);

@@ -33,7 +33,7 @@ nfsstat4 op_putpubfh(struct compound *c)
 nfsstat4 op_getfh(struct compound *c)
 {
 	uint8_t buf[NFS4_FHSIZE];
-	nfs_fh4 fh = {.nfs_fh4_len = fh_encode(c->cfh.exp, c->cfh.node->ino, c->cfh.node->gen, buf),
+	nfs_fh4 fh = {.nfs_fh4_len = fh_encode(c->srv, c->cfh.exp, c->cfh.node->ino, c->cfh.node->gen, buf),
 		      .nfs_fh4_val = (char *)buf};
 
 	return C_ENCODE(c, nfs_fh4, &fh);

@@ -215,6 +215,13 @@ uint64_t st_change_base(const struct st *s)
 	return (uint64_t)(s->records ? st_records_epoch(s->records) : (uint32_t)time(NULL)) << 32;
 }
 
+bool st_fh_key(const struct st *s, struct st_fh_key *out)
+{
+	if (s->records)
+		*out = st_records_fh_key(s->records);
+	return s->records;
+}
+
 void st_stopped(struct st *s)
 {
 	if (s->records)
@@ -312,6 +319,7 @@ void st_grace_tick(struct st *s)
 	if (!s->records)
 		return;
 	lock_take(&s->record_mu);
+	st_records_retry(s->records);
 	strike_leaving(s);
 	if (st_in_grace(s) && st_now_ms(s) >= s->grace_until_ms && !still_reclaiming(s))
 		close_grace(s);

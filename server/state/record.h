@@ -25,7 +25,7 @@ struct st_record {
 	struct st_principal who;
 };
 
-/* Opened, or made when it is not there; for us alone. -EBUSY another server has it; -EUCLEAN it is something else, or damaged, or of
+/* Opened, or made when it is not there; for us alone. -EBUSY another server has it; -EACCES it is another user's; -EUCLEAN it is something else, or damaged, or of
  * a newer kind, and was not touched; what making it says. One line in @why. */
 int st_records_open(struct st_records **out, const char *path, struct why *why);
 void st_records_close(struct st_records *r); /* NULL is accepted */
@@ -33,6 +33,9 @@ void st_records_close(struct st_records *r); /* NULL is accepted */
 /* When, in seconds since 1970, a server started after one that did not say that it stops: the last time that was so. It never is less than
  * before, also without the records of before. */
 uint32_t st_records_epoch(const struct st_records *r);
+/* That we run, where the host had no room to say so when the records were opened. */
+void st_records_retry(struct st_records *r);
+struct st_fh_key st_records_fh_key(const struct st_records *r);
 /* Everything that this server answered for is on stable storage, and it answers no more. */
 int st_records_stopped(struct st_records *r);
 

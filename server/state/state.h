@@ -34,6 +34,7 @@
 #include <stdint.h>
 
 #include "server/rpc/rpc.h"
+#include "vhd/base/siphash.h"
 #include "vhd/base/why.h"
 #include "vhd/volume/fs.h"
 #include "xdr/stream.h"
@@ -200,6 +201,14 @@ uint64_t st_change_base(const struct st *s);
  * room: nobody knows whether it ever comes back. May block. No call may be running.
  */
 void st_forget_silent(struct st *s, bool (*lasts)(const struct st_pin *pin));
+
+/* What makes filehandles ours. It stays with the client records. */
+struct st_fh_key {
+	uint8_t key[SIPHASH_KEY_BYTES];
+	bool old; /* the records are of a version that knew no key, which was made at this start */
+};
+/* False: there are no records, and so no key that would be the same after a restart. */
+bool st_fh_key(const struct st *s, struct st_fh_key *out);
 /* The server answers no more, and all that it answered for is on stable storage. */
 void st_stopped(struct st *s);
 /* @dir: channel_dir_from_client4 in, channel_dir_from_server4 out. BADSESSION, INVAL. */

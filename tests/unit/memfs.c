@@ -125,9 +125,7 @@ static void mem_put(struct fs_node *node)
 	lock_drop(&m->mu);
 }
 
-#define ANY_GEN UINT32_MAX
-
-static int mem_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out)
+static int get_any(struct fs *fs, uint64_t ino, unsigned flags, struct fs_node **out)
 {
 	struct mem_fs *m = fs_of(fs);
 	int err = -ESTALE;
@@ -140,7 +138,7 @@ static int mem_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, st
 	list_for_each (it, &m->nodes) {
 		struct mem_node *n = list_entry(it, struct mem_node, all);
 
-		if (n->n.ino == ino && (gen == ANY_GEN || n->n.gen == gen)) {
+		if (n->n.ino == ino) {
 			*out = fs_node_get(&n->n);
 			err = 0;
 			break;
@@ -148,6 +146,17 @@ static int mem_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, st
 	}
 out:
 	lock_drop(&m->mu);
+	return err;
+}
+
+static int mem_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out)
+{
+	int err = get_any(fs, ino, flags, out);
+
+	if (!err && (*out)->gen != gen) {
+		fs_node_put(*out);
+		err = -ESTALE;
+	}
 	return err;
 }
 
@@ -293,7 +302,7 @@ static int mem_getattrs(struct fs *fs, struct fs_attr *a, unsigned n, unsigned f
 {
 	for (unsigned i = 0; i < n; i++) {
 		struct fs_node *node;
-		int err = mem_get(fs, a[i].ino, ANY_GEN, flags, &node);
+		int err = get_any(fs, a[i].ino, flags, &node);
 
 		if (err == -EAGAIN)
 			return err;

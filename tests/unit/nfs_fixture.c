@@ -25,7 +25,8 @@ void nf_server_start(struct nf_server *s)
 	static const struct export_opts eo = {.anon_uid = 65534, .anon_gid = 65534};
 	static const struct st_opts so;
 
-	*s = (struct nf_server){.srv = {.max_read = 65536, .max_write = 65536}};
+	*s = (struct nf_server){
+		.srv = {.max_read = 65536, .max_write = 65536, .fh = {.on = true, .key = "tests' own key"}}};
 	s->fs = memfs_new();
 	ck_assert_ptr_nonnull(s->fs);
 	ck_assert_int_eq(st_new(&s->srv.state, &so, NULL), 0);

@@ -152,6 +152,21 @@ START_TEST(root_is_squashed_wherever_it_hides)
 }
 END_TEST
 
+/* A file whose owner is all ones, as some systems leave behind, is nobody's all the same. */
+START_TEST(all_ones_is_no_user_and_no_group)
+{
+	struct export e = {.opts = {.anon_uid = 65534, .anon_gid = 65533, .squash = SQUASH_NONE}};
+	struct rpc_cred rc = {.flavor = 1, .uid = UINT32_MAX, .gid = UINT32_MAX, .ngids = 2, .gids = {5, UINT32_MAX}};
+	struct cred c;
+
+	export_cred(&e, &rc, &c);
+	ck_assert_uint_eq(c.uid, 65534);
+	ck_assert_uint_eq(c.gid, 65533);
+	ck_assert_uint_eq(c.gids[0], 5);
+	ck_assert_uint_eq(c.gids[1], 65533);
+}
+END_TEST
+
 START_TEST(squashing_is_as_the_export_says)
 {
 	struct export e = {.opts = {.anon_uid = 65534, .anon_gid = 65533, .squash = SQUASH_NONE}};
@@ -470,6 +485,7 @@ int main(void)
 	tcase_add_test(tc, networks_match_their_addresses_to_the_bit);
 	tcase_add_test(tc, an_export_without_networks_allows_everyone_and_one_with_them_only_those);
 	tcase_add_test(tc, root_is_squashed_wherever_it_hides);
+	tcase_add_test(tc, all_ones_is_no_user_and_no_group);
 	tcase_add_test(tc, squashing_is_as_the_export_says);
 	tcase_add_test(tc, a_path_and_a_file_system_are_exported_once);
 	tcase_add_test(tc, an_export_is_unmounted_when_its_last_reference_goes);

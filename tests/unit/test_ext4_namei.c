@@ -155,6 +155,29 @@ START_TEST(a_lookup_that_may_not_wait_finds_what_is_in_memory)
 }
 END_TEST
 
+/* A generation of all ones was once "any": a handle could be made of nothing but an inode's number. */
+START_TEST(a_handle_finds_no_other_generation)
+{
+	static const uint32_t wrong[] = {0, 1, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
+	struct fs_node *f, *n;
+	struct img img;
+
+	img_make(&img, 16, "-t ext4");
+	img_mount(&img);
+	must_eq(make_s(img.fs->root, "f", FS_REG, &f), 0);
+	must_eq(img.fs->ops->get(img.fs, f->ino, f->gen, 0, &n), 0);
+	fs_node_put(n);
+	for (unsigned i = 0; i < ARRAY_LEN(wrong); i++)
+		if (wrong[i] != f->gen)
+			must_eq(img.fs->ops->get(img.fs, f->ino, wrong[i], 0, &n), -ESTALE);
+	for (unsigned bit = 0; bit < 32; bit++)
+		must_eq(img.fs->ops->get(img.fs, f->ino, f->gen ^ UINT32_C(1) << bit, 0, &n), -ESTALE);
+	fs_node_put(f);
+	img_unmount(&img);
+	img_free(&img);
+}
+END_TEST
+
 /* Who creates a name has often just seen that it is not there. Whatever happened in between, to that folder or to another, there is
  * never a second entry of a name, and none is refused that is not there. */
 START_TEST(a_name_is_created_once_whatever_happened_since_it_was_looked_for)
@@ -759,6 +782,7 @@ int main(void)
 	tcase_add_test(t, rename_does_what_posix_says);
 	tcase_add_test(t, operations_that_must_fail_do_and_change_nothing);
 	tcase_add_test(t, a_lookup_that_may_not_wait_finds_what_is_in_memory);
+	tcase_add_test(t, a_handle_finds_no_other_generation);
 	tcase_add_test(t, a_name_is_created_once_whatever_happened_since_it_was_looked_for);
 	tcase_add_test(t, a_full_index_says_no_space_and_stays_whole);
 	tcase_add_test(t, a_third_level_is_added_with_large_dir);

@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -603,6 +604,43 @@ START_TEST(change_attributes_go_on_behind_an_end_without_a_word)
 }
 END_TEST
 
+START_TEST(the_key_of_filehandles_stays_with_the_records)
+{
+	struct st_fh_key first, k;
+	struct stat st;
+
+	ck_assert(st_fh_key(s, &first));
+	ck_assert(!first.old); /* the records are new: nobody has handles of before */
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 077, 0);
+	restart();
+	ck_assert(st_fh_key(s, &k) && !k.old);
+	ck_assert_mem_eq(k.key, first.key, sizeof k.key);
+	/* Other records, another key. */
+	st_free(s);
+	unlink(path);
+	start();
+	ck_assert(st_fh_key(s, &k) && !k.old);
+	ck_assert_mem_ne(k.key, first.key, sizeof k.key);
+}
+END_TEST
+
+START_TEST(filehandles_of_before_there_was_a_key_are_valid_until_the_next_start)
+{
+	struct st_fh_key first, k;
+
+	st_free(s);
+	unlink(path);
+	sql("CREATE TABLE client (owner BLOB PRIMARY KEY) WITHOUT ROWID; PRAGMA user_version = 1;");
+	ck_assert_int_eq(chmod(path, 0644), 0);
+	start();
+	ck_assert(st_fh_key(s, &first) && first.old);
+	restart();
+	ck_assert(st_fh_key(s, &k) && !k.old);
+	ck_assert_mem_eq(k.key, first.key, sizeof k.key);
+}
+END_TEST
+
 START_TEST(records_of_a_newer_version_are_left_alone)
 {
 	const struct st_opts o = {.records = path};
@@ -716,6 +754,8 @@ int main(void)
 	tcase_add_test(t, another_user_or_another_life_of_the_client_reclaims_nothing);
 	tcase_add_test(t, records_of_the_first_version_are_read);
 	tcase_add_test(t, change_attributes_go_on_behind_an_end_without_a_word);
+	tcase_add_test(t, the_key_of_filehandles_stays_with_the_records);
+	tcase_add_test(t, filehandles_of_before_there_was_a_key_are_valid_until_the_next_start);
 	tcase_add_test(t, records_of_a_newer_version_are_left_alone);
 	tcase_add_test(t, a_grace_period_may_be_shorter_than_a_lease);
 	tcase_add_test(t, thousands_on_record_leave_it_together);

@@ -254,11 +254,10 @@ int ext4_map_punch(struct ext4_node *n, uint32_t lblk, uint64_t end) REQUIRES(n-
 
 /* ---- nodes: node.c ------------------------------------------------------------------------------------------------- */
 
-/* The node of an inode, read in if need be. @gen 0xffffffff: any generation (names found in directories). -ESTALE: free,
- * deleted, reserved, or another generation. FS_NOWAIT: -EAGAIN when it is not in memory; takes nothing but table_mu then,
- * so it may be called with fs->mu and any node's lock held. Without the flag the caller holds neither. */
-int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct ext4_node **out);
-#define EXT4_ANY_GEN 0xffffffffu
+/* The node of an inode, of whatever generation (ext4_op_get() compares that of a filehandle), read in if need be. -ESTALE: free,
+ * deleted or reserved. FS_NOWAIT: -EAGAIN when it is not in memory; takes nothing but table_mu then, so it may be called with
+ * fs->mu and any node's lock held. Without the flag the caller holds neither. */
+int ext4_node_get(struct ext4_fs *fs, uint64_t ino, unsigned flags, struct ext4_node **out);
 /* The node of an inode that may have no link: for orphan.c, while nobody else uses the file system. */
 int ext4_node_get_orphan(struct ext4_fs *fs, uint64_t ino, struct ext4_node **out) REQUIRES(fs->mu);
 static inline void ext4_node_put(struct ext4_node *n)

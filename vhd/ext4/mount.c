@@ -198,7 +198,7 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 		return err;
 	if ((err = ext4_table_init(fs)) < 0)
 		return err;
-	err = ext4_node_get(fs, EXT2_ROOT_INO, EXT4_ANY_GEN, 0, &root);
+	err = ext4_node_get(fs, EXT2_ROOT_INO, 0, &root);
 	if (!err && root->n.type != FS_DIR) {
 		ext4_node_put(root);
 		err = -EUCLEAN;

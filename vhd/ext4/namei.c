@@ -202,7 +202,7 @@ static int peek(struct ext4_node *dir, const char *name, uint32_t len, unsigned 
 	*gen = dir->dir_gen;
 	err = find_ino(dir, name, len, flags, ino);
 	if (!err) {
-		err = ext4_node_get(ext4_fs_of_node(dir), *ino, EXT4_ANY_GEN, FS_NOWAIT, out);
+		err = ext4_node_get(ext4_fs_of_node(dir), *ino, FS_NOWAIT, out);
 		/* While we hold the directory, what a name leads to exists; unless the image is damaged. */
 		if (err == -ESTALE)
 			err = -EUCLEAN;
@@ -227,7 +227,7 @@ static int look_up(struct ext4_node *dir, const char *name, uint32_t len, unsign
 			return err;
 		if (stale && gen == stale_gen)
 			return -EUCLEAN;
-		err = ext4_node_get(ext4_fs_of_node(dir), ino, EXT4_ANY_GEN, 0, &next);
+		err = ext4_node_get(ext4_fs_of_node(dir), ino, 0, &next);
 		if (!err) {
 			held = next;
 		} else if (err != -ESTALE) {
@@ -321,7 +321,7 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 		return r;
 	if (r) {
 		/* The existing one, if it is at hand. */
-		if (ext4_node_get(fs, p.ino, EXT4_ANY_GEN, FS_NOWAIT, out) < 0)
+		if (ext4_node_get(fs, p.ino, FS_NOWAIT, out) < 0)
 			*out = NULL;
 		return -EEXIST;
 	}

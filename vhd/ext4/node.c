@@ -211,8 +211,7 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_
 	return 0;
 }
 
-int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags,
-		  struct ext4_node **out) NO_THREAD_SAFETY
+int ext4_node_get(struct ext4_fs *fs, uint64_t ino, unsigned flags, struct ext4_node **out) NO_THREAD_SAFETY
 {
 	struct ext4_node *n;
 	int err = 0;
@@ -238,7 +237,7 @@ int ext4_node_get(struct ext4_fs *fs, uint64_t ino, uint32_t gen, unsigned flags
 			return err;
 	}
 	/* An unlinked file is still served to those who have it open; a freed one is not. */
-	if ((gen != EXT4_ANY_GEN && gen != n->n.gen) || n->dead) {
+	if (n->dead) {
 		ext4_node_put(n);
 		return -ESTALE;
 	}
@@ -267,11 +266,17 @@ int ext4_node_get_orphan(struct ext4_fs *fs, uint64_t ino, struct ext4_node **ou
 int ext4_op_get(struct fs *fs, uint64_t ino, uint32_t gen, unsigned flags, struct fs_node **out)
 {
 	struct ext4_node *n;
-	int err = ext4_node_get(ext4_fs_of(fs), ino, gen, flags, &n);
+	int err = ext4_node_get(ext4_fs_of(fs), ino, flags, &n);
 
-	if (!err)
-		*out = &n->n;
-	return err;
+	if (err)
+		return err;
+	/* The number is used again: this is another file. */
+	if (n->n.gen != gen) {
+		ext4_node_put(n);
+		return -ESTALE;
+	}
+	*out = &n->n;
+	return 0;
 }
 
 /* What is in memory of a batch, under one lock and without references. */
@@ -322,7 +327,7 @@ int ext4_op_getattrs(struct fs *f, struct fs_attr *a, unsigned n, unsigned flags
 		return -EAGAIN;
 	for (unsigned i = 0; i < n; i++) {
 		struct ext4_node *node;
-		int err = a[i].type ? 0 : ext4_node_get(fs, a[i].ino, EXT4_ANY_GEN, 0, &node);
+		int err = a[i].type ? 0 : ext4_node_get(fs, a[i].ino, 0, &node);
 
 		if (err) {
 			a[i] = (struct fs_attr){.ino = a[i].ino, .gen = (uint32_t)-err};
@@ -765,7 +770,11 @@ static void init_inode(struct ext4_fs *fs, struct ext4_node *n, const struct ext
 	i->i_gid = (uint16_t)c->set.gid;
 	i->osd2.linux2.l_i_uid_high = (uint16_t)(c->set.uid >> 16);
 	i->osd2.linux2.l_i_gid_high = (uint16_t)(c->set.gid >> 16);
-	i->i_generation = n->n.gen = random32(fs) | 1;
+	/* Servers before took all ones for "any": with such an image they would again. */
+	do
+		n->n.gen = random32(fs) | 1;
+	while (n->n.gen == UINT32_MAX);
+	i->i_generation = n->n.gen;
 	if (EXT2_INODE_SIZE(fs->e2->super) > EXT2_GOOD_OLD_INODE_SIZE)
 		i->i_extra_isize = fs->e2->super->s_want_extra_isize
 					   ? fs->e2->super->s_want_extra_isize
