@@ -25,6 +25,8 @@ int image_side_open(const char *path, const struct image_parents *p, unsigned fl
 	/* -EINVAL is "no VHD"; what is damaged, or another format, is not taken for something else. */
 	if (err != -EINVAL || (err = hio_open(&s->raw, path, raw, why)) < 0)
 		return err;
+	if (!p->raw && vhd_other_format(s->raw))
+		return -EINVAL;
 	n = hio_size(s->raw);
 	s->size = n > 0 ? round_up_u64((uint64_t)n, 512) : 0; /* a disk has whole sectors */
 	return s->size ? 0 : why_set(why, -EINVAL, "%s: empty", path);
@@ -201,7 +203,7 @@ static void offer_raw(const char *src, struct why *why)
 	struct hio *h = NULL;
 
 	if (hio_open(&h, src, HIO_CACHED, NULL) == 0 && vhd_other_format(h))
-		why_set(why, -ENOTSUP, "%s; --from raw copies it as it is", said.line);
+		why_set(why, -EINVAL, "%s; --from raw copies it as it is", said.line);
 	hio_close(h);
 }
 
@@ -223,7 +225,7 @@ static int convert_any(const char *src, const struct target *t, const struct ima
 		if (!err && t->type)
 			note_geometry(dst, size);
 	}
-	if (err == -ENOTSUP)
+	if (err == -ENOTSUP || err == -EINVAL)
 		offer_raw(in ? in : src, why);
 	image_side_close(&s);
 	image_temp_done(in);

@@ -119,18 +119,33 @@ static bool is_remains(const uint8_t *p)
 	       be32_get(f.features) <= 3;
 }
 
+/* Where a file without a cookie has the remains of a footer; NULL: nowhere. */
+static const char *find_remains(const struct ends *e)
+{
+	if (e->ntail == TAIL_BYTES && is_remains(e->tail))
+		return "at its end";
+	if (e->nhead >= sizeof(struct vhd_footer) && is_remains(e->head))
+		return "at its start";
+	return e->nhead >= VHD_SECTOR + 8 && memcmp(e->head + VHD_SECTOR, "cxsparse", 8) == 0
+		       ? "before a dynamic header"
+		       : NULL;
+}
+
 const char *vhd_other_format(struct hio *h)
 {
 	AUTO(freep) struct ends *e = calloc(1, sizeof *e);
-	const struct magic *m = e && read_ends(h, e) == 0 ? find_magic(e) : NULL;
+	const struct magic *m;
 
-	return m ? m->name : NULL;
+	if (!e || read_ends(h, e) < 0)
+		return NULL;
+	m = find_magic(e);
+	return m ? m->name : find_remains(e) ? "a damaged VHD image" : NULL;
 }
 
 int vhd_not_vhd(struct hio *h, struct why *why)
 {
 	AUTO(freep) struct ends *e = calloc(1, sizeof *e);
-	const char *path = hio_path(h), *found;
+	const char *path = hio_path(h), *where;
 	const struct magic *m;
 	char advice[300];
 	int err = e ? read_ends(h, e) : -ENOMEM;
@@ -145,14 +160,10 @@ int vhd_not_vhd(struct hio *h, struct why *why)
 #pragma GCC diagnostic pop
 		return why_set(why, -ENOTSUP, "%s: %s; only VHD is supported; %s", path, m->name, advice);
 	}
-	found = e->ntail == TAIL_BYTES && is_remains(e->tail)                         ? "at its end"
-		: e->nhead >= sizeof(struct vhd_footer) && is_remains(e->head)        ? "at its start"
-		: e->nhead >= 520 && memcmp(e->head + VHD_SECTOR, "cxsparse", 8) == 0 ? "and a dynamic header"
-										      : NULL;
-	if (found)
-		return why_set(why, -EUCLEAN,
-			       "%s: a damaged VHD image: there are the remains of a footer %s, without the word "
-			       "\"conectix\"",
-			       path, found);
+	where = find_remains(e);
+	if (where)
+		return why_set(why, -EINVAL,
+			       "%s: not a VHD image any more: the remains of a footer %s lack the word \"conectix\"",
+			       path, where);
 	return why_set(why, -EINVAL, "%s: not a VHD image: no VHD footer at its end or start", path);
 }

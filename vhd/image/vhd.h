@@ -59,7 +59,8 @@ struct vhd_open_opts {
  */
 int vhd_open(struct vhd **out, const char *path, const struct vhd_open_opts *opts, struct why *why);
 
-/* The format of a file that is neither a VHD nor a raw disk, in words ("a qcow2 image"); NULL: none is known. */
+/* The format of a file that is neither a VHD nor a raw disk, in words ("a qcow2 image", "a damaged VHD image"); NULL: none
+ * is known. */
 const char *vhd_other_format(struct hio *h);
 
 /* Writes what is pending of our own metadata, flushes, closes. NULL is accepted. 0 or the first error. */

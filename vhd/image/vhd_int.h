@@ -129,8 +129,8 @@ uint64_t vhd_chs_size(const struct vhd_footer *f);
 uint64_t vhd_served_size(const struct vhd_footer *f, enum vhd_size_from how, enum vhd_size_from *used);
 
 /* ---- magic.c ---- */
-/* A file without a VHD's cookies: -ENOTSUP of another format, which the line names with what to do; -EUCLEAN the remains of a footer;
- * -EINVAL nothing known, maybe a raw disk. */
+/* A file without a VHD's cookies: -ENOTSUP of another format, which the line names with what to do; -EINVAL the
+ * remains of a footer, or nothing known. */
 int vhd_not_vhd(struct hio *h, struct why *why);
 
 /* ---- open.c ---- */
