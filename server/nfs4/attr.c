@@ -272,7 +272,7 @@ static nfsstat4 set_masked(struct compound *c, XDR *in, struct fs_setattr *s)
 	return NFS4_OK;
 }
 
-/* mode_umask: RFC 8275; the server has no inherited ACLs, so the mask always counts. */
+/* mode_umask: RFC 8275. The mask does not count where the directory has a default list: the file system knows. */
 static nfsstat4 set_umask(struct compound *c, XDR *in, struct fs_setattr *s)
 {
 	uint32_t mode = 0, umask = 0;
@@ -282,7 +282,8 @@ static nfsstat4 set_umask(struct compound *c, XDR *in, struct fs_setattr *s)
 		return NFS4ERR_BADXDR;
 	if (mode & ~07777u || umask & ~0777u || s->what & FS_SET_MODE)
 		return NFS4ERR_INVAL;
-	s->mode = mode & ~umask;
+	s->mode = mode;
+	s->umask = umask;
 	s->what |= FS_SET_MODE;
 	return NFS4_OK;
 }
@@ -571,7 +572,7 @@ static nfsstat4 setattr(struct compound *c, struct attr_set *s)
 			return st;
 		forget_ahead(c->cfh.node);
 	}
-	if ((st = attr_may_set(c, &now, io.own, s)) != NFS4_OK)
+	if ((st = attr_may_set(c, c->cfh.node, &now, io.own, s)) != NFS4_OK)
 		return st;
 	return s->fs.what ? errno_status(c->cfh.node->fs->ops->setattr(c->cfh.node, &s->fs, NULL)) : NFS4_OK;
 }

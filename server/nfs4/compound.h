@@ -160,10 +160,15 @@ nfsstat4 c_cross(struct compound *c, struct obj *o);
 /* Data, opens and locks are for regular files: ISDIR, SYMLINK, WRONG_TYPE (RFC 8881 §15.1.2.9, §18.10.3, §18.16.4). */
 nfsstat4 must_be_regular(const struct fs_node *n);
 
-enum { MAY_READ = 4, MAY_WRITE = 2, MAY_EXEC = 1 };
-/* POSIX bits for the compound's credential. NFS4_OK, NFS4ERR_ACCESS, ST_WAIT, … */
+/* MAY_CUT, with MAY_WRITE: something else than to add to it, which append-only files and directories refuse. */
+enum { MAY_READ = 4, MAY_WRITE = 2, MAY_EXEC = 1, MAY_CUT = 8 };
+/* What POSIX and the file's access control list give the compound's caller. NFS4_OK, NFS4ERR_ACCESS, NFS4ERR_PERM where nobody may
+ * (immutable, append-only), ST_WAIT, … */
 nfsstat4 may(struct compound *c, const struct obj *o, unsigned want);
-bool may_attr(const struct cred *cr, const struct fs_attr *a, unsigned want);
+/* The same with the attributes of @n at hand. */
+nfsstat4 may_attr(struct compound *c, struct fs_node *n, const struct fs_attr *a, unsigned want);
+/* The check of POSIX 1003.1e for one who is not root; @want: MAY_READ | MAY_WRITE | MAY_EXEC. */
+bool acl_permits(const struct cred *cr, const struct fs_attr *a, const struct fs_acl *acl, unsigned want);
 /* In a directory: write and search. For removing `victim` (NULL when not known) the sticky bit too. */
 nfsstat4 may_change_dir(struct compound *c, const struct obj *dir, const struct fs_attr *victim);
 /* What a mode becomes when the content changes: without set-id bits (POSIX), unless root changes it. */
@@ -182,7 +187,7 @@ struct attr_set {
 /* @creating: attributes of a new object (CREATE, OPEN). Points into the arena. */
 nfsstat4 attr_decode(struct compound *c, const fattr4 *a, bool creating, struct attr_set *out);
 /* The permission rules of SETATTR (owner, size needs write unless it is @open for that, set-id bits); adjusts s->fs. */
-nfsstat4 attr_may_set(struct compound *c, const struct fs_attr *now, bool open, struct attr_set *s);
+nfsstat4 attr_may_set(struct compound *c, struct fs_node *n, const struct fs_attr *now, bool open, struct attr_set *s);
 /* What is asked of the attributes of one or many objects of an export. */
 #define ATTR_WORDS 3u
 struct attr_plan {

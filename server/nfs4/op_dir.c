@@ -84,6 +84,7 @@ struct listing {
 	const READDIR4args *args;
 	bool by_name;          /* the pseudo-root: an entry may lead to another export */
 	bool attrs;            /* the client wants more than names */
+	nfsstat4 search;       /* and whether it may look them up, which takes more than to list them */
 	struct attr_plan plan; /* valid with attrs, unless by_name */
 };
 
@@ -92,6 +93,9 @@ static nfsstat4 listing_init(struct compound *c, const READDIR4args *a, struct l
 	l->args = a;
 	l->by_name = c->cfh.exp->pseudo;
 	l->attrs = l->by_name || wants_attrs(&a->attr_request);
+	l->search = l->attrs ? may(c, &c->cfh, MAY_EXEC) : NFS4_OK;
+	if (l->search == ST_WAIT)
+		return ST_WAIT;
 	return l->attrs && !l->by_name ? attr_plan(c->cfh.exp, &a->attr_request, &l->plan) : NFS4_OK;
 }
 
@@ -109,7 +113,9 @@ static nfsstat4 put_entry(struct compound *c, const struct listing *l, struct ba
 		return NFS4ERR_REP_TOO_BIG;
 	if (!l->attrs)
 		return xa_uint64(&c->out->x, &none) ? NFS4_OK : NFS4ERR_REP_TOO_BIG;
-	if (b->by_name)
+	if (l->search != NFS4_OK)
+		st = l->search;
+	else if (b->by_name)
 		st = put_by_name(c, l->args, n);
 	else if (attr->type)
 		st = attr_put(c, &l->plan, attr);

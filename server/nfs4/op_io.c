@@ -27,11 +27,12 @@ nfsstat4 may_data(struct compound *c, uint32_t access)
 
 	if (st != NFS4_OK)
 		return st;
+	st = may_attr(c, c->cfh.node, &a, access == OPEN4_SHARE_ACCESS_READ ? MAY_READ : MAY_WRITE | MAY_CUT);
 	/* What may be run but not read has to be read to be run. */
-	if (c->cred.uid == a.uid || may_attr(&c->cred, &a, access == OPEN4_SHARE_ACCESS_READ ? MAY_READ : MAY_WRITE) ||
-	    (access == OPEN4_SHARE_ACCESS_READ && may_attr(&c->cred, &a, MAY_EXEC)))
-		return NFS4_OK;
-	return NFS4ERR_ACCESS;
+	if (st == NFS4ERR_ACCESS && access == OPEN4_SHARE_ACCESS_READ)
+		st = may_attr(c, c->cfh.node, &a, MAY_EXEC);
+	/* The mode does not bind the owner. */
+	return st == NFS4ERR_ACCESS && c->cred.uid == a.uid ? NFS4_OK : st;
 }
 
 nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *advice)

@@ -5,6 +5,7 @@
 
 #include "server/nfs4/compound.h"
 #include "server/nfs4/standing.h"
+#include "vhd/base/cleanup.h"
 
 nfsstat4 op_putfh(struct compound *c)
 {
@@ -214,12 +215,25 @@ nfsstat4 op_secinfo_no_name(struct compound *c)
 
 /* ---- ACCESS ------------------------------------------------------------------------------------------------------------------ */
 
+/* What each right is, of a file and of a directory, whose entries are made and removed with w and x; 0: there it is none. */
+static const struct {
+	uint32_t right;
+	unsigned file, dir;
+} rights[] = {
+	{ACCESS4_READ, MAY_READ, MAY_READ},
+	{ACCESS4_LOOKUP, 0, MAY_EXEC},
+	{ACCESS4_MODIFY, MAY_WRITE | MAY_CUT, MAY_WRITE | MAY_EXEC | MAY_CUT},
+	{ACCESS4_EXTEND, MAY_WRITE, MAY_WRITE | MAY_EXEC},
+	{ACCESS4_DELETE, 0, MAY_WRITE | MAY_EXEC | MAY_CUT},
+	{ACCESS4_EXECUTE, MAY_EXEC, 0},
+};
+
 nfsstat4 op_access(struct compound *c)
 {
 	ACCESS4args a = {.access = 0};
 	ACCESS4resok res = {.supported = 0};
 	struct fs_attr at;
-	bool dir, ro;
+	bool ro;
 	nfsstat4 st = C_DECODE(c, ACCESS4args, &a);
 
 	if (st != NFS4_OK)
@@ -227,18 +241,20 @@ nfsstat4 op_access(struct compound *c)
 	st = errno_status(c->cfh.node->fs->ops->getattr(c->cfh.node, nowait(c), &at));
 	if (st != NFS4_OK)
 		return st;
-	dir = at.type == FS_DIR;
 	ro = may_mutate(c, &c->cfh) != NFS4_OK;
-	res.supported = a.access & (ACCESS4_READ | ACCESS4_MODIFY | ACCESS4_EXTEND |
-				    (dir ? ACCESS4_LOOKUP | ACCESS4_DELETE : ACCESS4_EXECUTE));
-	if (may_attr(&c->cred, &at, MAY_READ))
-		res.access |= ACCESS4_READ;
-	/* Entries are made and removed with w and x. */
-	if (may_attr(&c->cred, &at, dir ? MAY_WRITE | MAY_EXEC : MAY_WRITE) && !ro)
-		res.access |= ACCESS4_MODIFY | ACCESS4_EXTEND | ACCESS4_DELETE;
-	if (may_attr(&c->cred, &at, MAY_EXEC))
-		res.access |= dir ? ACCESS4_LOOKUP : ACCESS4_EXECUTE;
-	res.access &= res.supported;
+	for (size_t i = 0; i < ARRAY_LEN(rights); i++) {
+		unsigned want = at.type == FS_DIR ? rights[i].dir : rights[i].file;
+
+		if (!want || !(a.access & rights[i].right))
+			continue;
+		res.supported |= rights[i].right;
+		if (want & MAY_WRITE && ro)
+			continue;
+		st = may_attr(c, c->cfh.node, &at, want);
+		if (st == ST_WAIT)
+			return st;
+		res.access |= st == NFS4_OK ? rights[i].right : 0;
+	}
 	return C_ENCODE(c, ACCESS4resok, &res);
 }
 

@@ -356,7 +356,7 @@ static nfsstat4 may_open(struct open_op *op)
 		return st;
 	if (op->created || (op->a.claim.claim == CLAIM_PREVIOUS && owns(op)))
 		return NFS4_OK;
-	if (writes && (st = may(c, &op->file, MAY_WRITE)) != NFS4_OK)
+	if (writes && (st = may(c, &op->file, MAY_WRITE | MAY_CUT)) != NFS4_OK)
 		return st;
 	if (!(op->access & OPEN4_SHARE_ACCESS_READ))
 		return NFS4_OK;

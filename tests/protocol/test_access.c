@@ -524,11 +524,53 @@ START_TEST(set_id_bits_go_with_every_change_of_content)
 	ck_assert_int_eq(set_size(&f.fh, &anonymous, 4), NFS4_OK);
 	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4_OK);
 	ck_assert_uint_eq(attr(&f.fh).mode, 06777);
-	/* Without x for the group it is no set-gid bit but mandatory locking. */
-	ck_assert_int_eq(setattr(&f.fh, 02666, NULL, NULL), NFS4_OK);
-	be(BOB, BOB);
+}
+END_TEST
+
+/* It runs nothing with another identity then, but who is not in the group could not have set it. As Linux since 6.1. */
+START_TEST(set_gid_without_group_exec_stays_only_with_members_of_the_group)
+{
+	struct file f = make("f", 02666);
+
+	be(BOB, ANN);
 	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4_OK);
 	ck_assert_uint_eq(attr(&f.fh).mode, 02666);
+	be(BOB, BOB);
+	ck_assert_int_eq(write_byte(&f.fh, &anonymous), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 0666);
+	be(ROOT, ROOT);
+	ck_assert_int_eq(setattr(&f.fh, 06666, NULL, NULL), NFS4_OK);
+	ck_assert_int_eq(setattr(&f.fh, -1, "1001", NULL), NFS4_OK);
+	ck_assert_uint_eq(attr(&f.fh).mode, 02666);
+}
+END_TEST
+
+/* A handle leads past the directory: who may read its names but not search it does not get one. */
+START_TEST(a_directory_that_may_only_be_read_lists_names_without_attributes)
+{
+	struct file f = make("f", 0644);
+	uint32_t words[1] = {1u << FATTR4_FILEHANDLE | 1u << FATTR4_RDATTR_ERROR};
+	nfs_argop4 op[2] = {nfsc_putfh(&dir), {.argop = OP_READDIR}};
+	READDIR4args *a = &op[1].nfs_argop4_u.opreaddir;
+	COMPOUND4res res;
+	entry4 *e;
+
+	(void)f;
+	a->dircount = a->maxcount = 4096;
+	a->attr_request = (bitmap4){.bitmap4_len = 1, .bitmap4_val = words};
+	ck_assert_int_eq(setattr(&dir, 0744, NULL, NULL), NFS4_OK);
+	be(BOB, BOB);
+	ck_assert_int_eq(run(op, 2, &res), NFS4_OK);
+	e = res.resarray.resarray_val[2].nfs_resop4_u.opreaddir.READDIR4res_u.resok4.reply.entries;
+	ck_assert_ptr_nonnull(e);
+	ck_assert_uint_eq(e->attrs.attrmask.bitmap4_val[0], 1u << FATTR4_RDATTR_ERROR);
+	nfsc_free(&res);
+	words[0] = 0;
+	ck_assert_int_eq(on(&dir, &op[1]), NFS4_OK);
+	words[0] = 1u << FATTR4_FILEHANDLE;
+	ck_assert_int_eq(on(&dir, &op[1]), NFS4ERR_ACCESS);
+	be(ANN, ANN);
+	ck_assert_int_eq(on(&dir, &op[1]), NFS4_OK);
 }
 END_TEST
 
@@ -951,6 +993,8 @@ int main(int argc, char **argv)
 	tcase_add_test(t, only_root_gives_files_away_and_owners_choose_among_their_groups);
 	tcase_add_test(t, set_id_bits_go_when_others_write_or_the_owner_changes);
 	tcase_add_test(t, set_id_bits_go_with_every_change_of_content);
+	tcase_add_test(t, set_gid_without_group_exec_stays_only_with_members_of_the_group);
+	tcase_add_test(t, a_directory_that_may_only_be_read_lists_names_without_attributes);
 	tcase_add_test(t, the_set_gid_bit_is_for_members_of_the_group);
 	tcase_add_test(t, moving_a_folder_takes_w_on_both_ends_and_on_itself);
 	tcase_add_test(t, in_a_sticky_folder_only_owners_remove);

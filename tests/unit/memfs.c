@@ -280,7 +280,7 @@ static int apply(struct mem_node *n, const struct fs_setattr *s)
 	if (err < 0)
 		return err;
 	if (s->what & FS_SET_MODE)
-		a->mode = s->mode;
+		a->mode = s->mode & ~s->umask;
 	if (s->what & FS_SET_UID)
 		a->uid = s->uid;
 	if (s->what & FS_SET_GID)

@@ -516,7 +516,7 @@ int ext4_op_write(struct fs_node *fn, uint64_t off, const struct iovec *iov, int
 		return -EFBIG;
 	if (len == 0)
 		return 0;
-	if ((err = lock_mapped(n, flags, true)) < 0)
+	if ((err = ext4_caps_before_write(n, flags)) < 0 || (err = lock_mapped(n, flags, true)) < 0)
 		return err;
 	if (n->inode.i_flags & EXT2_IMMUTABLE_FL || (n->inode.i_flags & EXT2_APPEND_FL && off < ext4_size(&n->inode)))
 		err = -EPERM;

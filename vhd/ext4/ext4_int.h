@@ -132,6 +132,10 @@ struct ext4_node {
 	/* Extended attributes in the inode, from the end of its fields to its own; NULL: none. xattr.c */
 	uint8_t *body GUARDED_BY(rw);
 	bool body_dirty GUARDED_BY(rw); /* the next store is of the whole inode */
+	/* Of its access control lists, by kind: ACL_*, and those that are ACL_KEPT. acl.c */
+	uint8_t acl_is[FS_ACL_KINDS] GUARDED_BY(rw);
+	atomic_bool caps; /* it has file capabilities, which who changes it takes away first */
+	struct fs_acl *acl[FS_ACL_KINDS] GUARDED_BY(rw);
 	/* The preallocation window: blocks taken from the allocator for the logical blocks that probably come next. */
 	uint64_t pa_pblk GUARDED_BY(rw);
 	uint32_t pa_lblk GUARDED_BY(rw), pa_len GUARDED_BY(rw), pa_size GUARDED_BY(rw);
@@ -142,6 +146,9 @@ struct ext4_node {
 	struct list logged_link, orphan_link; /* guarded by fs->mu */
 	bool in_table, in_idle;
 };
+
+/* A node's access control list: none, kept with the node, too long for that, not understood. */
+enum { ACL_NONE, ACL_KEPT, ACL_LONG, ACL_BAD };
 
 enum { GROUP_BLOCKS = 1, GROUP_INODES = 2, GROUP_DESC = 4 };
 
@@ -379,6 +386,22 @@ uint32_t ext4_body_start(const struct ext4_fs *fs, const struct ext2_inode_large
 int ext4_body_load(struct ext4_node *n, const uint8_t *raw) REQUIRES(n->rw);
 /* The inode is to be freed: its block of attributes is, too, unless others use it. Under fs->mu. */
 int ext4_xattr_release(struct ext4_node *n) REQUIRES(n->rw);
+
+/* ---- access control lists, file capabilities: acl.c ------------------------------------------------------------------- */
+
+int ext4_op_getacl(struct fs_node *n, enum fs_acl_kind kind, unsigned flags, struct fs_acl **out);
+/* What the node's attributes say of them, when it comes into memory: after ext4_body_load(), under fs->mu. -ENOMEM, -EIO. */
+int ext4_acls_load(struct ext4_node *n) REQUIRES(n->rw);
+void ext4_acls_drop(struct ext4_node *n);
+/* The list follows a mode that is going to be set. In an operation. -ENOSPC with nothing changed. */
+int ext4_acl_chmod(struct ext4_node *n, uint32_t mode) REQUIRES(n->rw);
+/* A new inode gets what its directory has for it, its mode what that leaves. In the operation that makes it. */
+int ext4_acl_inherit(struct ext4_node *dir, struct ext4_node *child, const struct fs_create *c) REQUIRES(dir->rw)
+	REQUIRES(child->rw);
+/* File capabilities go, if there are any. In an operation. */
+int ext4_caps_drop(struct ext4_node *n) REQUIRES(n->rw);
+/* The same for who is in none, before he takes the lock. -EAGAIN (FS_NOWAIT). */
+int ext4_caps_before_write(struct ext4_node *n, unsigned flags);
 
 /* ---- blocks of a directory (and of any metadata file): extent.c, data.c -------------------------------------------- */
 

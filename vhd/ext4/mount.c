@@ -433,6 +433,7 @@ static const struct fs_ops ops = {
 	.figures = ext4_op_figures,
 	.alloc = reserve,
 	.punch = ext4_op_punch,
+	.getacl = ext4_op_getacl,
 	.getxattr = ext4_op_getxattr,
 	.setxattr = setxattr,
 	.changed = ext4_op_changed,

@@ -19,7 +19,7 @@
 enum { NOWAIT_BLOCKS = 64 };
 
 enum {
-	CREDITS_ADD = 48, /* a split on each level, the blocks appended for it, two inodes, their groups */
+	CREDITS_ADD = 50, /* a split on each level, the blocks appended for it, two inodes, their groups, attributes */
 	CREDITS_REMOVE = 24,
 };
 
@@ -274,14 +274,14 @@ int ext4_op_parent(struct fs_node *dir, unsigned flags, struct fs_node **out)
 
 /* ---- create ---------------------------------------------------------------------------------------------------------------- */
 
-/* The new inode gets what its type needs, and its name. */
+/* The new inode gets what its directory and its type want it to have, and its name. */
 static int give_name(struct ext4_node *dir, const struct ext4_place *p, const char *name, uint32_t len,
-		     struct ext4_node *child) REQUIRES(dir->rw) REQUIRES(child->rw)
+		     const struct fs_create *c, struct ext4_node *child) REQUIRES(dir->rw) REQUIRES(child->rw)
 {
 	bool is_dir = child->n.type == FS_DIR;
-	int err = 0;
+	int err = ext4_acl_inherit(dir, child, c);
 
-	if (is_dir)
+	if (!err && is_dir)
 		err = ext4_dir_make(child, (uint32_t)dir->n.ino);
 	if (!err)
 		err = ext4_dir_insert(dir, p, name, len, (uint32_t)child->n.ino, ext4_dent_type(child->n.type));
@@ -299,9 +299,10 @@ static int give_name(struct ext4_node *dir, const struct ext4_place *p, const ch
 }
 
 /* May this creation come to need a block that is not at hand? */
-static bool grows(const struct fs_create *c, const struct ext4_place *p)
+static bool grows(const struct ext4_node *dir, const struct fs_create *c, const struct ext4_place *p)
+	REQUIRES_SHARED(dir->rw)
 {
-	return p->room == EXT4_NO_OFF || c->type == FS_DIR ||
+	return dir->acl_is[FS_ACL_DEFAULT] != ACL_NONE || p->room == EXT4_NO_OFF || c->type == FS_DIR ||
 	       (c->type == FS_LNK && c->target_len >= sizeof(((struct ext2_inode *)0)->i_block));
 }
 
@@ -325,7 +326,7 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 			*out = NULL;
 		return -EEXIST;
 	}
-	if (c->flags & FS_NOWAIT && grows(c, &p))
+	if (c->flags & FS_NOWAIT && grows(dir, c, &p))
 		return -EAGAIN;
 	if (c->type == FS_DIR && (err = ext4_dir_links_ok(dir)) < 0)
 		return err;
@@ -335,7 +336,7 @@ static int create(struct ext4_fs *fs, struct ext4_node *dir, const char *name, u
 	/* Nobody knows it yet, but for who guesses its number. */
 	if (!rwlock_try_write(&child->rw))
 		rwlock_write(&child->rw);
-	err = give_name(dir, &p, name, len, child);
+	err = give_name(dir, &p, name, len, c, child);
 	rwlock_drop(&child->rw);
 	if (err)
 		ext4_node_put(child);

@@ -117,6 +117,7 @@ static void node_free(struct ext4_node *n)
 	ext4_dir_forget(n);
 	ext4_map_free(n->map);
 	free(n->body);
+	ext4_acls_drop(n);
 	rwlock_fini(&n->rw);
 	free(n);
 }
@@ -201,6 +202,8 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_
 		n->change |= (uint64_t)n->inode.i_version_hi << 32;
 	if (!err)
 		err = ext4_body_load(n, fs->raw_inode);
+	if (!err)
+		err = ext4_acls_load(n);
 	if (!err && n->n.type == FS_DIR)
 		err = ext4_map_load(n);
 	if (err) {
@@ -665,6 +668,9 @@ void ext4_node_attr(const struct ext4_node *n, struct fs_attr *a)
 		.ino = n->n.ino,
 		.gen = n->n.gen,
 		.type = n->n.type,
+		.flags = (i->i_flags & EXT2_IMMUTABLE_FL ? (uint32_t)FS_ATTR_IMMUTABLE : 0) |
+			 (i->i_flags & EXT2_APPEND_FL ? (uint32_t)FS_ATTR_APPEND : 0) |
+			 (n->acl_is[FS_ACL_ACCESS] != ACL_NONE ? (uint32_t)FS_ATTR_ACL : 0),
 		.mode = i->i_mode & 07777u,
 		.nlink = i->i_links_count,
 		.uid = i->i_uid | (uint32_t)i->osd2.linux2.l_i_uid_high << 16,
@@ -727,7 +733,7 @@ static uint16_t mode_of(const struct fs_create *c)
 		[FS_SOCK] = LINUX_S_IFSOCK,
 	};
 
-	return (uint16_t)(fmt[c->type] | (c->set.mode & 07777));
+	return (uint16_t)(fmt[c->type] | (c->set.mode & ~c->set.umask & 07777));
 }
 
 static uint32_t random32(struct ext4_fs *fs) REQUIRES(fs->mu)

@@ -87,11 +87,21 @@ static void set_times(struct ext2_inode_large *i, const struct fs_setattr *s)
 		ext4_time_set(i, EXT4_T_M, s->what & FS_SET_MTIME ? &s->mtime : &now);
 }
 
+/* Times may be set to now of what is append-only: that says no more than adding to it would. */
+static int may_set(const struct ext4_node *n, unsigned what) REQUIRES_SHARED(n->rw)
+{
+	if (n->inode.i_flags & EXT2_IMMUTABLE_FL)
+		return -EPERM;
+	return n->inode.i_flags & EXT2_APPEND_FL && what & ~(unsigned)(FS_SET_ATIME_NOW | FS_SET_MTIME_NOW) ? -EPERM
+													    : 0;
+}
+
 int ext4_op_setattr(struct fs_node *fn, const struct fs_setattr *s, struct fs_attr *after) NO_THREAD_SAFETY
 {
 	struct ext4_node *n = ext4_node_of(fn);
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	unsigned touch = EXT4_T_C;
+	bool listed;
 	int err;
 
 	if (s->what & FS_SET_SIZE && fn->type != FS_REG)
@@ -99,10 +109,16 @@ int ext4_op_setattr(struct fs_node *fn, const struct fs_setattr *s, struct fs_at
 	if ((err = ext4_op_begin(fs, CREDITS, 0)) < 0)
 		return err;
 	rwlock_write(&n->rw);
-	if (n->inode.i_flags & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL))
-		err = -EPERM;
+	err = may_set(n, s->what);
+	if (!err && s->what & (FS_SET_SIZE | FS_SET_UID | FS_SET_GID) && fn->type != FS_DIR)
+		err = ext4_caps_drop(n);
+	listed = s->what & FS_SET_MODE && (n->inode.i_mode ^ s->mode) & 0777;
+	if (!err && listed)
+		err = ext4_acl_chmod(n, s->mode);
 	if (!err && s->what & FS_SET_SIZE) {
 		err = set_size(n, s->size);
+		if (err && listed)
+			(void)ext4_acl_chmod(n, n->inode.i_mode);
 		touch |= s->what & (FS_SET_MTIME | FS_SET_MTIME_NOW) ? 0u : (unsigned)EXT4_T_M;
 	}
 	if (!err) {
@@ -187,6 +203,8 @@ int ext4_op_alloc(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 	err = n->inode.i_flags & EXT2_IMMUTABLE_FL ? -EPERM : need_map(n);
 	if (!err && end > ext4_size(&n->inode))
 		err = ext4_clean_tail(n, end, 0);
+	if (!err)
+		err = ext4_caps_drop(n);
 	/* Whole or not at all: is there room for every hole? */
 	if (!err && (len >> fs->block_bits) > ext4_alloc_left(fs))
 		err = -ENOSPC;
@@ -225,6 +243,8 @@ int ext4_op_punch(struct fs_node *fn, uint64_t off, uint64_t len) NO_THREAD_SAFE
 		return err;
 	rwlock_write(&n->rw);
 	err = n->inode.i_flags & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL) ? -EPERM : need_map(n);
+	if (!err)
+		err = ext4_caps_drop(n);
 	size = ext4_size(&n->inode);
 	/* Blocks behind the end of file hold nothing but may be there: they go too. */
 	end = end >= size ? round_up_u64(size, fs->block_size) : end;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "vhd/base/checked.h"
+#include "vhd/base/cleanup.h"
 #include "vhd/ext4/journal.h"
 #include "vhd/ext4/xattr_int.h"
 
@@ -181,7 +182,7 @@ static int get_from(const struct xattr_area *a, const struct xattr_name *name, v
 	return (int)len;
 }
 
-static int lock_shared(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
+int ext4_lock_shared(struct ext4_node *n, unsigned flags) NO_THREAD_SAFETY
 {
 	if (!(flags & FS_NOWAIT))
 		rwlock_read(&n->rw);
@@ -196,7 +197,7 @@ static int get_body(struct ext4_node *n, const struct xattr_name *name, void *bu
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	struct xattr_area a;
-	int err = lock_shared(n, flags);
+	int err = ext4_lock_shared(n, flags);
 
 	if (err)
 		return err;
@@ -212,7 +213,7 @@ static int get_block(struct ext4_node *n, const struct xattr_name *name, void *b
 {
 	struct ext4_fs *fs = ext4_fs_of_node(n);
 	uint8_t *block;
-	int err = lock_shared(n, flags);
+	int err = ext4_lock_shared(n, flags);
 
 	if (err)
 		return err;
@@ -250,6 +251,31 @@ int ext4_op_getxattr(struct fs_node *fn, const char *full, void *buf, uint32_t c
 		err = get_block(n, &name, buf, cap, flags);
 	lock_drop(&fs->mu);
 	return err;
+}
+
+int ext4_xattr_view(struct ext4_node *n, unsigned flags, struct xattr_view *v) NO_THREAD_SAFETY
+{
+	struct ext4_fs *fs = ext4_fs_of_node(n);
+	int err = 0;
+
+	*v = (struct xattr_view){.in = {in_body(n->body, body_size(fs, n))}};
+	if (block_of(fs, n) && (err = block_read(n, flags, &v->block)) == 0)
+		v->in[1] = in_block(fs, v->block);
+	return err;
+}
+
+int ext4_xattr_view_find(const struct xattr_view *v, const struct xattr_name *name, const uint8_t **value,
+			 uint32_t *len)
+{
+	uint32_t off;
+	int got = 0;
+
+	for (unsigned i = 0; !got && i < ARRAY_LEN(v->in); i++) {
+		got = ext4_xattr_find(&v->in[i], name, &off, len);
+		if (got > 0)
+			*value = v->in[i].base + off;
+	}
+	return got;
 }
 
 /* ---- setting ------------------------------------------------------------------------------------------------------------------ */
@@ -388,7 +414,13 @@ static void set_feature(struct ext4_fs *fs) NO_THREAD_SAFETY
 	fs->super_dirty = true;
 }
 
-static int set_locked(struct ext4_node *n, const struct xattr_change *c) NO_THREAD_SAFETY
+static bool is_caps(const struct xattr_name *name)
+{
+	return name->index == ext4_xattr_caps.index && name->len == ext4_xattr_caps.len &&
+	       memcmp(name->name, ext4_xattr_caps.name, name->len) == 0;
+}
+
+int ext4_xattr_set(struct ext4_node *n, const struct xattr_change *c) NO_THREAD_SAFETY
 {
 	struct plan p = {0};
 	int err = make_plan(n, c, &p);
@@ -399,6 +431,8 @@ static int set_locked(struct ext4_node *n, const struct xattr_change *c) NO_THRE
 		apply_body(n, &p);
 	if (!err) {
 		set_feature(ext4_fs_of_node(n));
+		if (is_caps(&c->name))
+			atomic_store(&n->caps, c->value != NULL);
 		ext4_node_touch(n, EXT4_T_C);
 	}
 	free(p.old);
@@ -428,7 +462,7 @@ int ext4_op_setxattr(struct fs_node *fn, const char *full, const void *value, ui
 	else if (fs->e2->super->s_rev_level == EXT2_GOOD_OLD_REV)
 		err = -ENOTSUP; /* no features, so none that says that there are attributes */
 	else
-		err = set_locked(n, &c);
+		err = ext4_xattr_set(n, &c);
 	rwlock_drop(&n->rw);
 	return ext4_op_end(fs, err);
 }

@@ -22,7 +22,8 @@
 #include "vhd/base/endian.h"
 #include "vhd/ext4/ext4_int.h"
 
-enum { XATTR_USER = 1, XATTR_TRUSTED = 4, XATTR_SECURITY = 6 }; /* name indexes */
+/* Name indexes. The two in the middle stand for whole names. */
+enum { XATTR_USER = 1, XATTR_ACL_ACCESS = 2, XATTR_ACL_DEFAULT = 3, XATTR_TRUSTED = 4, XATTR_SECURITY = 6 };
 
 #define XATTR_MAGIC 0xea020000u
 #define XATTR_PAD 4u /* entries and values begin at multiples of it; four zeros end the list */
@@ -73,5 +74,32 @@ int ext4_xattr_build(const struct xattr_area *from, const struct xattr_change *c
 
 /* The header's hash of all entries of a block that ext4_xattr_build() made. */
 uint32_t ext4_xattr_block_hash(const struct xattr_area *a);
+
+/* ---- of a node: xattr.c ------------------------------------------------------------------------------------------------- */
+
+/* A node's areas to look into; with the node's lock. */
+struct xattr_view {
+	struct xattr_area in[2]; /* in the inode, in its block */
+	uint8_t *block;          /* that one, for free() */
+};
+/* Under fs->mu. -EUCLEAN the block is none, -ENOMEM, -EIO, -EAGAIN (FS_NOWAIT). */
+int ext4_xattr_view(struct ext4_node *n, unsigned flags, struct xattr_view *v) REQUIRES_SHARED(n->rw);
+/* 1, and the value in place; else as ext4_xattr_find(). */
+int ext4_xattr_view_find(const struct xattr_view *v, const struct xattr_name *name, const uint8_t **value,
+			 uint32_t *len);
+/* In an operation. -ENODATA, -ENOSPC, -ENOTSUP, -EUCLEAN with nothing changed. */
+int ext4_xattr_set(struct ext4_node *n, const struct xattr_change *c) REQUIRES(n->rw);
+/* -EAGAIN (FS_NOWAIT). */
+int ext4_lock_shared(struct ext4_node *n, unsigned flags);
+
+/* ---- access control lists: acl.c ------------------------------------------------------------------------------------------ */
+
+/* "security.capability" */
+extern const struct xattr_name ext4_xattr_caps;
+/* A list as it is on disk: 0 and *out, NULL when it has no entry; -EUCLEAN, -ENOMEM. */
+int ext4_acl_parse(const uint8_t *p, uint32_t len, struct fs_acl **out);
+uint32_t ext4_acl_bytes(const struct fs_acl *a);
+/* That many bytes at @p. */
+void ext4_acl_encode(const struct fs_acl *a, uint8_t *p);
 
 #endif

@@ -31,6 +31,7 @@
 #include "vhd/base/why.h"
 #include "vhd/base/list.h"
 #include "vhd/cache/cache.h"
+#include "vhd/volume/acl.h"
 
 struct fs;
 struct fs_node;
@@ -46,11 +47,19 @@ struct fs_time {
 	uint32_t nsec;
 };
 
+enum fs_attr_flags {
+	FS_ATTR_IMMUTABLE = 1 << 0, /* nothing of it may be changed, by nobody; of a directory: none of its names */
+	FS_ATTR_APPEND = 1 << 1,    /* it may only get longer; of a directory: names may only be added */
+	FS_ATTR_ACL = 1 << 2,       /* it has an access control list, which says more than the mode does: getacl() */
+};
+
 struct fs_attr {
 	uint64_t ino;
 	uint32_t gen;
 	enum fs_type type;
-	uint32_t mode; /* permission, set-id and sticky bits: 07777 */
+	uint32_t flags; /* FS_ATTR_* */
+	uint32_t
+		mode; /* permission, set-id and sticky bits: 07777; with an access control list the group's are its mask */
 	uint32_t nlink, uid, gid;
 	uint32_t rdev_major, rdev_minor;
 	uint64_t size;                             /* bytes */
@@ -74,6 +83,8 @@ enum fs_set {
 struct fs_setattr {
 	unsigned what; /* FS_SET_* */
 	uint32_t mode, uid, gid;
+	uint32_t
+		umask; /* create: bits that the mode is without, unless the directory has a default list: that counts then */
 	uint64_t size;
 	struct fs_time atime, mtime, btime;
 };
@@ -156,10 +167,12 @@ struct fs_ops {
 	/* Of many inodes, as a listing wants them: a[i].ino says of which. type 0 and an errno in a[i].gen: that one cannot be
 	 * had (ESTALE: it is gone). 0, or -EAGAIN when not all are in memory. NULL where inodes are not found by number. */
 	int (*getattrs)(struct fs *fs, struct fs_attr *a, unsigned n, unsigned flags);
-	/* All or nothing. SIZE only on FS_REG (-EINVAL, -EFBIG). *after may be NULL. */
+	/* All or nothing. SIZE only on FS_REG (-EINVAL, -EFBIG). *after may be NULL. -EPERM: it is immutable, or append-only. MODE changes
+	 * the access control list with it; SIZE, UID and GID take file capabilities away, as write, alloc and punch do. */
 	int (*setattr)(struct fs_node *n, const struct fs_setattr *s, struct fs_attr *after);
 
-	/* -EEXIST when the name exists (then *out is the existing node when that is cheap, else NULL). */
+	/* -EEXIST when the name exists (then *out is the existing node when that is cheap, else NULL). The directory's default list becomes
+	 * the new one's, but for symlinks; -EUCLEAN: it is one that is not understood. */
 	int (*create)(struct fs_node *dir, const char *name, uint32_t len, const struct fs_create *c,
 		      struct fs_node **out, struct fs_cinfo *ci);
 	int (*link)(struct fs_node *n, struct fs_node *dir, const char *name, uint32_t len, struct fs_cinfo *ci);
@@ -194,6 +207,10 @@ struct fs_ops {
 
 	/* Bytes of the file's data that are in memory now. Optional. */
 	int (*resident)(struct fs_node *n, uint64_t *bytes);
+
+	/* The list of this kind; the reference is the caller's. -ENODATA there is none, -EUCLEAN one that is not understood: who depends on
+	 * it gets nothing. -EAGAIN. NULL where FS_ATTR_ACL is never set. */
+	int (*getacl)(struct fs_node *n, enum fs_acl_kind kind, unsigned flags, struct fs_acl **out);
 
 	/* An extended attribute, its name with the prefix ("user.io_advise"; also "trusted." and "security."): the value's length.
 	 * -ENODATA there is none, -ERANGE it is longer than @cap (0 asks for the length alone), -EAGAIN, -EUCLEAN, -ENOTSUP another
