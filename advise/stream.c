@@ -414,15 +414,6 @@ void adv_anew(struct fs_stream *s, uint32_t followed)
 	atomic_flag_clear_explicit(&s->busy, memory_order_release);
 }
 
-uint32_t adv_hint(struct fs_stream *s, uint32_t hints)
-{
-	uint32_t followed, mode = adv_merge(atomic_load_explicit(&s->mode, memory_order_relaxed), hints, &followed);
-
-	atomic_store_explicit(&s->mode, mode, memory_order_relaxed);
-	adv_anew(s, followed);
-	return followed;
-}
-
 void adv_look(struct fs_stream *s, struct adv_seen *out)
 {
 	while (atomic_flag_test_and_set_explicit(&s->busy, memory_order_acquire))

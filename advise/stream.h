@@ -20,8 +20,8 @@
  *
  * Hints are those of RFC 7862 §15.5 as bits, and hold for the whole file. Each opener's reads are taken as that opener has said. For those
  * who said nothing holds what the opener who spoke last has said, until it closes the file; then what the one before it said who still
- * has it open; then nothing (server/state/ keeps that). Hints with a special stateid belong to no open, and hold until somebody else
- * speaks or the last one closes.
+ * has it open; then nothing (server/state/ keeps that). Hints with a special stateid hold for what the same client
+ * reads with one, until the session that sent them ends.
  */
 #ifndef VHDNFS_ADVISE_STREAM_H
 #define VHDNFS_ADVISE_STREAM_H
@@ -71,8 +71,6 @@ void adv_taken(struct fs_stream *s, const struct adv_step *step, uint64_t end, b
 uint32_t adv_merge(uint32_t mode, uint32_t hints, uint32_t *followed);
 /* Hints were @followed just now: a pattern ends what was guessed so far. */
 void adv_anew(struct fs_stream *s, uint32_t followed);
-/* All of it, for hints that belong to nobody. What is followed. */
-uint32_t adv_hint(struct fs_stream *s, uint32_t hints);
 
 /* What is under way, for those who want to show it. Waits for who is at work on it: for a moment. */
 struct adv_seen {

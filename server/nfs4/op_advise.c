@@ -118,7 +118,7 @@ static uint32_t merge(uint32_t before, void *arg)
 	return adv_merge(before, s->hints, &s->followed);
 }
 
-/* Hints that hold from now on: for this open, or for nobody's. */
+/* Hints that hold from now on: for this open; or for what this client reads without one. */
 static nfsstat4 take_hints(struct compound *c, const stateid4 *sid, uint32_t hints, uint32_t *followed)
 {
 	struct fs_stream *stream = &c->cfh.node->stream;
@@ -127,7 +127,8 @@ static nfsstat4 take_hints(struct compound *c, const stateid4 *sid, uint32_t hin
 	nfsstat4 st;
 
 	if (st_is_special(sid)) {
-		*followed = adv_hint(stream, hints);
+		if (st_advise_unopened(&c->st, &key, merge, &said))
+			*followed = said.followed;
 		return NFS4_OK;
 	}
 	st = st_advise(c->srv->state, c->st.client, &key, sid, merge, &said);

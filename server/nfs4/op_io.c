@@ -53,8 +53,9 @@ nfsstat4 may_io(struct compound *c, stateid4 *given, uint32_t access, uint32_t *
 		return st;
 	*given = sid;
 	if (advice)
-		*advice = io.advice;
-	return io.own || !access ? NFS4_OK : may_data(c, access);
+		*advice = !io.own && st_is_special(&sid) ? st_said(c->st.client, &key) : io.advice;
+	/* Hints move data about, and say whether it was in memory: they are for those who may read it. */
+	return io.own ? NFS4_OK : may_data(c, access ? access : OPEN4_SHARE_ACCESS_READ);
 }
 
 /* ---- READ ---------------------------------------------------------------------------------------------------------------------- */

@@ -33,6 +33,7 @@ void st_client_put(struct st_client *cl)
 	if (!cl || atomic_fetch_sub_explicit(&cl->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	lock_fini(&cl->mu);
+	free(cl->said);
 	free(cl);
 }
 
@@ -355,6 +356,12 @@ static bool returned(const struct st *s, struct st_client *cl)
 	return atomic_load(&cl->struck) && !(atomic_load(&cl->lost) & LOST_EXPIRED) && !st_client_expired(s, cl);
 }
 
+/* It has advice to its name, and nobody there any more. */
+static bool fell_silent(const struct st *s, struct st_client *cl)
+{
+	return atomic_load(&cl->spoke) && st_client_expired(s, cl);
+}
+
 /* One for which @what is so, with a reference; NULL: there is none (left). */
 static struct st_client *next(struct st *s, int bucket, bool (*what)(const struct st *s, struct st_client *cl))
 {
@@ -426,5 +433,9 @@ void st_clients_tick(struct st *s)
 			;
 		while ((cl = next(s, i, returned)))
 			st_client_rejoin(s, cl);
+		while ((cl = next(s, i, fell_silent))) {
+			st_advice_forget(s, cl);
+			st_client_put(cl);
+		}
 	}
 }

@@ -433,20 +433,126 @@ static void advice_holds(struct st_file *f, const struct st_open *o)
 		atomic_store_explicit(&f->pin.node->stream.mode, o ? o->advice : 0, memory_order_relaxed);
 }
 
-/* @o, which is off the file's list, does not count any more. */
-static void advice_gone(struct st_file *f, const struct st_open *o)
+static const struct st_open *last_speaker(const struct st_file *f)
 {
 	const struct st_open *last = NULL;
 
-	if (!o->advised || o->advised != f->advised)
-		return;
 	list_for_each (it, &f->opens) {
 		const struct st_open *p = container_of(list_entry(it, struct st_state, file_link), struct st_open, s);
 
 		if (p->advised && (!last || p->advised > last->advised))
 			last = p;
 	}
-	advice_holds(f, last);
+	return last;
+}
+
+/* @o, which is off the file's list, does not count any more. */
+static void advice_gone(struct st_file *f, const struct st_open *o)
+{
+	if (o->advised && o->advised == f->advised)
+		advice_holds(f, last_speaker(f));
+}
+
+static void unsay(struct st *s, struct st_open *o)
+{
+	struct st_file *f = o->s.file;
+	struct file_shard *sh = st_file_shard(s, &f->key);
+	uint64_t was;
+
+	lock_take(&sh->mu);
+	was = o->advised;
+	o->advised = 0;
+	o->advice = 0;
+	if (was && was == f->advised)
+		advice_holds(f, last_speaker(f));
+	lock_drop(&sh->mu);
+}
+
+void st_advice_forget(struct st *s, struct st_client *cl)
+{
+	lock_take(&cl->mu);
+	for (int i = 0; i < STATE_BUCKETS; i++)
+		list_for_each (it, &cl->states[i]) {
+			struct st_state *x = list_entry(it, struct st_state, client_link);
+
+			if (x->kind == STATE_OPEN)
+				unsay(s, container_of(x, struct st_open, s));
+		}
+	free(TAKE(cl->said));
+	atomic_store(&cl->nsaid, 0);
+	atomic_store(&cl->spoke, false);
+	lock_drop(&cl->mu);
+}
+
+/* A few files for each client: who wants more opens them. */
+enum { SAID_MAX = 64 };
+
+struct st_said {
+	struct st_fhkey key;
+	const struct st_session *by;
+	uint32_t advice;
+};
+
+static struct st_said *find_said(const struct st_client *cl, const struct st_fhkey *key)
+{
+	for (uint32_t i = 0; i < cl->nsaid; i++)
+		if (st_key_equal(&cl->said[i].key, key))
+			return &cl->said[i];
+	return NULL;
+}
+
+bool st_advise_unopened(const struct st_call *call, const struct st_fhkey *key,
+			uint32_t (*merge)(uint32_t before, void *arg), void *arg)
+{
+	struct st_client *cl = call->client;
+	struct st_said *w = NULL;
+
+	lock_take(&cl->mu);
+	if (!cl->said)
+		cl->said = calloc(SAID_MAX, sizeof *cl->said);
+	if (cl->said)
+		w = find_said(cl, key);
+	if (cl->said && !w) {
+		/* The oldest makes room. */
+		if (cl->nsaid == SAID_MAX)
+			memmove(cl->said, cl->said + 1, --cl->nsaid * sizeof *cl->said);
+		w = &cl->said[cl->nsaid];
+		*w = (struct st_said){.key = *key};
+		atomic_fetch_add(&cl->nsaid, 1);
+	}
+	if (w) {
+		w->advice = merge(w->advice, arg);
+		w->by = call->session;
+		atomic_store(&cl->spoke, true);
+	}
+	lock_drop(&cl->mu);
+	return w;
+}
+
+uint32_t st_said(struct st_client *cl, const struct st_fhkey *key)
+{
+	const struct st_said *w;
+	uint32_t advice;
+
+	if (!atomic_load_explicit(&cl->nsaid, memory_order_relaxed))
+		return 0;
+	lock_take(&cl->mu);
+	w = find_said(cl, key);
+	advice = w ? w->advice : 0;
+	lock_drop(&cl->mu);
+	return advice;
+}
+
+void st_said_end(struct st_client *cl, const struct st_session *se)
+{
+	uint32_t left = 0;
+
+	lock_take(&cl->mu);
+	for (uint32_t i = 0; i < cl->nsaid; i++)
+		if (cl->said[i].by != se)
+			cl->said[left++] = cl->said[i];
+	atomic_store(&cl->nsaid, left);
+	lock_drop(&cl->mu);
 }
 
 nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
@@ -467,6 +573,7 @@ nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *ke
 		o->advised = atomic_fetch_add_explicit(&s->next_advice, 1, memory_order_relaxed) + 1;
 		advice_holds(x->file, o);
 		lock_drop(&sh->mu);
+		atomic_store(&cl->spoke, true);
 	}
 	lock_drop(&cl->mu);
 	return st;

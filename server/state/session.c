@@ -294,6 +294,7 @@ void st_session_remove(struct st *s, struct st_session *se)
 	lock_drop(&sh->mu);
 	list_del(&se->client_link);
 	list_del(&se->all_link);
+	st_said_end(se->client, se);
 	lock_take(&se->mu);
 	se->dead = true;
 	while (se->ncb)

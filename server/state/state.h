@@ -405,6 +405,19 @@ nfsstat4 st_give_way(struct st *s, const struct st_fhkey *key, uint32_t access, 
 nfsstat4 st_advise(struct st *s, struct st_client *cl, const struct st_fhkey *key, const stateid4 *sid,
 		   uint32_t (*merge)(uint32_t before, void *arg), void *arg);
 
+/**
+ * st_advise_unopened() - what a client says, with a special stateid, about a file that need not be open
+ *
+ * It holds for what the same client reads with a special stateid, for no open of anybody, and ends with the session that sent it. Of
+ * 64 files at most; who speaks of more is understood to have forgotten the first.
+ *
+ * Return: false: there was no memory to remember it.
+ */
+bool st_advise_unopened(const struct st_call *call, const struct st_fhkey *key,
+			uint32_t (*merge)(uint32_t before, void *arg), void *arg);
+/* What it said so; 0: nothing. */
+uint32_t st_said(struct st_client *cl, const struct st_fhkey *key);
+
 struct st_open_info {
 	uint64_t clientid;
 	uint32_t access, deny, advice;

@@ -88,6 +88,9 @@ struct st_client {
 	struct list revoked;               /* the same, of those that were taken from it: revoke.c */
 	uint32_t nexpired, nadmin;         /* of revoked: by what they answer */
 	uint32_t nopens, nlocks, nranges, nowners;
+	struct st_said *said; /* about files that it has not opened; so many; written under mu, as the next */
+	atomic_uint nsaid;
+	atomic_bool spoke; /* there may be advice of it, of any kind */
 
 	uint32_t owner_len; /* immutable */
 	uint8_t owner[];
@@ -327,6 +330,10 @@ void st_record_keep(struct st *s, const struct st_client *cl) REQUIRES(s->record
 struct st_session *st_session_find(struct st *s, const uint8_t id[16]);
 void st_session_put(struct st *s, struct st_session *se);
 void st_session_remove(struct st *s, struct st_session *se) REQUIRES(s->mu);
+/* What a session said about files that it has not opened is forgotten; takes client.mu. */
+void st_said_end(struct st_client *cl, const struct st_session *se);
+/* All that a client said, with its opens and without; takes client.mu and shard locks. */
+void st_advice_forget(struct st *s, struct st_client *cl);
 /* The connection belongs to the session (RFC 8881 §2.10.3.1). */
 void st_session_add_conn(struct st_session *se, uint64_t conn);
 /* Slots are taken back from those that have many while few are left, and given back afterwards. */

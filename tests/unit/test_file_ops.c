@@ -488,6 +488,33 @@ START_TEST(reading_and_writing_with_a_special_stateid_takes_permission)
 }
 END_TEST
 
+START_TEST(hints_with_a_special_stateid_take_permission_to_read)
+{
+	uint32_t word = 1 << IO_ADVISE4_WILLNEED | 1 << IO_ADVISE4_RANDOM;
+	IO_ADVISE4args hint = {.iaa_hints = {1, &word}};
+	static const struct {
+		uint32_t mode, uid;
+		nfsstat4 st;
+	} cases[] = {{0600, 1001, NFS4ERR_ACCESS},
+		     {0622, 1001, NFS4ERR_ACCESS},
+		     {0604, 1001, NFS4_OK},
+		     {0000, 1000, NFS4_OK}};
+
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		char name[2] = {(char)('a' + (int)i), 0};
+
+		a.uid = 0;
+		make_file(name, cases[i].mode, 1000);
+		a.uid = cases[i].uid;
+		begin_mem();
+		nf_lookup(&a, name);
+		nf_op(&a, OP_IO_ADVISE);
+		NF_PUT(&a, IO_ADVISE4args, &hint);
+		ck_assert_int_eq(send_mem(), cases[i].st);
+	}
+}
+END_TEST
+
 START_TEST(commit_checks_its_range)
 {
 	static const struct {
@@ -658,6 +685,7 @@ int main(void)
 	tcase_add_test(tc, changes_in_two_file_systems_are_no_work_for_the_loop);
 	tcase_add_test(tc, data_operations_on_what_is_no_file_say_what_it_is);
 	tcase_add_test(tc, reading_and_writing_with_a_special_stateid_takes_permission);
+	tcase_add_test(tc, hints_with_a_special_stateid_take_permission_to_read);
 	tcase_add_test(tc, commit_checks_its_range);
 	tcase_add_test(tc, seek_finds_data_and_holes_and_the_end);
 	tcase_add_test(tc, hints_of_any_kind_and_range_are_accepted_and_none_is_claimed);

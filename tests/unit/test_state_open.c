@@ -452,6 +452,92 @@ START_TEST(what_a_revoked_open_said_is_forgotten)
 }
 END_TEST
 
+/* Nobody needs the file: a lease that is over is enough. */
+START_TEST(what_a_silent_client_said_is_forgotten_with_its_lease)
+{
+	stateid4 one, two;
+
+	assert_st(open_node(&a, "one", &one), NFS4_OK);
+	assert_st(open_node(&b, "two", &two), NFS4_OK);
+	assert_st(says(&b, &two, 2), NFS4_OK);
+	assert_st(says(&a, &one, 8), NFS4_OK);
+	ck_assert_uint_eq(holds(), 8);
+	st_skip_time(s, LEASE + 1);
+	tc_renew(&b);
+	st_tick(s);
+	ck_assert_uint_eq(holds(), 2);
+	/* It has kept the open itself. */
+	tc_renew(&a);
+	assert_st(says(&a, &one, 4), NFS4_OK);
+	ck_assert_uint_eq(holds(), 4);
+	assert_st(tc_close(&a, 1, &one), NFS4_OK);
+	assert_st(tc_close(&b, 1, &two), NFS4_OK);
+}
+END_TEST
+
+static bool says_unopened(struct tc *t, uint64_t ino, uint32_t mode)
+{
+	const struct st_fhkey key = tc_file(ino);
+	struct st_call call;
+	struct st_seq q;
+	bool ok;
+
+	assert_st(tc_begin(t, 0, false, 2, &q, &call), NFS4_OK);
+	ok = st_advise_unopened(&call, &key, instead, &mode);
+	tc_finish(s, &call, 40, 0);
+	return ok;
+}
+
+static uint32_t said(struct tc *t, uint64_t ino)
+{
+	const struct st_fhkey key = tc_file(ino);
+
+	return st_said(t->cl, &key);
+}
+
+START_TEST(what_is_said_with_a_special_stateid_is_for_nobody_else)
+{
+	stateid4 one;
+
+	assert_st(open_node(&b, "one", &one), NFS4_OK);
+	ck_assert(says_unopened(&a, 1, 8));
+	ck_assert_uint_eq(said(&a, 1), 8);
+	ck_assert_uint_eq(said(&a, 2), 0);
+	ck_assert_uint_eq(said(&b, 1), 0);
+	ck_assert_uint_eq(holds(), 0);
+	assert_st(tc_close(&b, 1, &one), NFS4_OK);
+	ck_assert_uint_eq(said(&a, 1), 8);
+	st_skip_time(s, LEASE + 1);
+	st_tick(s);
+	ck_assert_uint_eq(said(&a, 1), 0);
+}
+END_TEST
+
+START_TEST(what_is_said_with_a_special_stateid_ends_with_the_session)
+{
+	struct st_create create = tc_create(a.id, 2);
+
+	ck_assert(says_unopened(&a, 1, 8));
+	assert_st(st_create_session(s, &create), NFS4_OK);
+	ck_assert_uint_eq(said(&a, 1), 8);
+	assert_st(st_destroy_session(s, a.session, 0), NFS4_OK);
+	ck_assert_uint_eq(said(&a, 1), 0);
+}
+END_TEST
+
+START_TEST(what_is_said_with_a_special_stateid_takes_a_few_places)
+{
+	for (uint64_t ino = 1; ino <= 1000; ino++)
+		ck_assert(says_unopened(&a, ino, 2));
+	ck_assert_uint_eq(said(&a, 1000), 2);
+	ck_assert_uint_eq(said(&a, 1000 - 63), 2);
+	ck_assert_uint_eq(said(&a, 1000 - 64), 0);
+	ck_assert(says_unopened(&a, 1000, 4));
+	ck_assert_uint_eq(said(&a, 1000), 4);
+	ck_assert_uint_eq(said(&a, 1000 - 63), 2);
+}
+END_TEST
+
 /* ---- leases, limits -------------------------------------------------------------------------------------------------------------------- */
 
 /* §8.4.3 */
@@ -678,6 +764,10 @@ int main(void)
 	tcase_add_test(tc, what_the_last_speaker_said_holds_until_it_closes);
 	tcase_add_test(tc, what_nobody_said_holds_until_the_last_one_closes);
 	tcase_add_test(tc, what_a_revoked_open_said_is_forgotten);
+	tcase_add_test(tc, what_a_silent_client_said_is_forgotten_with_its_lease);
+	tcase_add_test(tc, what_is_said_with_a_special_stateid_is_for_nobody_else);
+	tcase_add_test(tc, what_is_said_with_a_special_stateid_ends_with_the_session);
+	tcase_add_test(tc, what_is_said_with_a_special_stateid_takes_a_few_places);
 	tcase_add_test(tc, conflicting_open_of_a_silent_client_gives_way);
 	tcase_add_test(tc, open_that_does_not_conflict_leaves_silent_clients_alone);
 	tcase_add_test(tc, denied_open_does_not_cost_silent_clients_their_state);

@@ -39,6 +39,16 @@ static struct adv_step rd(uint64_t off, uint32_t len)
 	return step;
 }
 
+/* As an opener's hints come to hold for a file. */
+static uint32_t says(struct fs_stream *st, uint32_t hints)
+{
+	uint32_t followed, mode = adv_merge(atomic_load_explicit(&st->mode, memory_order_relaxed), hints, &followed);
+
+	atomic_store_explicit(&st->mode, mode, memory_order_relaxed);
+	adv_anew(st, followed);
+	return followed;
+}
+
 START_TEST(one_read_says_nothing_and_two_that_continue_each_other_do)
 {
 	ck_assert_uint_eq(rd(0, 64 * K).ahead_len, 0);
@@ -90,9 +100,9 @@ END_TEST
 
 START_TEST(a_hint_counts_from_the_first_read_on)
 {
-	ck_assert_uint_eq(adv_hint(&s, ADV_SEQUENTIAL), ADV_SEQUENTIAL);
+	ck_assert_uint_eq(says(&s, ADV_SEQUENTIAL), ADV_SEQUENTIAL);
 	ck_assert_uint_eq(rd(10 * M, 64 * K).ahead_len, 8 * M);
-	ck_assert_uint_eq(adv_hint(&s, ADV_RANDOM), ADV_RANDOM);
+	ck_assert_uint_eq(says(&s, ADV_RANDOM), ADV_RANDOM);
 	for (uint64_t off = 0; off < 960 * K; off += 64 * K)
 		ck_assert_uint_eq(rd(off, 64 * K).ahead_len, 0);
 	/* Closing ends it. */
@@ -106,7 +116,7 @@ START_TEST(backwards_is_read_ahead_downwards)
 {
 	uint64_t low = 100 * M;
 
-	ck_assert_uint_eq(adv_hint(&s, ADV_BACKWARDS), ADV_BACKWARDS);
+	ck_assert_uint_eq(says(&s, ADV_BACKWARDS), ADV_BACKWARDS);
 	for (uint64_t off = 100 * M; off >= 64 * K;) {
 		struct adv_step step;
 
@@ -126,13 +136,13 @@ END_TEST
 
 START_TEST(of_a_contradiction_nothing_is_followed)
 {
-	ck_assert_uint_eq(adv_hint(&s, ADV_SEQUENTIAL | ADV_RANDOM), 0);
-	ck_assert_uint_eq(adv_hint(&s, ADV_SEQUENTIAL | ADV_BACKWARDS | ADV_NOREUSE), ADV_NOREUSE);
-	ck_assert_uint_eq(adv_hint(&s, ~0u), ADV_NOREUSE);
-	ck_assert_uint_eq(adv_hint(&s, 0), 0);
-	ck_assert_uint_eq(adv_hint(&s, ADV_NORMAL), ADV_NORMAL);
+	ck_assert_uint_eq(says(&s, ADV_SEQUENTIAL | ADV_RANDOM), 0);
+	ck_assert_uint_eq(says(&s, ADV_SEQUENTIAL | ADV_BACKWARDS | ADV_NOREUSE), ADV_NOREUSE);
+	ck_assert_uint_eq(says(&s, ~0u), ADV_NOREUSE);
+	ck_assert_uint_eq(says(&s, 0), 0);
+	ck_assert_uint_eq(says(&s, ADV_NORMAL), ADV_NORMAL);
 	ck_assert_uint_eq(rd(0, 4096).drop_len, 0);
-	adv_hint(&s, ADV_NOREUSE);
+	says(&s, ADV_NOREUSE);
 	ck_assert_uint_eq(rd(4096, 4096).drop_len, 4096);
 }
 END_TEST
@@ -250,7 +260,7 @@ START_TEST(sequential_and_then_random_is_soon_not_believed)
 {
 	uint64_t seed = 42;
 
-	adv_hint(&s, ADV_SEQUENTIAL);
+	says(&s, ADV_SEQUENTIAL);
 	for (unsigned i = 0; i < 10000; i++) {
 		seed = seed * 6364136223846793005u + 1442695040888963407u;
 		rd((seed >> 33) % (1 << 22) * 4096, 4096);
@@ -268,7 +278,7 @@ END_TEST
 
 START_TEST(backwards_and_then_forwards_is_read_ahead_forwards)
 {
-	adv_hint(&s, ADV_BACKWARDS);
+	says(&s, ADV_BACKWARDS);
 	for (uint64_t off = 500 * M; off < 600 * M; off += 64 * K)
 		rd(off, 64 * K);
 	ck_assert_uint_gt(ahead_to, 600 * M);
@@ -278,7 +288,7 @@ END_TEST
 
 START_TEST(random_and_then_a_long_scan_is_read_ahead)
 {
-	adv_hint(&s, ADV_RANDOM);
+	says(&s, ADV_RANDOM);
 	for (uint64_t off = 0; off < 20 * M; off += 64 * K)
 		rd(off, 64 * K);
 	ck_assert_uint_gt(ahead_to, 20 * M);
@@ -290,7 +300,7 @@ START_TEST(a_scan_with_a_hint_leaves_what_it_passed)
 {
 	uint64_t dropped = 0;
 
-	adv_hint(&s, ADV_SEQUENTIAL);
+	says(&s, ADV_SEQUENTIAL);
 	for (uint64_t off = 0; off < 100 * M; off += 64 * K) {
 		struct adv_step step = rd(off, 64 * K);
 
@@ -324,7 +334,7 @@ START_TEST(what_was_not_taken_on_is_asked_for_again)
 {
 	struct adv_step step;
 
-	adv_hint(&s, ADV_SEQUENTIAL);
+	says(&s, ADV_SEQUENTIAL);
 	step = rd(0, 64 * K);
 	ck_assert_uint_eq(step.ahead_len, 8 * M);
 	adv_taken(&s, &step, M, false);
@@ -338,7 +348,7 @@ START_TEST(downwards_what_was_not_taken_on_is_asked_for_again)
 	struct adv_step step;
 	uint64_t low, top;
 
-	adv_hint(&s, ADV_BACKWARDS);
+	says(&s, ADV_BACKWARDS);
 	step = rd(100 * M, 64 * K);
 	low = step.ahead_off;
 	top = low + step.ahead_len;
@@ -400,7 +410,7 @@ START_TEST(at_the_end_of_the_file_nothing_more_is_asked_for)
 {
 	unsigned before;
 
-	adv_hint(&s, ADV_SEQUENTIAL);
+	says(&s, ADV_SEQUENTIAL);
 	scan_to(0, 20 * M, 64 * K, 64 * K);
 	before = requests;
 	ck_assert_uint_le(requests, 1 + 12 * M / (4 * M) + 1);
@@ -462,13 +472,13 @@ START_TEST(it_can_be_switched_off)
 	for (uint64_t off = 0; off < 10 * M; off += 64 * K)
 		rd(off, 64 * K);
 	ck_assert_uint_eq(asked, 0);
-	adv_hint(&s, ADV_SEQUENTIAL);
+	says(&s, ADV_SEQUENTIAL);
 	rd(0, 64 * K);
 	ck_assert_uint_eq(asked, 8 * M);
 	conf.window_max = 0;
 	setup();
 	conf.window_max = 0;
-	adv_hint(&s, ADV_SEQUENTIAL);
+	says(&s, ADV_SEQUENTIAL);
 	rd(0, 64 * K);
 	rd(64 * K, 64 * K);
 	ck_assert_uint_eq(asked, 0);
@@ -489,7 +499,7 @@ START_TEST(nothing_wraps)
 		off = i % 3 ? seed >> (seed >> 58) : UINT64_MAX - len - (seed >> 50);
 		off = off > UINT64_MAX - len ? UINT64_MAX - len : off;
 		if (i % 17 == 0)
-			adv_hint(&s, (uint32_t)(seed >> 33));
+			says(&s, (uint32_t)(seed >> 33));
 		step = rd(off, len);
 		ck_assert_uint_le(step.ahead_len, 16 * M);
 		for (unsigned k = 0; k < step.ahead_n; k++)
