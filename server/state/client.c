@@ -151,11 +151,11 @@ void st_client_remove(struct st *s, struct st_client *cl, struct list *files)
 	while (!list_empty(&cl->sessions))
 		st_session_remove(s, list_first(&cl->sessions, struct st_session, client_link));
 	peers_leave(cl->from, &cl->from_link);
-	peers_put(TAKE(cl->from));
 	lock_take(&cl->mu);
 	st_states_drop(s, cl, 0, NFS4_OK, files);
 	st_revoked_free(s, cl);
 	cl->dead = true;
+	peers_put(TAKE(cl->from));
 	lock_drop(&cl->mu);
 	st_client_put(cl);
 }

@@ -49,7 +49,7 @@ static void range_free(struct st *s, struct st_range *r)
 	list_del(&r->link);
 	r->locks->nranges--;
 	r->locks->s.client->nranges--;
-	stat_sub(&s->ranges, 1);
+	st_states_count(s, r->locks->s.client, &s->ranges, -1);
 	free(r);
 }
 
@@ -62,7 +62,7 @@ static void range_add(struct st *s, struct st_file *f, struct st_locks *l, struc
 	r->write = write;
 	l->nranges++;
 	l->s.client->nranges++;
-	stat_add(&s->ranges, 1);
+	st_states_count(s, l->s.client, &s->ranges, 1);
 	range_insert(f, r);
 }
 
@@ -206,6 +206,8 @@ static nfsstat4 lock_prepare(struct st *s, struct st_client *cl, struct lock_op 
 		return NFS4ERR_OPENMODE;
 	if (cl->nranges + 2 > s->opts.max_ranges)
 		return NFS4ERR_SERVERFAULT;
+	if (!st_states_room(s, cl))
+		return NFS4ERR_DELAY;
 	op->spare[0] = malloc(sizeof *op->spare[0]);
 	op->spare[1] = malloc(sizeof *op->spare[1]);
 	return op->spare[0] && op->spare[1] ? NFS4_OK : NFS4ERR_DELAY;
@@ -224,7 +226,7 @@ static void lock_insert(struct st *s, struct st_client *cl, struct lock_op *op, 
 	f->users++;
 	op->owner->states++;
 	cl->nlocks++;
-	stat_add(&s->lock_states, 1);
+	st_states_count(s, cl, &s->lock_states, 1);
 }
 
 static nfsstat4 lock_once(struct st *s, struct st_client *cl, struct lock_op *op, stateid4 *out, struct st_denied *d)
@@ -398,7 +400,7 @@ void st_locks_drop(struct st *s, struct st_client *cl, struct st_locks *l, nfsst
 	owner->states--;
 	st_owner_tidy(s, cl, owner);
 	cl->nlocks--;
-	stat_sub(&s->lock_states, 1);
+	st_states_count(s, cl, &s->lock_states, -1);
 	if (!revoke) { /* else it stays with its open: revoke.c */
 		list_del(&l->open_link);
 		free(l);

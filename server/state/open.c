@@ -11,6 +11,23 @@
 
 #include "server/state/state_int.h"
 
+/* ---- how many there are ------------------------------------------------------------------------------------------------------- */
+
+bool st_states_room(struct st *s, const struct st_client *cl)
+{
+	uint64_t used = atomic_load(&s->opens) + atomic_load(&s->lock_states) + atomic_load(&s->ranges);
+
+	return used < s->opts.max_states / 2 ||
+	       peers_may_hold(s->opts.max_states, used, atomic_load(&cl->from->memory), 1);
+}
+
+void st_states_count(struct st *s, struct st_client *cl, _Atomic uint64_t *kind, int by)
+{
+	(void)s;
+	atomic_fetch_add_explicit(kind, (uint64_t)by, memory_order_relaxed);
+	atomic_fetch_add_explicit(&cl->from->memory, (size_t)by, memory_order_relaxed);
+}
+
 /* ---- files ------------------------------------------------------------------------------------------------------------------ */
 
 static uint32_t key_hash(const struct st_fhkey *key)
@@ -241,12 +258,15 @@ struct open_op {
 
 nfsstat4 st_may_open_more(struct st *s, struct st_client *cl)
 {
-	bool room;
+	nfsstat4 st = NFS4_OK;
 
 	lock_take(&cl->mu);
-	room = cl->nopens < s->opts.max_opens;
+	if (cl->nopens >= s->opts.max_opens)
+		st = NFS4ERR_DQUOT;
+	else if (cl->dead || !st_states_room(s, cl))
+		st = NFS4ERR_DELAY;
 	lock_drop(&cl->mu);
-	return room ? NFS4_OK : NFS4ERR_DQUOT;
+	return st;
 }
 
 static nfsstat4 open_prepare(struct st *s, struct st_client *cl, struct open_op *op, const struct st_name *name)
@@ -264,6 +284,8 @@ static nfsstat4 open_prepare(struct st *s, struct st_client *cl, struct open_op 
 	}
 	if (cl->nopens >= s->opts.max_opens)
 		return NFS4ERR_DQUOT;
+	if (!st_states_room(s, cl))
+		return NFS4ERR_DELAY;
 	op->fresh = calloc(1, sizeof *op->fresh);
 	op->fresh_file = file_new(op->key);
 	if (!op->owner)
@@ -301,7 +323,7 @@ static void open_insert(struct st *s, struct st_client *cl, struct open_op *op, 
 	f->users++;
 	op->owner->states++;
 	cl->nopens++;
-	stat_add(&s->opens, 1);
+	st_states_count(s, cl, &s->opens, 1);
 }
 
 static nfsstat4 open_share(struct st *s, struct st_client *cl, struct open_op *op, bool *fresh) REQUIRES(cl->mu)
@@ -670,7 +692,7 @@ static void open_drop(struct st *s, struct st_client *cl, struct st_open *o, nfs
 	owner->states--;
 	st_owner_tidy(s, cl, owner);
 	cl->nopens--;
-	stat_sub(&s->opens, 1);
+	st_states_count(s, cl, &s->opens, -1);
 	if (!revoke)
 		free(o);
 }

@@ -18,6 +18,7 @@ enum {
 	MAX_CLIENTS = 8192,
 	MAX_OPENS = 65536,
 	MAX_RANGES = 16384,
+	MAX_STATES = 1024 * 1024,
 	REPLAY_BYTES = 16 * 1024 * 1024,
 };
 
@@ -84,6 +85,7 @@ static void init_options(struct st *s, const struct st_opts *o)
 	s->opts.max_clients = or_default(o->max_clients, MAX_CLIENTS);
 	s->opts.max_opens = or_default(o->max_opens, MAX_OPENS);
 	s->opts.max_ranges = or_default(o->max_ranges, MAX_RANGES);
+	s->opts.max_states = or_default(o->max_states, MAX_STATES);
 	if (!s->opts.replay_bytes)
 		s->opts.replay_bytes = REPLAY_BYTES;
 	s->opts.server_owner = s->opts.server_scope = s->opts.records = NULL; /* the caller's */

@@ -98,6 +98,7 @@ struct st_opts {
 	uint32_t max_slots;                 /* per session; 0: 64 */
 	uint32_t max_clients;               /* 0: 8192 */
 	uint32_t max_opens, max_ranges;     /* of one client; 0: 65536 and 16384 */
+	uint32_t max_states;                /* opens, lock states and ranges of all clients; 0: 1048576 */
 	size_t replay_bytes;                /* all cached replies together, but for one of each client; 0: 16 MiB */
 	const char *records;                /* file of client records (record.h); NULL: none, and no grace period */
 	const char *server_owner, *server_scope; /* copied; NULL: "vhdnfs:HOSTNAME" */
@@ -290,8 +291,8 @@ struct st_undo {
  *
  * An open of the same owner is upgraded: its stateid with the next seqid.
  *
- * Return: NFS4_OK; INVAL, SHARE_DENIED, STALE (@pin's gone), DQUOT (as many as it may have), DELAY (no memory; who is in the way
- *         cannot be taken off the record);
+ * Return: NFS4_OK; INVAL, SHARE_DENIED, STALE (@pin's gone), DQUOT (as many as it may have), DELAY (no memory, or all clients
+ *         together have as many as they may; who is in the way cannot be taken off the record);
  *         ST_WAIT: it has to be taken off the record, which may not be waited for.
  */
 nfsstat4 st_open(struct st *s, struct st_client *cl, const struct st_fhkey *key, const struct st_name *owner,

@@ -67,7 +67,8 @@ struct st_client {
 	nfsstat4 cs_status;
 	struct st_create cs_result;
 
-	struct peer *from;     /* st.mu: whose it is, a reference */
+	struct peer *
+		from; /* whose it is, a reference; until it is dead. from->memory: how many states and ranges they have */
 	struct list from_link; /* st.mu: of from->members */
 	struct list sessions;  /* st.mu */
 	uint32_t nsessions;
@@ -361,6 +362,11 @@ void st_file_unuse(struct st_file *f, struct list *files);
 /* The owner's state of this kind on this file. */
 struct st_state *st_state_of(struct st_client *cl, const struct st_owner *o, const struct st_fhkey *key,
 			     enum state_kind kind) REQUIRES(cl->mu);
+
+/* Opens, lock states and ranges of all clients together are bounded, too, and one address has no more than its share. */
+bool st_states_room(struct st *s, const struct st_client *cl) REQUIRES(cl->mu);
+/* One more or less of a @kind that the figures show. */
+void st_states_count(struct st *s, struct st_client *cl, _Atomic uint64_t *kind, int by);
 
 /* lock.c */
 /* Releases ranges, stateid and state; the file shard is taken inside. */

@@ -124,7 +124,7 @@ static void invent(struct who *w, unsigned n)
 
 	snprintf(name, sizeof name, "invented %u", n);
 	w->seq = 0;
-	if (exchange_id(w, name) == NFS4_OK && create_session(w) == NFS4_OK)
+	if (exchange_id(w, name) == NFS4_OK && create_session(w) == NFS4_OK && n % 4 == 0)
 		use(w);
 }
 
@@ -147,6 +147,7 @@ static _Noreturn void attack(int go)
 		}
 		invent(&w, i);
 		close(raw_connect_from(INADDR_LOOPBACK));
+		usleep(500); /* it is to take places, not the processor that the others share with it here */
 	}
 }
 

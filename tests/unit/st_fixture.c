@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* st_fixture.c - see st_fixture.h */
 #include "tests/unit/st_fixture.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include "server/rpc/rpc_int.h"
 #include "xdr/prims.h"
 
@@ -78,9 +82,8 @@ void tc_renew(struct tc *t)
 	tc_finish(t->s, &call, 56, 0);
 }
 
-struct tc tc_connect(struct st *s, const char *owner)
+static struct tc connect_as(struct st *s, struct st_exchange x)
 {
-	struct st_exchange x = tc_exchange(owner, 1, 0);
 	struct tc t = {.s = s};
 	struct st_create cs;
 	struct st_call call;
@@ -94,6 +97,23 @@ struct tc tc_connect(struct st *s, const char *owner)
 	assert_st(tc_begin(&t, 7, false, 2, &q, &call), NFS4_OK);
 	t.cl = call.client;
 	tc_finish(s, &call, 64, 0);
+	return t;
+}
+
+struct tc tc_connect(struct st *s, const char *owner)
+{
+	return connect_as(s, tc_exchange(owner, 1, 0));
+}
+
+struct tc tc_client_from(struct st *s, const char *owner, uint32_t addr)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(addr)};
+	struct st_exchange x = tc_exchange(owner, 1, 0);
+	struct tc t;
+
+	x.peer = (struct sockaddr *)&sa;
+	t = connect_as(s, x);
+	assert_st(st_reclaim_complete(s, t.cl, false), NFS4_OK);
 	return t;
 }
 

@@ -34,6 +34,8 @@ struct st_create tc_create(uint64_t clientid, uint32_t sequence);
 struct tc tc_connect(struct st *s, const char *owner);
 /* The same, and RECLAIM_COMPLETE. */
 struct tc tc_client(struct st *s, const char *owner);
+/* From an IPv4 address. */
+struct tc tc_client_from(struct st *s, const char *owner, uint32_t addr);
 /* SEQUENCE on @slot with its next sequence. */
 nfsstat4 tc_begin(struct tc *t, uint32_t slot, bool cache, uint32_t nops, struct st_seq *q, struct st_call *call);
 /* Ends it with a reply of @len bytes @fill behind a header of 24. */

@@ -672,6 +672,32 @@ START_TEST(call_of_a_forgotten_client_can_no_longer_open)
 }
 END_TEST
 
+/* Opens of many clients of one address, as many as each may have: others still open files. */
+START_TEST(opens_of_one_address_leave_room_for_the_others)
+{
+	const struct st_opts o = {.max_states = 100};
+	struct st *small = tc_state(&o);
+	struct tc greedy[10], other;
+	unsigned made = 0;
+	stateid4 sid;
+
+	for (unsigned i = 0; i < 10; i++) {
+		char name[8];
+
+		snprintf(name, sizeof name, "g%u", i);
+		greedy[i] = tc_client(small, name);
+		for (unsigned k = 0; k < 50; k++)
+			made += tc_open(&greedy[i], i * 50 + k, "o", R, 0, &sid) == NFS4_OK;
+	}
+	ck_assert_uint_eq(made, 75);
+	other = tc_client_from(small, "other", 0x0a000001);
+	for (unsigned k = 0; k < 10; k++)
+		assert_st(tc_open(&other, 1000 + k, "o", R, 0, &sid), NFS4_OK);
+	assert_st(tc_open(&greedy[0], 5000, "o", R, 0, &sid), NFS4ERR_DELAY);
+	st_free(small);
+}
+END_TEST
+
 /* ---- against a model -------------------------------------------------------------------------------------------------------------------- */
 
 enum { OWNERS = 6 };
@@ -774,6 +800,7 @@ int main(void)
 	tcase_add_test(tc, hundreds_of_silent_clients_give_way_to_one_open);
 	tcase_add_test(tc, opens_of_a_client_are_bounded);
 	tcase_add_test(tc, owner_may_be_empty_or_as_long_as_the_protocol_allows_and_no_longer);
+	tcase_add_test(tc, opens_of_one_address_leave_room_for_the_others);
 	tcase_add_test(tc, call_of_a_forgotten_client_can_no_longer_open);
 	tcase_add_test(tc, random_opens_and_closes_agree_with_a_model);
 	suite_add_tcase(suite, tc);
