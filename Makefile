@@ -361,26 +361,55 @@ SBINDIR ?= $(PREFIX)/sbin
 LIBDIR ?= $(PREFIX)/lib
 MANDIR ?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 EXAMPLEDIR ?= $(PREFIX)/share/doc/vhdnfs
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 
-.PHONY: install uninstall
-install: all $(O)/libvhdnfs-fadvise.so
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man5 \
-		$(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(UNITDIR) $(DESTDIR)$(EXAMPLEDIR)
-	install -m 755 $(O)/vhdnfsd $(DESTDIR)$(SBINDIR)/vhdnfsd
-	install -m 755 $(O)/vhdnfs $(DESTDIR)$(BINDIR)/vhdnfs
-	install -m 644 $(O)/libvhdnfs-fadvise.so $(DESTDIR)$(LIBDIR)/libvhdnfs-fadvise.so
-	install -m 644 docs/libvhdnfs-fadvise.7 $(DESTDIR)$(MANDIR)/man7/
-	install -m 644 docs/vhdnfsd.8 $(DESTDIR)$(MANDIR)/man8/
-	install -m 644 docs/vhdnfs.1 docs/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man1/
-	install -m 644 docs/vhdnfs.yaml.5 $(DESTDIR)$(MANDIR)/man5/
-	install -m 644 docs/vhdnfs.yaml.example $(DESTDIR)$(EXAMPLEDIR)/
-	sed 's|@SBINDIR@|$(SBINDIR)|' docs/vhdnfsd.service.in >$(DESTDIR)$(UNITDIR)/vhdnfsd.service
+# What is installed: source, folder, mode. uninstall removes the same.
+INSTALLED = $(O)/vhdnfsd:$(SBINDIR):755 $(O)/vhdnfs:$(BINDIR):755 $(O)/libvhdnfs-fadvise.so:$(LIBDIR):644 \
+	docs/libvhdnfs-fadvise.7:$(MANDIR)/man7:644 docs/vhdnfsd.8:$(MANDIR)/man8:644 docs/vhdnfs.1:$(MANDIR)/man1:644 \
+	docs/vhdnfs-image.1:$(MANDIR)/man1:644 docs/vhdnfs.yaml.5:$(MANDIR)/man5:644 \
+	docs/vhdnfs.yaml.example:$(EXAMPLEDIR):644 $(O)/install/vhdnfsd.service:$(UNITDIR):644 \
+	$(O)/install/vhdnfs.conf:$(SYSUSERSDIR):644 $(O)/install/vhdnfs.bash:$(BASHDIR):644 $(O)/install/_vhdnfs:$(ZSHDIR):644
+
+# The configuration is the administrator's once it is there.
+.PHONY: install uninstall install-files
+install-files: all
+	$(Q)mkdir -p $(O)/install
+	$(Q)sed 's|@SBINDIR@|$(SBINDIR)|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' docs/vhdnfsd.service.in >$(O)/install/vhdnfsd.service
+	$(Q)cp tools/packaging/vhdnfs.sysusers $(O)/install/vhdnfs.conf
+	$(Q)tools/packaging/completion bash $(O) >$(O)/install/vhdnfs.bash
+	$(Q)tools/packaging/completion zsh $(O) >$(O)/install/_vhdnfs
+install: install-files
+	$(Q)for f in $(INSTALLED); do \
+		src=$${f%%:*}; mode=$${f##*:}; dir=$${f#*:}; dir=$${dir%:*}; \
+		install -D -m $$mode $$src $(DESTDIR)$$dir/$${src##*/} || exit 1; done
+	$(Q)ln -sf vhdnfs.bash $(DESTDIR)$(BASHDIR)/vhdnfs
+	$(Q)ln -sf vhdnfs.bash $(DESTDIR)$(BASHDIR)/vhdnfsd
+	$(Q)[ -e $(DESTDIR)$(SYSCONFDIR)/vhdnfs.yaml ] || \
+		install -D -m 644 docs/vhdnfs.yaml.example $(DESTDIR)$(SYSCONFDIR)/vhdnfs.yaml
+	$(Q)tools/packaging/post-install "$(DESTDIR)" $(SYSUSERSDIR)/vhdnfs.conf
+# The configuration, the user and what the server kept stay.
 uninstall:
-	rm -f $(DESTDIR)$(SBINDIR)/vhdnfsd $(DESTDIR)$(BINDIR)/vhdnfs $(DESTDIR)$(MANDIR)/man8/vhdnfsd.8 \
-		$(DESTDIR)$(LIBDIR)/libvhdnfs-fadvise.so $(DESTDIR)$(MANDIR)/man7/libvhdnfs-fadvise.7 \
-		$(DESTDIR)$(MANDIR)/man1/vhdnfs.1 $(DESTDIR)$(MANDIR)/man1/vhdnfs-image.1 $(DESTDIR)$(MANDIR)/man5/vhdnfs.yaml.5 \
-		$(DESTDIR)$(UNITDIR)/vhdnfsd.service $(DESTDIR)$(EXAMPLEDIR)/vhdnfs.yaml.example
+	$(Q)for f in $(INSTALLED); do \
+		src=$${f%%:*}; dir=$${f#*:}; dir=$${dir%:*}; rm -f $(DESTDIR)$$dir/$${src##*/}; done
+	$(Q)rm -f $(DESTDIR)$(BASHDIR)/vhdnfs $(DESTDIR)$(BASHDIR)/vhdnfsd
+	$(Q)tools/packaging/post-install "$(DESTDIR)"
+
+# A Debian source package and its binary packages, in build/deb. Changed files are in it as they are, new ones once git knows them.
+DEB := $(B)/deb/vhdnfs-$(VERSION)
+DEPS_DEB := dpkg-dev debhelper fakeroot lintian
+.PHONY: deb
+deb:
+	$(Q)tests/deps "$(SUDO)" $(DEPS_BUILD) $(DEPS_DEB)
+	$(Q)rm -rf $(B)/deb && mkdir -p $(DEB)
+	$(Q)git ls-files -z | grep -zv '^tools/packaging/debian/' | xargs -0 cp --parents -t $(DEB)
+	$(Q)tar -C $(B)/deb -czf $(B)/deb/vhdnfs_$(VERSION).orig.tar.gz vhdnfs-$(VERSION)
+	$(Q)cp -r tools/packaging/debian $(DEB)/
+	$(Q)cd $(DEB) && dpkg-buildpackage -us -uc
+	$(Q)cd $(B)/deb && lintian --fail-on error --allow-root *.changes
 
 # ---- rest ------------------------------------------------------------------------------------------------------------
 
@@ -398,6 +427,7 @@ help:
 	@echo 'make bench        side by side with NFS-Ganesha'
 	@echo 'make fuzz         every fuzzer for FUZZ_SECONDS (60) each'
 	@echo 'make install      DESTDIR, PREFIX (/usr/local)'
+	@echo 'make deb          a Debian source package and its binary packages, in build/deb'
 	@echo 'make deps         Debian packages for all of this'
 	@echo 'V=1 shows commands, VARIANT=asan|tsan builds below build/asan, build/tsan'
 

@@ -607,6 +607,7 @@ int config_load(struct config *c, const char *path, struct why *why)
 			       sc.text[0] ? sc.text : cyaml_strerror(ce));
 	}
 	err = f ? take_file(c, f, path, data, len, why) : 0;
+	c->from_file = true;
 	cyaml_free(&cy, &top_schema, f, 0);
 	return err;
 }
@@ -767,7 +768,7 @@ int config_set_cache_size(struct config *c, const char *text, struct why *why)
 
 int config_finish(struct config *c, struct why *why)
 {
-	if (!c->nimage)
+	if (!c->nimage && !c->from_file)
 		return why_set(why, -EINVAL, "no image to serve; see vhdnfsd --help");
 	for (unsigned i = 0; i < c->nimage; i++) {
 		if (!c->image[i].squash_given)

@@ -33,6 +33,7 @@ struct config {
 	unsigned nallow;
 	struct config_image *image;
 	unsigned nimage;
+	bool from_file; /* a file was read; images can be added to it while the server runs, so there may be none at first */
 	uint64_t cache_size; /* bytes */
 	char *state_dir;     /* NULL: beside the image */
 	char *metrics;       /* "127.0.0.1:9500"; NULL: none */

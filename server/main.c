@@ -587,6 +587,8 @@ static void say_ready(struct daemon *d)
 	struct export_text t = {.used = 0};
 
 	exports_each(d->nfs.exports, describe, &t);
+	if (!t.used)
+		snprintf(t.buf, sizeof t.buf, "nothing to serve yet; add images to the configuration file and reload");
 	log_info("ready on %s: %s", d->addresses, t.buf);
 	sd_notifyf(0, "READY=1\nSTATUS=ready on %s", d->addresses);
 }
