@@ -87,8 +87,13 @@ static void hint(int fd, uint32_t hints, int64_t off, int64_t len)
 	struct pre_id id;
 
 	if (hints && off >= 0 && len >= 0 && pre_on() && pre_identify(fd, &id)) {
-		pre_note_fd(fd);
-		pre_send_hint(fd, NULL, &id, hints, (uint64_t)off, (uint64_t)len);
+		/* Where something was said before, this may take it back. */
+		if (!pre_noted_fd(fd))
+			hints = pre_worth_saying(fd, &id, hints);
+		if (hints) {
+			pre_note_fd(fd);
+			pre_send_hint(fd, NULL, &id, hints, (uint64_t)off, (uint64_t)len);
+		}
 	}
 	errno = saved;
 }

@@ -41,6 +41,7 @@ struct pre_id {
 	uint64_t ino;
 	uint32_t minor;
 	uint32_t mount; /* first field of /proc/self/mountinfo */
+	uint64_t size;  /* bytes, as far as the kernel knows; 0: it does not */
 };
 
 struct pre_msg {
@@ -55,6 +56,9 @@ struct pre_msg {
 
 /* Any thread: the regular file behind @fd, if it is on an NFSv4 mount. Asks the kernel only, never the server. */
 bool pre_identify(int fd, struct pre_id *id);
+/* Any thread: those of @hints that can change anything. Whether a small file is read from its beginning does not: the first read
+ * has all of it. cp, diff and others say so about every file, which would be OPEN, IO_ADVISE and CLOSE for each. */
+uint32_t pre_worth_saying(int fd, const struct pre_id *id, uint32_t hints);
 /* Any thread: what /proc says that @fd is called. */
 bool pre_path_of(int fd, char to[PATH_MAX]);
 
@@ -79,6 +83,7 @@ bool pre_on(void);
 void pre_send_hint(int fd, const char *path, const struct pre_id *id, uint32_t hints, uint64_t off, uint64_t len);
 /* @fd has been given hints: its closing matters. */
 void pre_note_fd(int fd);
+bool pre_noted_fd(int fd);
 /* Was it noted? No longer then. Always false in the thread, in children of vfork(), and before the first hint. */
 bool pre_forget_fd(int fd);
 void pre_forget_fds(unsigned first, unsigned last);

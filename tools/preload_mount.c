@@ -76,6 +76,8 @@ static int is_nfs(uint32_t mount)
 	return s.nfs;
 }
 
+#define SMALL_BYTES (128u << 10) /* what the kernel's client reads at once when nobody says anything */
+
 bool pre_identify(int fd, struct pre_id *id)
 {
 	_Atomic uint64_t *v;
@@ -88,6 +90,8 @@ bool pre_identify(int fd, struct pre_id *id)
 	    !(st.stx_mask & STATX_MNT_ID) || !S_ISREG(st.stx_mode) || st.stx_dev_major != 0)
 		return false;
 	*id = (struct pre_id){.ino = st.stx_ino, .minor = st.stx_dev_minor, .mount = (uint32_t)st.stx_mnt_id};
+	/* Not asked for, but known since the open. */
+	id->size = st.stx_mask & STATX_SIZE ? st.stx_size : 0;
 	v = &verdicts[(id->mount ^ id->minor) % VERDICTS];
 	is = atomic_load(v);
 	if (is >> 1 == verdict(id, false) >> 1)
@@ -96,6 +100,17 @@ bool pre_identify(int fd, struct pre_id *id)
 		return false;
 	atomic_store(v, verdict(id, nfs));
 	return nfs;
+}
+
+uint32_t pre_worth_saying(int fd, const struct pre_id *id, uint32_t hints)
+{
+	int flags;
+
+	if (!(hints & PRE_SEQUENTIAL) || !id->size || id->size > SMALL_BYTES)
+		return hints;
+	/* Whoever writes may make it large. */
+	flags = fcntl(fd, F_GETFL);
+	return flags >= 0 && (flags & O_ACCMODE) == O_RDONLY ? hints & ~(uint32_t)PRE_SEQUENTIAL : hints;
 }
 
 bool pre_path_of(int fd, char to[PATH_MAX])

@@ -242,6 +242,12 @@ void pre_note_fd(int fd)
 		atomic_fetch_or(&noted[(unsigned)fd / BITS], 1ul << (unsigned)fd % BITS);
 }
 
+bool pre_noted_fd(int fd)
+{
+	return fd >= 0 && (unsigned)fd < FD_MAX &&
+	       atomic_load(&noted[(unsigned)fd / BITS]) & 1ul << (unsigned)fd % BITS;
+}
+
 bool pre_forget_fd(int fd)
 {
 	unsigned long bit = 1ul << (unsigned)fd % BITS;

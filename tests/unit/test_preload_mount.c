@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test_preload_mount.c - /proc/self/mountinfo as the preload library reads it: which mounts, and where on which server */
 #include <check.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,6 +130,48 @@ START_TEST(what_is_no_regular_file_on_nfs_is_left_alone)
 }
 END_TEST
 
+/* A descriptor for a file of @size bytes. */
+static int file_of(off_t size, int flags)
+{
+	char path[] = "/tmp/vhdnfs-preload-XXXXXX";
+	int fd = mkstemp(path), again;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	again = open(path, flags | O_CLOEXEC);
+	ck_assert_int_ge(again, 0);
+	close(fd);
+	unlink(path);
+	return again;
+}
+
+START_TEST(that_a_small_file_is_read_in_order_is_not_worth_saying)
+{
+	static const struct {
+		uint64_t size;
+		int flags;
+		uint32_t hints, worth;
+	} c[] = {
+		{1, O_RDONLY, PRE_SEQUENTIAL, 0},
+		{131072, O_RDONLY, PRE_SEQUENTIAL, 0},
+		{131073, O_RDONLY, PRE_SEQUENTIAL, PRE_SEQUENTIAL},
+		{4096, O_RDONLY, PRE_SEQUENTIAL | PRE_NOREUSE, PRE_NOREUSE},
+		{4096, O_RDONLY, PRE_DONTNEED, PRE_DONTNEED},
+		{4096, O_RDONLY, PRE_WILLNEED, PRE_WILLNEED},
+		{4096, O_RDWR, PRE_SEQUENTIAL, PRE_SEQUENTIAL}, /* it may grow */
+		{0, O_RDONLY, PRE_SEQUENTIAL, PRE_SEQUENTIAL},  /* or the kernel does not know */
+	};
+
+	for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
+		const struct pre_id id = {.ino = 1, .size = c[i].size};
+		int fd = file_of((off_t)c[i].size, c[i].flags);
+
+		ck_assert_uint_eq(pre_worth_saying(fd, &id, c[i].hints), c[i].worth);
+		close(fd);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("preload: mounts");
@@ -139,6 +182,7 @@ int main(void)
 	tcase_add_test(tc, a_mount_is_found_in_its_line);
 	tcase_add_test(tc, other_mounts_are_not_taken_for_it);
 	tcase_add_test(tc, paths_are_below_the_mount_or_not_on_the_server);
+	tcase_add_test(tc, that_a_small_file_is_read_in_order_is_not_worth_saying);
 	tcase_add_test(tc, what_is_no_regular_file_on_nfs_is_left_alone);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
