@@ -57,7 +57,7 @@ sysflags = $(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/
 NTIRPC_CFLAGS := $(call sysflags,libntirpc) -isystem xdr/ntirpc
 TIRPC_CFLAGS := $(call sysflags,libtirpc)
 LIBS_VHD := -lext2fs -le2p -lcom_err -lblkid -luuid -luring
-LIBS_SERVER := -lntirpc -lcyaml -lyaml -lsystemd -lsqlite3 -ljansson -lmicrohttpd
+LIBS_SERVER := -lntirpc -lyaml -lsystemd -lsqlite3 -ljansson -lmicrohttpd
 LIBS_TOOL := -ltirpc -ljansson
 
 # ---- sources ---------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ check-tsan: deps
 
 # Debian 12 and 13, main. Building, then testing, then what only `make bench` wants. a,b: the first that the release has.
 DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-dev libext2fs-dev libblkid-dev \
-	liburing-dev liburcu-dev libcyaml-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libsystemd-dev e2fsprogs
+	liburing-dev liburcu-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libsystemd-dev e2fsprogs
 DEPS_TEST := check clang clang-format cppcheck libclang-rt-14-dev,libclang-rt-19-dev git qemu-utils fdisk user-mode-linux nfs-common \
 	iproute2 util-linux kmod fio bzip2 xz-utils p7zip-full libvhdi-utils python3
 DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs python3 qemu-utils fio

@@ -21,6 +21,7 @@ struct config_image {
 	struct export_opts opts; /* opts.allow points to `allow` */
 	struct cidr *allow;
 	bool squash_given; /* else config.squash applies */
+	char *said_at;     /* "vhdnfs.yaml:12"; NULL: on the command line */
 };
 
 /* When something is read ahead: as reads show, and as clients say; only as they say; never. */
@@ -88,6 +89,7 @@ int config_add_allow(struct config *c, const char *text, struct why *why);
 int config_add_parent_dir(struct config *c, const char *dir, struct why *why);
 /* "IMAGE[=NAME]" */
 int config_add_image(struct config *c, const char *text, struct why *why);
+int config_set_state_dir(struct config *c, const char *dir, struct why *why);
 int config_set_cache_size(struct config *c, const char *text, struct why *why);
 /* -EINVAL with a line that says the range. */
 int config_set_number(struct config *c, enum config_number which, uint64_t value, struct why *why);

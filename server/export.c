@@ -15,6 +15,7 @@
 #include "vhd/base/cleanup.h"
 #include "vhd/base/list.h"
 #include "vhd/base/lock.h"
+#include "vhd/base/size.h"
 
 struct exports {
 	struct rwlock rw;
@@ -331,8 +332,7 @@ int cidr_parse(const char *text, struct cidr *out, struct why *why)
 	const char *slash = strchr(text, '/');
 	char host[INET6_ADDRSTRLEN];
 	size_t n = slash ? (size_t)(slash - text) : strlen(text);
-	unsigned long bits, max;
-	char *end = NULL;
+	uint64_t bits, max;
 
 	if (n >= sizeof host)
 		goto bad;
@@ -345,11 +345,8 @@ int cidr_parse(const char *text, struct cidr *out, struct why *why)
 			goto bad;
 	}
 	max = bits = out->family == AF_INET6 ? 128 : 32;
-	if (slash) {
-		bits = strtoul(slash + 1, &end, 10);
-		if (slash[1] < '0' || slash[1] > '9' || *end || bits > max)
-			goto bad;
-	}
+	if (slash && !number_parse(slash + 1, 0, max, &bits))
+		goto bad;
 	out->bits = (uint8_t)bits;
 	return 0;
 bad:

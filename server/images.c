@@ -335,7 +335,9 @@ int image_serve(struct images *im, const struct config_image *ci, const char *sn
 
 int images_serve(struct images *im, const struct config_image *ci, struct why *why)
 {
-	return image_serve(im, ci, NULL, why);
+	int err = image_serve(im, ci, NULL, why);
+
+	return err && ci->said_at ? why_prefix(why, err, "%s", ci->said_at) : err;
 }
 
 static bool same(const struct config_image *a, const struct config_image *b)

@@ -166,9 +166,8 @@ static const struct option options[] = {
 
 static int number(struct config *c, enum config_number which, const char *name, const char *text, struct why *why)
 {
-	char *end;
-	unsigned long v = strtoul(text, &end, 10);
-	bool is = text[0] >= '0' && text[0] <= '9' && !*end;
+	uint64_t v = 0;
+	bool is = number_parse(text, 0, UINT64_MAX, &v);
 	int err = config_set_number(c, which, is ? v : UINT64_MAX, why);
 
 	return err ? why_prefix(why, err, "--%s \"%.100s\"", name, text) : 0;
@@ -208,19 +207,6 @@ static int log_level_of(const char *text, int *level, struct why *why)
 			return 0;
 		}
 	return why_set(why, -EINVAL, "--log-level \"%.100s\": expected error, warn, info or debug", text);
-}
-
-static int state_dir(struct config *c, const char *dir, struct why *why)
-{
-	struct stat st;
-
-	if (stat(dir, &st) < 0)
-		return why_set(why, -errno, "--state-dir %s: %s", dir, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return why_set(why, -ENOTDIR, "--state-dir %s: not a directory", dir);
-	free(c->state_dir);
-	c->state_dir = strdup(dir);
-	return c->state_dir ? 0 : -ENOMEM;
 }
 
 /* One option; > 0 means that the program has done its work with it. */
@@ -265,7 +251,7 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		c->force_parent = true;
 		return 0;
 	case OPT_STATE_DIR:
-		return state_dir(c, arg, why);
+		return config_set_state_dir(c, arg, why);
 	case OPT_SNAPSHOTS:
 		c->snapshots = true;
 		return 0;

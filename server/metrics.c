@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "vhd/base/cleanup.h"
+#include "vhd/base/size.h"
 
 enum { CONNECTIONS = 16, IDLE_SECONDS = 10 };
 
@@ -63,12 +64,12 @@ static int parse(const char *text, struct sockaddr_storage *sa, struct why *why)
 	struct sockaddr_in6 *six = (struct sockaddr_in6 *)sa;
 	struct sockaddr_in *four = (struct sockaddr_in *)sa;
 	const char *colon = strrchr(text, ':');
-	char host[INET6_ADDRSTRLEN + 2], *end;
+	char host[INET6_ADDRSTRLEN + 2];
 	size_t n = colon ? (size_t)(colon - text) : 0;
-	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+	uint64_t port;
 
 	memset(sa, 0, sizeof *sa);
-	if (!n || n >= sizeof host || colon[1] < '0' || colon[1] > '9' || *end || port > 65535)
+	if (!n || n >= sizeof host || !number_parse(colon + 1, 0, 65535, &port))
 		goto bad;
 	memcpy(host, text, n);
 	host[n] = '\0';

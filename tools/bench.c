@@ -648,6 +648,7 @@ static int parse(struct bench *b, int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
+	char *end;
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
@@ -659,13 +660,15 @@ static int parse(struct bench *b, int argc, char **argv)
 		}
 		switch (opt) {
 		case 'c':
-			b->conns = (unsigned)n;
+			b->conns = (unsigned)min_u64(n, CONNS_MAX + 1);
 			break;
 		case 'd':
-			b->depth = (unsigned)n;
+			b->depth = (unsigned)min_u64(n, DEPTH_MAX + 1);
 			break;
 		case 's':
-			b->seconds = strtod(optarg, NULL);
+			b->seconds = strtod(optarg, &end);
+			if (end == optarg || *end)
+				b->seconds = 0;
 			break;
 		case 'o':
 			b->ops_max = n;

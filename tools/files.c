@@ -17,6 +17,7 @@
 #include "vhd/base/cleanup.h"
 #include "vhd/base/json.h"
 #include "vhd/base/plain.h"
+#include "vhd/base/size.h"
 
 static int complain(const struct why *why, int err)
 {
@@ -301,6 +302,15 @@ static void show_stat(const char *name, const struct nfs_attrs *a)
 	       time_text(a->atime, t[0], 32), time_text(a->mtime, t[1], 32), time_text(a->ctime, t[2], 32));
 }
 
+static int wrong_number(const char *option, const char *text, unsigned max)
+{
+	fprintf(stderr, "vhdnfs stat: %s \"%.60s\": expected a number from 1 to %u\n", option, text, max);
+	return TOOL_USAGE;
+}
+
+#define WATCH_MAX 86400u /* seconds */
+#define FILES_MAX 100u
+
 int cmd_stat(int argc, char **argv)
 {
 	static const char help[] =
@@ -320,12 +330,18 @@ int cmd_stat(int argc, char **argv)
 	int opt, rc = TOOL_OK;
 
 	while ((opt = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		uint64_t n = 2;
+
+		if (opt == 'w' && optarg && !number_parse(optarg, 1, WATCH_MAX, &n))
+			return wrong_number("--watch", optarg, WATCH_MAX);
+		if (opt == 'f' && !number_parse(optarg, 1, FILES_MAX, &n))
+			return wrong_number("--files", optarg, FILES_MAX);
 		if (opt == 'w')
-			server.watch = optarg && atoi(optarg) > 0 ? (unsigned)atoi(optarg) : 2;
+			server.watch = (unsigned)n;
 		else if (opt == 'K')
 			server.control = optarg;
-		else if (opt == 'f' && atoi(optarg) > 0 && atoi(optarg) <= 100)
-			server.files = (unsigned)atoi(optarg);
+		else if (opt == 'f')
+			server.files = (unsigned)n;
 		else if (opt == 'j')
 			server.json = true;
 		else

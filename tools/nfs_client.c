@@ -143,7 +143,9 @@ int nfs_url_parse(const char *text, struct nfs_url *u, struct why *why)
 	memcpy(u->host, host, n);
 	u->host[n] = '\0';
 	snprintf(u->port, sizeof u->port, "%.*s", port ? (int)(end - port) : 4, port ? port : "2049");
-	if (strspn(u->port, "0123456789") != strlen(u->port) || !decode_path(end, u->path, sizeof u->path))
+	/* Five digits at most. */
+	if (strspn(u->port, "0123456789") != strlen(u->port) || strtoul(u->port, NULL, 10) - 1 >= 65535 ||
+	    !decode_path(end, u->path, sizeof u->path))
 		goto bad;
 	return 0;
 bad:

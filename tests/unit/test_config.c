@@ -117,7 +117,7 @@ END_TEST
 START_TEST(a_wrong_network_in_an_export_is_named_with_its_line)
 {
 	ck_assert_int_eq(load("exports:\n  - image: a.vhd\n  - image: b.vhd\n    allow: [10.0.0.0/99]\n"), -EINVAL);
-	complained(3, "10.0.0.0/99");
+	complained(4, "exports[1].allow[0]: allow \"10.0.0.0/99\"");
 }
 END_TEST
 
@@ -153,7 +153,7 @@ START_TEST(a_mistake_in_a_rule_is_named_with_line_and_field)
 	ck_assert_int_eq(load(bad_rules[_i].text), -EINVAL);
 	snprintf(want, sizeof want, "%s:%u: %s", path, bad_rules[_i].line, bad_rules[_i].said);
 	ck_assert_str_eq(why.line, want);
-	ck_assert_uint_eq(conf.nrule, strstr(bad_rules[_i].said, "rules[1].") != NULL);
+	ck_assert_uint_eq(conf.nrule, strstr(bad_rules[_i].said, "rules[1]") != NULL);
 }
 END_TEST
 
@@ -188,6 +188,78 @@ START_TEST(a_number_out_of_range_is_named_with_its_line)
 	snprintf(text, sizeof text, "read-only: true\n%s", numbers[_i].text);
 	ck_assert_int_eq(load(text), -EINVAL);
 	complained(2, numbers[_i].range);
+}
+END_TEST
+
+/* Whatever stands there is understood, or the server does not start. */
+static const struct {
+	const char *text;
+	unsigned line;
+	const char *said;
+} bad_values[] = {
+	{"async: fasle\n", 1, "async: \"fasle\": expected yes, no, true, false, on or off"},
+	{"\nread-only: 1\n", 2, "read-only: \"1\": expected yes, no, true, false, on or off"},
+	{"discard:\n", 1, "discard: \"\": expected yes, no, true, false, on or off"},
+	{"snapshots: [yes]\n", 1, "snapshots: expected one value"},
+	{"exports:\n  - image: a\n    read-only: y e s\n", 3,
+	 "exports[0].read-only: \"y e s\": expected yes, no, true, false, on or off"},
+	{"threads: 5x\n", 1, "threads: \"5x\": expected a number from 1 to 256"},
+	{"threads: 0x10\n", 1, "threads: \"0x10\": expected a number from 1 to 256"},
+	{"threads: -1\n", 1, "threads: \"-1\": expected a number from 1 to 256"},
+	{"threads: 18446744073709551617\n", 1, "threads: \"18446744073709551617\": expected a number from 1 to 256"},
+	{"lease-seconds: 1.5\n", 1, "lease-seconds: \"1.5\": expected a number from 1 to 3600"},
+	{"squash: rot\n", 1, "squash: \"rot\": expected root, none or all"},
+	{"log-level: loud\n", 1, "log-level: \"loud\": expected error, warn, info or debug"},
+	{"readahead: yes\n", 1, "readahead: \"yes\": expected auto, hints or off"},
+	{"exports:\n  - image: a\n    anon-uid: 4294967295\n", 3,
+	 "exports[0].anon-uid: \"4294967295\": expected a number from 0 to 4294967294"},
+	{"exports:\n  - image: a\n    anon-gid: users\n", 3,
+	 "exports[0].anon-gid: \"users\": expected a number from 0 to 4294967294"},
+	{"listen: 127.0.0.1\n", 1, "listen: expected a list"},
+	{"listen: [\"127.0.0.1:99999\"]\n", 1,
+	 "listen[0]: listen \"127.0.0.1:99999\": expected ADDRESS[:PORT], such as 127.0.0.1:2049 or [::1]:2049"},
+	{"async: yes\nasync: no\n", 2, "async stands there twice"},
+	{"a: &x [*x]\n", 1, "Unexpected key: a"},
+	{"listen: &x [*x]\n", 1, "listen[0]: expected one value"},
+	{"[a, b]\n", 1, "expected keys with values"},
+	{"async: yes\n---\nasync: no\n", 3, "expected the end of the file"},
+	{"state-dir: \"\"\n", 1, "state-dir: must not be empty"},
+	{"state-dir: nowhere/at/all\n", 1, "state-dir: state-dir /tmp/nowhere/at/all: No such file or directory"},
+	{"cache-size: 1T2\n", 1, "cache-size: cache-size \"1T2\": expected a size such as 256M or 4GiB"},
+};
+
+START_TEST(a_value_that_is_not_understood_is_named_with_line_field_and_choices)
+{
+	char want[400];
+
+	ck_assert_int_lt(load(bad_values[_i].text), 0);
+	snprintf(want, sizeof want, "%s:%u: %s", path, bad_values[_i].line, bad_values[_i].said);
+	ck_assert_str_eq(why.line, want);
+}
+END_TEST
+
+START_TEST(words_for_yes_and_no_are_understood)
+{
+	ck_assert_int_eq(load("async: yes\ndiscard: On\nsnapshots: TRUE\nread-only: no\nforce-parent: off\n"
+			      "secure-ports: \"false\"\n"),
+			 0);
+	ck_assert(conf.async && conf.discard && conf.snapshots);
+	ck_assert(!conf.read_only && !conf.force_parent && !conf.secure_ports);
+}
+END_TEST
+
+/* Wherever the server is started. */
+START_TEST(relative_paths_count_from_the_folder_of_the_file)
+{
+	ck_assert_int_eq(load("exports:\n  - image: disks/a.vhd\n  - image: /srv/b.vhd\nstate-dir: .\ncontrol: c\n"),
+			 0);
+	ck_assert_str_eq(conf.image[0].path, "/tmp/disks/a.vhd");
+	ck_assert_str_eq(conf.image[0].name, "a");
+	ck_assert_str_eq(conf.image[1].path, "/srv/b.vhd");
+	ck_assert_str_eq(conf.state_dir, "/tmp/.");
+	ck_assert_str_eq(conf.control, "/tmp/c");
+	ck_assert_int_eq(load("control: none\n"), 0);
+	ck_assert_str_eq(conf.control, "none");
 }
 END_TEST
 
@@ -274,6 +346,10 @@ int main(void)
 	tcase_add_test(t, rules_are_taken_in_their_order);
 	tcase_add_loop_test(t, a_number_out_of_range_is_named_with_its_line, 0,
 			    (int)(sizeof numbers / sizeof numbers[0]));
+	tcase_add_loop_test(t, a_value_that_is_not_understood_is_named_with_line_field_and_choices, 0,
+			    ARRAY_LEN(bad_values));
+	tcase_add_test(t, words_for_yes_and_no_are_understood);
+	tcase_add_test(t, relative_paths_count_from_the_folder_of_the_file);
 	tcase_add_test(t, an_export_without_an_image_is_refused);
 	tcase_add_test(t, broken_yaml_is_refused_with_a_line);
 	tcase_add_test(t, two_images_of_one_name_are_refused);

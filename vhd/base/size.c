@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "vhd/base/checked.h"
+
 static const char units[] = "KMGTPE";
 
 int size_parse(const char *text, uint64_t *bytes)
@@ -34,6 +36,22 @@ int size_parse(const char *text, uint64_t *bytes)
 		return -ERANGE;
 	*bytes = (uint64_t)v << shift;
 	return 0;
+}
+
+bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *out)
+{
+	uint64_t v = 0;
+
+	if (!*text)
+		return false;
+	for (; *text; text++)
+		if (!isdigit((unsigned char)*text) || !mul_ok(v, UINT64_C(10), &v) ||
+		    !add_ok(v, (uint64_t)(*text - '0'), &v))
+			return false;
+	if (v < min || v > max)
+		return false;
+	*out = v;
+	return true;
 }
 
 const char *size_text(uint64_t bytes, char buf[SIZE_TEXT])
