@@ -258,7 +258,7 @@ check-tsan: deps
 DEPS_BUILD := gcc make pkg-config rpcsvc-proto libtirpc-dev libntirpc-dev uuid-dev libext2fs-dev libblkid-dev \
 	liburing-dev liburcu-dev libyaml-dev libjansson-dev libsqlite3-dev libmicrohttpd-dev libsystemd-dev e2fsprogs
 DEPS_TEST := check clang clang-format cppcheck libclang-rt-14-dev,libclang-rt-19-dev git qemu-utils fdisk user-mode-linux nfs-common \
-	iproute2 util-linux kmod fio bzip2 xz-utils p7zip-full libvhdi-utils python3
+	acl iproute2 util-linux kmod fio bzip2 xz-utils p7zip-full libvhdi-utils python3
 DEPS_BENCH := nfs-ganesha nfs-ganesha-vfs python3 qemu-utils fio
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 

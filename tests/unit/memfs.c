@@ -804,6 +804,16 @@ void memfs_fail_next(struct fs *fs, int err)
 	lock_drop(&fs_of(fs)->mu);
 }
 
+void memfs_set_flags(struct fs *fs, const char *name, uint32_t flags)
+{
+	struct fs_node *n;
+
+	if (fs->ops->lookup(fs->root, name, (uint32_t)strlen(name), 0, &n) != 0)
+		return;
+	((struct mem_node *)n)->attr.flags = flags;
+	fs_node_put(n);
+}
+
 unsigned memfs_count(struct fs *fs)
 {
 	struct mem_fs *m = fs_of(fs);

@@ -17,6 +17,8 @@ struct fs *memfs_new(void);
 void memfs_set_busy(struct fs *fs, bool busy);
 /* The next create, setattr, write, link, unlink or rename fails with @err, having changed nothing. */
 void memfs_fail_next(struct fs *fs, int err);
+/* FS_ATTR_* of what has this name in the root; nothing here minds them. */
+void memfs_set_flags(struct fs *fs, const char *name, uint32_t flags);
 /* Inodes that exist, the root included; unlinked ones count as long as somebody holds them. */
 unsigned memfs_count(struct fs *fs);
 

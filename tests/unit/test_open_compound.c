@@ -511,6 +511,27 @@ START_TEST(truncating_needs_the_permission_to_write)
 }
 END_TEST
 
+/* Root neither: writes that come later would fail, when the client has told its program that they are done. */
+START_TEST(open_for_writing_of_what_must_not_change_is_refused_to_everybody)
+{
+	static const uint32_t flags[] = {FS_ATTR_IMMUTABLE, FS_ATTR_APPEND};
+	struct want w = {.name = "f", .create = true, .mode = UNCHECKED4};
+
+	make("f", FS_REG, 0666, 5);
+	for (int i = 0; i < 4; i++) {
+		memfs_set_flags(srv.fs, "f", flags[i & 1]);
+		a.uid = i < 2 ? 0 : 5;
+		w.attrs = nf_attr_size(&a, 0);
+		w.access = R;
+		ck_assert_int_eq(open_named(&a, &w), NFS4ERR_PERM); /* it would be cut */
+		w.attrs = (fattr4){.attrmask = {.bitmap4_len = 0}};
+		ck_assert_int_eq(open_named(&a, &w), NFS4_OK);
+		w.access = RW;
+		ck_assert_int_eq(open_named(&a, &w), NFS4ERR_PERM);
+	}
+}
+END_TEST
+
 START_TEST(creator_may_write_what_it_created_without_permission_for_anyone)
 {
 	a.uid = 1000;
@@ -1257,6 +1278,7 @@ int main(void)
 	tcase_add_test(tc, client_that_asks_for_a_delegation_is_told_why_there_is_none);
 	tcase_add_test(tc, mode_of_a_file_decides_who_may_open_it_and_how);
 	tcase_add_test(tc, truncating_needs_the_permission_to_write);
+	tcase_add_test(tc, open_for_writing_of_what_must_not_change_is_refused_to_everybody);
 	tcase_add_test(tc, creator_may_write_what_it_created_without_permission_for_anyone);
 	tcase_add_test(tc, claims_other_than_by_name_and_by_filehandle_are_refused_as_the_rfc_says);
 	tcase_add_test(tc, open_by_filehandle_opens_the_current_object_and_creates_nothing);
