@@ -441,7 +441,7 @@ static void open_keeping(const char *path, bool grow)
 	keep_unlinked = true;
 	crash_open(&c, path, true);
 	if (grow && !c.problem[0])
-		model_grow(&c);
+		model_grow(&c, true);
 	crash_close(&c);
 	keep_unlinked = false;
 }
@@ -518,7 +518,7 @@ static void judge(const struct workload *w, const struct disk *d, unsigned cut, 
 	if (opened && dump)
 		dump_it(w, d, n, c.fs);
 	else if (opened && !c.problem[0])
-		model_grow(&c);
+		model_grow(&c, false);
 	else if (torn)
 		c.problem[0] = '\0'; /* the write that opens or ends a mount, which no journal covers */
 	crash_close(&c);

@@ -53,8 +53,9 @@ void model_none(void); /* nothing was done */
 void model_list(struct fs *fs, FILE *to);
 /* The file system as it is after a cut: c->problem says what is wrong. */
 void model_check(struct crash_fs *c, unsigned cut);
-/* Each file becomes longer, and nothing but zeros may show; and so it may be from now on, when it is checked again. */
-void model_grow(struct crash_fs *c);
+/* Each file becomes longer, and nothing but zeros may show; and so it may be from now on, when it is checked again.
+ * @stable: sizes are on the disk folder by folder, while data stays in memory. */
+void model_grow(struct crash_fs *c, bool stable);
 void model_not_grown(void); /* the next file system that is checked has not */
 
 #endif

@@ -65,7 +65,7 @@ static bool judge(const struct workload *w, const char *path, char *problem, siz
 	if (!c.problem[0])
 		model_check(&c, UINT32_MAX);
 	if (!c.problem[0])
-		model_grow(&c);
+		model_grow(&c, false);
 	crash_close(&c);
 	snprintf(problem, cap, "%s", c.problem);
 	if (!problem[0] && crash_fsck(w, path, "-fn"))

@@ -16,6 +16,7 @@
 
 #include "tests/crash/crash.h"
 #include "vhd/base/checked.h"
+#include "vhd/base/lock.h"
 
 enum { DIRS = 6, NAMES = 700, NODES = 6000, OPS_MAX = 20000, SECTOR = 512, BLOCK = 4096 };
 
@@ -133,6 +134,7 @@ static struct node {
 	unsigned ncommits;
 	bool open;         /* kept open though it has no name */
 	uint64_t from, to; /* the size that it grew from, and to, when it had been recovered; 0: it did not */
+	unsigned round;    /* in which it did: once, however many names it has */
 } nodes[NODES];
 static unsigned nnodes;
 
@@ -777,6 +779,8 @@ static int grow_file(struct fs_node *n, uint64_t size, uint64_t *to)
 	}
 }
 
+static unsigned grow_round;
+
 static void grow_one(struct crash_fs *c, struct fs_node *dir, const char *name, uint32_t len)
 {
 	struct fs_node *n;
@@ -787,13 +791,15 @@ static void grow_one(struct crash_fs *c, struct fs_node *dir, const char *name, 
 
 	if (c->problem[0] || fops->lookup(dir, name, len, 0, &n))
 		return;
-	if (!fops->getattr(n, 0, &a) && a.type == FS_REG && a.uid && a.uid <= nnodes) {
+	if (!fops->getattr(n, 0, &a) && a.type == FS_REG && a.uid && a.uid <= nnodes &&
+	    nodes[a.uid].round != grow_round) {
 		k = &nodes[a.uid];
+		k->round = grow_round;
 		err = grow_file(n, a.size, &to);
 		if (err && err != -ENOSPC)
 			snprintf(c->problem, sizeof c->problem, "node %u: it cannot grow: %s", a.uid, strerror(-err));
 		if (!err) {
-			/* Twice: before the last cut, too, or by another name. */
+			/* It may have grown before the last cut, too. */
 			k->from = k->to && k->to == a.size ? k->from : a.size;
 			k->to = to;
 			check_growth(c, k, n, k->from, to);
@@ -802,17 +808,56 @@ static void grow_one(struct crash_fs *c, struct fs_node *dir, const char *name, 
 	fs_node_put(n);
 }
 
+struct stable {
+	struct fs_waiter w;
+	struct lock mu;
+	struct cond cond;
+	bool is;
+};
+
+static void is_stable(struct fs_waiter *w, int err)
+{
+	struct stable *s = container_of(w, struct stable, w);
+
+	(void)err;
+	lock_take(&s->mu);
+	s->is = true;
+	cond_signal(&s->cond);
+	lock_drop(&s->mu);
+}
+
+/* Until the last operation is on the disk: its metadata, and what that waits for. Other data stays in memory, and may be cut off. */
+static void settle(struct fs *fs)
+{
+	struct stable s = {.w = {.done = is_stable}};
+	uint64_t change = fops->changed(fs);
+
+	if (!change)
+		return;
+	lock_init(&s.mu);
+	cond_init(&s.cond);
+	if (fops->when_stable(fs, change, &s.w) == 0) {
+		lock_take(&s.mu);
+		while (!s.is)
+			cond_wait(&s.cond, &s.mu);
+		lock_drop(&s.mu);
+	}
+	cond_fini(&s.cond);
+	lock_fini(&s.mu);
+}
+
 void model_not_grown(void)
 {
 	for (unsigned i = 1; i <= nnodes; i++)
 		nodes[i].to = 0;
 }
 
-void model_grow(struct crash_fs *c)
+void model_grow(struct crash_fs *c, bool stable)
 {
 	struct lister l;
 
 	fops = c->fs->ops;
+	grow_round++;
 	for (l.no = 0; l.no < DIRS; l.no++) {
 		char name[16];
 		bool eof;
@@ -823,6 +868,8 @@ void model_grow(struct crash_fs *c)
 		fops->readdir(l.dir, 0, 0, list_one, &l, &eof);
 		for (unsigned i = 0; i < l.n; i++)
 			grow_one(c, l.dir, l.found[i].name, l.found[i].len);
+		if (stable)
+			settle(c->fs);
 		fs_node_put(l.dir);
 	}
 }
