@@ -3,11 +3,12 @@
  * session.c - sessions: creating, finding, destroying; connections for callbacks
  *
  * What a session may cost is settled when it is created: for each slot, what a cached reply usually takes is reserved of
- * one budget. A session gets at most a small part of what is left, and one address three quarters of what the others leave; the first
- * slot of each client's first sessions is beside the budget, so that whoever comes late finds that one. When less than half is left, sessions that have
- * more than their share are told to use fewer slots, and lose those that they do not use any more; they have them back when there is
- * plenty again. Memory for replies is taken when they are cached, as much as they are long; should they all be long at once, slot.c
- * makes requests wait, but those that have no other reply kept.
+ * one budget. A session gets at most a small part of what is left, and one address three quarters of what the others leave. The
+ * first slot of a client's first sessions is beside the budget, so that a client that comes late gets that one.
+ *
+ * When less than half is left, sessions that have more than their share are told to use fewer slots, and lose those that they do not
+ * use any more; they have them back when there is plenty again. Memory for replies is taken when they are cached, as much as they are
+ * long; should they all be long at once, slot.c makes requests wait, but those whose client has no other reply kept.
  */
 #include <stdlib.h>
 #include <string.h>

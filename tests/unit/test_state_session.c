@@ -380,7 +380,7 @@ START_TEST(ids_of_others_cannot_be_told_from_ones_own)
 		of_session += bits_apart(sessions[i - 1], sessions[i], 16);
 		of_open += bits_apart((uint8_t *)opens[i - 1].other, (uint8_t *)opens[i].other, 12);
 	}
-	/* Chance: 32, 64 and 32 of each pair, give or take; a quarter less is a hundred times less likely than a broken disk. */
+	/* By chance half of the bits differ: 32, 64 and 32 of each pair. Of a counter it would be two. */
 	ck_assert_uint_gt(of_client / (N - 1), 24);
 	ck_assert_uint_gt(of_session / (N - 1), 48);
 	ck_assert_uint_gt(of_open / (N - 1), 24);
