@@ -73,7 +73,7 @@ void fs_acl_set_mode(struct fs_acl *a, uint32_t mode)
 		int shift = shift_of(a, &a->e[i]);
 
 		if (shift >= 0)
-			a->e[i].perm = mode >> shift & 7;
+			a->e[i].perm = (uint16_t)(mode >> shift & 7);
 	}
 }
 
@@ -84,7 +84,7 @@ bool fs_acl_meet_mode(struct fs_acl *a, uint32_t *mode)
 
 		if (shift < 0)
 			continue;
-		a->e[i].perm &= *mode >> shift & 7;
+		a->e[i].perm = (uint16_t)(a->e[i].perm & *mode >> shift & 7);
 		*mode &= ~(7u << shift) | (uint32_t)a->e[i].perm << shift;
 	}
 	return a->count > 3;
