@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* files.c - vhdnfs ls, cat, put, stat */
+/* files.c - vhdnfs ls, cat, stat */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -11,45 +11,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tools/nfs_client.h"
+#include "tools/remote.h"
 #include "tools/server_stat.h"
 #include "tools/tool.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/json.h"
 #include "vhd/base/plain.h"
 #include "vhd/base/size.h"
-
-static int complain(const struct why *why, int err)
-{
-	fprintf(stderr, "vhdnfs: %s\n", why->line[0] ? why->line : nfsc_error(err));
-	return TOOL_FAILED;
-}
-
-/* Connect and find the file. */
-static int reach(const char *text, struct nfs_url *u, struct nfsc **n, nfs_fh4 *fh, struct why *why)
-{
-	int err = nfs_url_parse(text, u, why);
-
-	if (!err)
-		err = nfsc_open(n, u, why);
-	return err ? err : nfsc_lookup(*n, u->path, fh, why);
-}
-
-static int get_attrs(struct nfsc *n, const nfs_fh4 *fh, struct nfs_attrs *a)
-{
-	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_GETATTR}};
-	COMPOUND4res res;
-	int err;
-
-	op[1].nfs_argop4_u.opgetattr.attr_request = nfs_attrs_mask();
-	err = nfsc_call(n, op, 2, &res);
-	if (!err &&
-	    !nfs_attrs_decode(&res.resarray.resarray_val[2].nfs_resop4_u.opgetattr.GETATTR4res_u.resok4.obj_attributes,
-			      a))
-		err = -EPROTO;
-	nfsc_free(&res);
-	return err;
-}
 
 /* ---- how things look --------------------------------------------------------------------------------------------------------- */
 
@@ -113,23 +81,28 @@ struct ls_opts {
 };
 
 /* As it is for programs; for people without what a terminal would obey. */
-static void name_out(const char *name, size_t len)
+static void text_out(const char *name, size_t len)
 {
-	char text[NAME_MAX + 1];
+	char text[PATH_MAX];
 
 	if (len < sizeof text && isatty(STDOUT_FILENO)) {
 		memcpy(text, name, len);
 		name = plain_text(text, len);
 	}
-	printf("%.*s\n", (int)len, name);
+	printf("%.*s", (int)len, name);
 }
 
-static void show(const struct ls_opts *o, const char *name, size_t len, const struct nfs_attrs *a)
+/* @target: of a link, if it is known. */
+static void show(const struct ls_opts *o, const char *name, size_t len, const struct nfs_attrs *a, const char *target)
 {
 	char mode[11], when[32];
 
 	if (o->json) {
-		json_array_append_new(o->list, attrs_json(name, len, a));
+		json_t *j = attrs_json(name, len, a);
+
+		if (target)
+			json_object_set_new(j, "target", json_textn(target, strlen(target)));
+		json_array_append_new(o->list, j);
 		return;
 	}
 	if (o->l) {
@@ -137,7 +110,12 @@ static void show(const struct ls_opts *o, const char *name, size_t len, const st
 		printf("%s %3u %-8s %-8s %12llu %s ", mode, a->nlink, a->owner, a->group, (unsigned long long)a->size,
 		       time_text(a->mtime, when, sizeof when));
 	}
-	name_out(name, len);
+	text_out(name, len);
+	if (o->l && target) {
+		printf(" -> ");
+		text_out(target, strlen(target));
+	}
+	putchar('\n');
 }
 
 /* ---- ls ------------------------------------------------------------------------------------------------------------------------ */
@@ -206,6 +184,37 @@ static int list_folder(struct nfsc *n, const nfs_fh4 *fh, struct item **items, s
 	return err;
 }
 
+/* One entry, and where it leads if it is a link. */
+static void show_entry(struct nfsc *n, const struct ls_opts *o, const char *folder, const struct item *i)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	struct why why = {.line = ""};
+	const char *to = NULL;
+	nfs_fh4 fh;
+
+	if (i->a.type == NF4LNK && (o->l || o->json) &&
+	    (size_t)snprintf(path, sizeof path, "%s/%s", folder, i->name) < sizeof path &&
+	    !nfsc_lookup(n, path, &fh, &why) && !remote_readlink(n, &fh, target, sizeof target))
+		to = target;
+	show(o, i->name, i->len, &i->a, to);
+}
+
+/* A path that is no folder. */
+static void ls_one(struct nfsc *n, const struct ls_opts *o, const char *path, const struct nfs_attrs *a)
+{
+	char folder[PATH_MAX];
+	struct item i = {.a = *a};
+	size_t at = (size_t)(strrchr(path, '/') - path);
+
+	snprintf(folder, sizeof folder, "%.*s", (int)at, path);
+	i.name = strdup(path + at + 1);
+	if (!i.name)
+		return;
+	i.len = strlen(i.name);
+	show_entry(n, o, folder, &i);
+	free(i.name);
+}
+
 static int ls_url(const char *text, struct ls_opts *o)
 {
 	struct why why = {.line = ""};
@@ -215,24 +224,24 @@ static int ls_url(const char *text, struct ls_opts *o)
 	struct nfs_url u;
 	size_t count = 0;
 	nfs_fh4 fh;
-	int err = reach(text, &u, &n, &fh, &why);
+	int err = remote_reach(text, &u, &n, &fh, &why);
 
 	if (!err)
-		err = get_attrs(n, &fh, &self);
+		err = remote_attrs(n, &fh, &self);
 	if (!err && self.type == NF4DIR)
 		err = list_folder(n, &fh, &items, &count);
 	else if (!err)
-		show(o, strrchr(u.path, '/') + 1, strlen(strrchr(u.path, '/') + 1), &self);
+		ls_one(n, o, u.path, &self);
 	if (count)
 		qsort(items, count, sizeof *items, by_name);
 	for (size_t i = 0; i < count; i++) {
 		if (!err && (o->all || items[i].name[0] != '.'))
-			show(o, items[i].name, items[i].len, &items[i].a);
+			show_entry(n, o, u.path, &items[i]);
 		free(items[i].name);
 	}
 	free(items);
 	nfsc_close(n);
-	return err ? complain(&why, err) : TOOL_OK;
+	return err ? remote_complain(&why, err) : TOOL_OK;
 }
 
 static int print_json(json_t *list, int rc)
@@ -247,15 +256,8 @@ static int print_json(json_t *list, int rc)
 static const struct option json_option[] = {
 	{"json", no_argument, NULL, 'j'},
 	{"help", no_argument, NULL, 'h'},
-	{"sync", no_argument, NULL, 's'},
 	{NULL, 0, NULL, 0},
 };
-
-static int usage(FILE *f, const char *text)
-{
-	fprintf(f, "usage: vhdnfs %s\n", text);
-	return f == stdout ? TOOL_OK : TOOL_USAGE;
-}
 
 int cmd_ls(int argc, char **argv)
 {
@@ -278,10 +280,10 @@ int cmd_ls(int argc, char **argv)
 			o.json = true;
 			break;
 		default:
-			return usage(opt == 'h' ? stdout : stderr, help);
+			return remote_usage(opt == 'h' ? stdout : stderr, help);
 		}
 	if (optind == argc)
-		return usage(stderr, help);
+		return remote_usage(stderr, help);
 	o.list = o.json ? json_array() : NULL;
 	for (; optind < argc; optind++)
 		rc |= ls_url(argv[optind], &o);
@@ -345,12 +347,12 @@ int cmd_stat(int argc, char **argv)
 		else if (opt == 'j')
 			server.json = true;
 		else
-			return usage(opt == 'h' ? stdout : stderr, help);
+			return remote_usage(opt == 'h' ? stdout : stderr, help);
 	}
 	if (optind == argc)
 		return server_stat(&server);
 	if (server.watch || server.control || server.files)
-		return usage(stderr, help);
+		return remote_usage(stderr, help);
 	list = server.json ? json_array() : NULL;
 	for (; optind < argc; optind++) {
 		struct why why = {.line = ""};
@@ -358,12 +360,12 @@ int cmd_stat(int argc, char **argv)
 		struct nfs_attrs a;
 		struct nfs_url u;
 		nfs_fh4 fh;
-		int err = reach(argv[optind], &u, &n, &fh, &why);
+		int err = remote_reach(argv[optind], &u, &n, &fh, &why);
 
 		if (!err)
-			err = get_attrs(n, &fh, &a);
+			err = remote_attrs(n, &fh, &a);
 		if (err)
-			rc = complain(&why, err);
+			rc = remote_complain(&why, err);
 		else if (list)
 			json_array_append_new(list, attrs_json(u.path, strlen(u.path), &a));
 		else
@@ -388,39 +390,6 @@ static bool write_all(int fd, const char *p, size_t n)
 		n -= (size_t)k;
 	}
 	return true;
-}
-
-/* Empty, whatever was there. */
-static int create_file(struct nfsc *n, const nfs_fh4 *dir, const char *name, stateid4 *sid, nfs_fh4 *fh)
-{
-	static uint32_t words[2] = {1u << FATTR4_SIZE, 1u << (FATTR4_MODE - 32)};
-	uint32_t values[3] = {0, 0, __builtin_bswap32(0644)};
-	nfs_argop4 op[3] = {nfsc_putfh(dir), {.argop = OP_OPEN}, {.argop = OP_GETFH}};
-	OPEN4args *a = &op[1].nfs_argop4_u.opopen;
-	COMPOUND4res res;
-	int err;
-
-	a->share_access = OPEN4_SHARE_ACCESS_WRITE;
-	a->owner.owner.owner_len = 6;
-	a->owner.owner.owner_val = (char *)(uintptr_t) "vhdnfs";
-	a->openhow.opentype = OPEN4_CREATE;
-	a->openhow.openflag4_u.how.mode = UNCHECKED4;
-	a->openhow.openflag4_u.how.createhow4_u.createattrs = (fattr4){
-		.attrmask = {.bitmap4_len = 2, .bitmap4_val = words},
-		.attr_vals = {.attrlist4_len = sizeof values, .attrlist4_val = (char *)values}};
-	a->claim.claim = CLAIM_NULL;
-	a->claim.open_claim4_u.file = (component4){.utf8string_len = (u_int)strlen(name),
-						   .utf8string_val = (char *)(uintptr_t)name};
-	err = nfsc_call(n, op, 3, &res);
-	if (!err) {
-		const nfs_fh4 *got = &res.resarray.resarray_val[3].nfs_resop4_u.opgetfh.GETFH4res_u.resok4.object;
-
-		*sid = res.resarray.resarray_val[2].nfs_resop4_u.opopen.OPEN4res_u.resok4.stateid;
-		memcpy(fh->nfs_fh4_val, got->nfs_fh4_val, got->nfs_fh4_len);
-		fh->nfs_fh4_len = got->nfs_fh4_len;
-	}
-	nfsc_free(&res);
-	return err;
 }
 
 static int copy_out(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid)
@@ -460,17 +429,23 @@ int cmd_cat(int argc, char **argv)
 	int opt, rc = TOOL_OK;
 
 	while ((opt = getopt_long(argc, argv, "h", json_option, NULL)) != -1)
-		return usage(opt == 'h' ? stdout : stderr, help);
+		return remote_usage(opt == 'h' ? stdout : stderr, help);
 	if (optind == argc)
-		return usage(stderr, help);
+		return remote_usage(stderr, help);
 	for (; optind < argc; optind++) {
 		struct why why = {.line = ""};
 		struct nfsc *n = NULL;
 		struct nfs_url u;
 		stateid4 sid;
 		nfs_fh4 fh;
-		int err = reach(argv[optind], &u, &n, &fh, &why);
+		int err = nfs_url_parse(argv[optind], &u, &why);
 
+		if (!err)
+			err = nfsc_open(&n, &u, &why);
+		if (!err)
+			err = remote_follow(n, u.path, false, &why);
+		if (!err)
+			err = nfsc_lookup(n, u.path, &fh, &why);
 		if (!err && !(err = nfsc_open_fh(n, &fh, OPEN4_SHARE_ACCESS_READ, "vhdnfs", &sid))) {
 			err = copy_out(n, &fh, &sid);
 			nfsc_close_fh(n, &fh, &sid);
@@ -478,137 +453,8 @@ int cmd_cat(int argc, char **argv)
 		if (err && !why.line[0])
 			why_set(&why, err, "%s: %s", argv[optind], nfsc_error(err));
 		if (err)
-			rc = complain(&why, err);
+			rc = remote_complain(&why, err);
 		nfsc_close(n);
 	}
 	return rc;
-}
-
-/* ---- put ------------------------------------------------------------------------------------------------------------------------ */
-
-static int write_piece(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid, char *p, uint32_t len, uint64_t off,
-		       bool sync, verifier4 verf)
-{
-	while (len) {
-		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_WRITE}};
-		WRITE4args *a = &op[1].nfs_argop4_u.opwrite;
-		uint32_t done = 0;
-		COMPOUND4res res;
-		int err;
-
-		a->stateid = *sid;
-		a->offset = off;
-		a->stable = sync ? FILE_SYNC4 : UNSTABLE4;
-		a->data.data_len = len;
-		a->data.data_val = p;
-		err = nfsc_call(n, op, 2, &res);
-		if (!err) {
-			const WRITE4resok *ok = &res.resarray.resarray_val[2].nfs_resop4_u.opwrite.WRITE4res_u.resok4;
-
-			done = ok->count;
-			memcpy(verf, ok->writeverf, sizeof(verifier4));
-			err = done && done <= len ? 0 : -EPROTO;
-		}
-		nfsc_free(&res);
-		if (err)
-			return err;
-		p += done;
-		off += done;
-		len -= done;
-	}
-	return 0;
-}
-
-static int commit(struct nfsc *n, const nfs_fh4 *fh, const verifier4 verf)
-{
-	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_COMMIT}};
-	COMPOUND4res res;
-	int err = nfsc_call(n, op, 2, &res);
-
-	/* Another verifier: the server was started anew and may have forgotten what we wrote. */
-	if (!err && memcmp(res.resarray.resarray_val[2].nfs_resop4_u.opcommit.COMMIT4res_u.resok4.writeverf, verf,
-			   sizeof(verifier4)) != 0)
-		err = -EIO;
-	nfsc_free(&res);
-	return err;
-}
-
-static int copy_in(struct nfsc *n, int fd, const nfs_fh4 *fh, const stateid4 *sid, bool sync)
-{
-	uint32_t cap = nfsc_max_io(n);
-	AUTO(freep) char *buf = malloc(cap);
-	verifier4 verf = {0};
-	uint64_t off = 0;
-	bool any = false;
-	int err = 0;
-
-	if (!buf)
-		return -ENOMEM;
-	for (;;) {
-		ssize_t k = 0, got = 0;
-
-		while (got < (ssize_t)cap && (k = read(fd, buf + got, cap - (size_t)got)) > 0)
-			got += k;
-		if (k < 0)
-			return -errno;
-		if (!got)
-			break;
-		if ((err = write_piece(n, fh, sid, buf, (uint32_t)got, off, sync, verf)))
-			return err;
-		any = true;
-		off += (uint64_t)got;
-	}
-	return any && !sync ? commit(n, fh, verf) : 0;
-}
-
-static int put(const char *file, const char *text, bool sync, struct why *why)
-{
-	AUTO(closep) int fd = -1;
-	char buf[NFS4_FHSIZE], *name;
-	nfs_fh4 dir, fh = {.nfs_fh4_val = buf};
-	struct nfsc *n = NULL;
-	struct nfs_url u;
-	stateid4 sid;
-	int err, e2;
-
-	fd = strcmp(file, "-") == 0 ? dup(STDIN_FILENO) : open(file, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return why_set(why, -errno, "%s: %s", file, strerror(errno));
-	if ((err = nfs_url_parse(text, &u, why)))
-		return err;
-	name = strrchr(u.path, '/');
-	*name++ = '\0';
-	if (!*name)
-		return why_set(why, -EINVAL, "%s: expected the name of a file", text);
-	if (!(err = nfsc_open(&n, &u, why)) && !(err = nfsc_lookup(n, u.path, &dir, why))) {
-		err = create_file(n, &dir, name, &sid, &fh);
-		if (!err) {
-			err = copy_in(n, fd, &fh, &sid, sync);
-			e2 = nfsc_close_fh(n, &fh, &sid);
-			err = err ? err : e2;
-		}
-		if (err)
-			why_set(why, err, "%s: %s", text, nfsc_error(err));
-	}
-	nfsc_close(n);
-	return err;
-}
-
-int cmd_put(int argc, char **argv)
-{
-	static const char help[] = "put [--sync] FILE|- nfs://HOST[:PORT]/PATH\n\n"
-				   "  --sync  every write on stable storage, instead of one commit at the end";
-	struct why why = {.line = ""};
-	bool sync = false;
-	int opt, err;
-
-	while ((opt = getopt_long(argc, argv, "h", json_option, NULL)) != -1) {
-		if (opt != 's')
-			return usage(opt == 'h' ? stdout : stderr, help);
-		sync = true;
-	}
-	if (argc - optind != 2)
-		return usage(stderr, help);
-	err = put(argv[optind], argv[optind + 1], sync, &why);
-	return err ? complain(&why, err) : TOOL_OK;
 }

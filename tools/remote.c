@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* remote.c - see remote.h */
+#include "tools/remote.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "tools/tool.h"
+
+#define LINKS_MAX 40
+
+int remote_complain(const struct why *why, int err)
+{
+	fprintf(stderr, "vhdnfs: %s\n", why->line[0] ? why->line : nfsc_error(err));
+	return TOOL_FAILED;
+}
+
+int remote_usage(FILE *to, const char *help)
+{
+	fprintf(to, "usage: vhdnfs %s\n", help);
+	return to == stdout ? TOOL_OK : TOOL_USAGE;
+}
+
+int remote_reach(const char *url, struct nfs_url *u, struct nfsc **n, nfs_fh4 *fh, struct why *why)
+{
+	int err = nfs_url_parse(url, u, why);
+
+	if (!err)
+		err = nfsc_open(n, u, why);
+	return err ? err : nfsc_lookup(*n, u->path, fh, why);
+}
+
+int remote_attrs(struct nfsc *n, const nfs_fh4 *fh, struct nfs_attrs *a)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_GETATTR}};
+	COMPOUND4res res;
+	int err;
+
+	op[1].nfs_argop4_u.opgetattr.attr_request = nfs_attrs_mask();
+	err = nfsc_call(n, op, 2, &res);
+	if (!err &&
+	    !nfs_attrs_decode(&res.resarray.resarray_val[2].nfs_resop4_u.opgetattr.GETATTR4res_u.resok4.obj_attributes,
+			      a))
+		err = -EPROTO;
+	nfsc_free(&res);
+	return err;
+}
+
+int remote_readlink(struct nfsc *n, const nfs_fh4 *fh, char *to, size_t cap)
+{
+	nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READLINK}};
+	COMPOUND4res res;
+	int err = nfsc_call(n, op, 2, &res);
+
+	if (!err) {
+		const linktext4 *link =
+			&res.resarray.resarray_val[2].nfs_resop4_u.opreadlink.READLINK4res_u.resok4.link;
+
+		if (link->utf8string_len >= cap)
+			err = -ENAMETOOLONG;
+		else if (memchr(link->utf8string_val, 0, link->utf8string_len))
+			err = -EINVAL;
+		if (!err) {
+			memcpy(to, link->utf8string_val, link->utf8string_len);
+			to[link->utf8string_len] = '\0';
+		}
+	}
+	nfsc_free(&res);
+	return err;
+}
+
+/* Takes the first name off @left, without the slashes around it. "" at the end. */
+static void next_name(char *left, char name[NAME_MAX + 1])
+{
+	size_t skip = strspn(left, "/"), n = strcspn(left + skip, "/");
+	size_t len = n < NAME_MAX ? n : NAME_MAX;
+
+	memcpy(name, left + skip, len);
+	name[len] = '\0';
+	skip += n;
+	memmove(left, left + skip, strlen(left + skip) + 1);
+}
+
+/* The link at @done leads on with @left. */
+static int replace(struct nfsc *n, const nfs_fh4 *fh, char *done, char *left, struct why *why)
+{
+	char target[PATH_MAX], rest[PATH_MAX];
+	int err = remote_readlink(n, fh, target, sizeof target);
+
+	if (err)
+		return why_set(why, err, "%s: %s", done, nfsc_error(err));
+	if (target[0] == '/')
+		return why_set(why, -EXDEV, "%s: a link to %s, which counts from where the file system is mounted",
+			       done, target);
+	memcpy(rest, left, strlen(left) + 1);
+	if ((size_t)snprintf(left, PATH_MAX, "%s%s%s", target, rest[0] ? "/" : "", rest) >= PATH_MAX)
+		return why_set(why, -ENAMETOOLONG, "%s: leads to a path that is too long", done);
+	*strrchr(done, '/') = '\0';
+	return 0;
+}
+
+int remote_follow(struct nfsc *n, char *path, bool missing, struct why *why)
+{
+	char done[PATH_MAX] = "", left[PATH_MAX], name[NAME_MAX + 1];
+	int links = 0;
+
+	memcpy(left, path, strlen(path) + 1);
+	for (next_name(left, name); name[0]; next_name(left, name)) {
+		size_t used = strlen(done);
+		struct nfs_attrs a;
+		nfs_fh4 fh;
+		int err;
+
+		if (strcmp(name, ".") == 0)
+			continue;
+		if (strcmp(name, "..") == 0) {
+			if (used)
+				*strrchr(done, '/') = '\0';
+			continue;
+		}
+		if (used + 1 + strlen(name) >= sizeof done)
+			return why_set(why, -ENAMETOOLONG, "%s/%s: too long", done, name);
+		snprintf(done + used, sizeof done - used, "/%s", name);
+		err = nfsc_lookup(n, done, &fh, why);
+		if (err == -(int)NFS4ERR_NOENT && missing && !left[strspn(left, "/")])
+			break;
+		if (!err && (err = remote_attrs(n, &fh, &a)))
+			why_set(why, err, "%s: %s", done, nfsc_error(err));
+		if (!err && a.type == NF4LNK && ++links > LINKS_MAX)
+			err = why_set(why, -ELOOP, "%s: too many links", path);
+		if (!err && a.type == NF4LNK)
+			err = replace(n, &fh, done, left, why);
+		if (err)
+			return err;
+	}
+	memcpy(path, done[0] ? done : "/", strlen(done[0] ? done : "/") + 1);
+	why->line[0] = '\0';
+	return 0;
+}
