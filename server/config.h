@@ -47,6 +47,7 @@ struct config {
 	bool discard;       /* the space of removed files goes back to the host */
 	bool detect_zeroes; /* zeros that are written take no space in images */
 	bool force_parent;  /* parents that were changed since are taken */
+	bool strict_parent; /* parents whose files have another time are not */
 	bool read_only;
 	bool secure_ports;      /* AUTH_SYS from privileged ports only; from the next start on */
 	bool snapshots;         /* of images are exported, read-only */

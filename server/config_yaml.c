@@ -495,6 +495,7 @@ static const struct row top_rows[] = {
 	{.key = "metrics", .kind = TEXT, .take = take_metrics},
 	{.key = "parent-dirs", .kind = LIST, .take = take_parent_dir},
 	FLAG("force-parent", force_parent),
+	FLAG("strict-parent", strict_parent),
 	FLAG("discard", discard),
 	FLAG("detect-zeroes", detect_zeroes),
 	FLAG("async", async),

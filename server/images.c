@@ -166,7 +166,9 @@ struct vhd_open_opts image_open_opts(const struct image *i)
 
 	return (struct vhd_open_opts){.flags = i->conf.opts.read_only ? 0 : VHD_OPEN_WRITE | zeroes,
 				      .parent_dirs = (const char *const *)i->all->parent_dirs,
-				      .force_parent = i->all->force_parent};
+				      .force_parent = i->all->force_parent,
+				      .strict_parent = i->all->strict_parent,
+				      .last_written = vol_last_written};
 }
 
 static int image_open(struct image *i, struct why *why)
@@ -269,7 +271,7 @@ static int dirs_copy(const char *const *from, char ***out)
 	return *out ? 0 : -ENOMEM;
 }
 
-int images_parents(struct images *im, const char *const *dirs, bool force)
+int images_parents(struct images *im, const char *const *dirs, bool force, bool strict)
 {
 	char **copy;
 	int err = dirs_copy(dirs, &copy);
@@ -280,6 +282,7 @@ int images_parents(struct images *im, const char *const *dirs, bool force)
 	dirs_free(im->parent_dirs);
 	im->parent_dirs = copy;
 	im->force_parent = force;
+	im->strict_parent = strict;
 	lock_drop(&im->change_mu);
 	return 0;
 }

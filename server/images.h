@@ -23,7 +23,7 @@ int images_new(struct images **out, struct cache *cache, struct exports *exports
 void images_free(struct images *im);
 
 /* For images opened from now on. @dirs: NULL-terminated, or NULL; copied. 0 or -ENOMEM, and nothing changed. */
-int images_parents(struct images *im, const char *const *dirs, bool force);
+int images_parents(struct images *im, const char *const *dirs, bool force, bool strict);
 
 /* For images opened from now on: VHD_OPEN_ZEROES. */
 void images_detect_zeroes(struct images *im, bool on);

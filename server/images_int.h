@@ -17,7 +17,7 @@ struct images {
 	struct exports *exports;
 	/* Of images that are opened from now on: guarded by change_mu. */
 	char **parent_dirs; /* NULL at the end; NULL: beside each image */
-	bool force_parent, snapshots, detect_zeroes;
+	bool force_parent, strict_parent, snapshots, detect_zeroes;
 	struct fs_mount_opts mount;
 	unsigned patience; /* seconds that a reload waits for an image to be closed; tests change it */
 	int error GUARDED_BY(mu);

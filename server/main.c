@@ -74,6 +74,7 @@ static const char usage[] =
 	"      --parent-dir DIR     look for parents of differencing images below DIR, instead of beside the image;\n"
 	"                           may be repeated\n"
 	"      --force-parent       take parents that were changed since\n"
+	"      --strict-parent      take no parent whose file has another time than its child says, as a copy has\n"
 	"      --state-dir DIR      where client records are kept (default: beside the image)\n"
 	"      --plain-filehandles  give out filehandles without a hash, which anybody can make\n"
 	"      --snapshots          show snapshots of images to clients, read-only, below /.snapshots and .snapshots\n"
@@ -111,6 +112,7 @@ enum {
 	OPT_NO_JOURNAL_OK,
 	OPT_PARENT_DIR,
 	OPT_FORCE_PARENT,
+	OPT_STRICT_PARENT,
 	OPT_STATE_DIR,
 	OPT_PLAIN_FILEHANDLES,
 	OPT_SNAPSHOTS,
@@ -142,6 +144,7 @@ static const struct option options[] = {
 	{"no-journal-ok", no_argument, NULL, OPT_NO_JOURNAL_OK},
 	{"parent-dir", required_argument, NULL, OPT_PARENT_DIR},
 	{"force-parent", no_argument, NULL, OPT_FORCE_PARENT},
+	{"strict-parent", no_argument, NULL, OPT_STRICT_PARENT},
 	{"state-dir", required_argument, NULL, OPT_STATE_DIR},
 	{"plain-filehandles", no_argument, NULL, OPT_PLAIN_FILEHANDLES},
 	{"snapshots", no_argument, NULL, OPT_SNAPSHOTS},
@@ -249,6 +252,9 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		return config_add_parent_dir(c, arg, why);
 	case OPT_FORCE_PARENT:
 		c->force_parent = true;
+		return 0;
+	case OPT_STRICT_PARENT:
+		c->strict_parent = true;
 		return 0;
 	case OPT_STATE_DIR:
 		return config_set_state_dir(c, arg, why);
@@ -451,7 +457,8 @@ static int set_images(const struct daemon *d, const struct config *c)
 	set_mount_opts(d, c);
 	images_detect_zeroes(d->images, c->detect_zeroes);
 	images_show_snapshots(d->images, c->snapshots);
-	return images_parents(d->images, (const char *const *)c->parent_dir, c->force_parent);
+	return images_parents(d->images, (const char *const *)c->parent_dir, c->force_parent,
+			      c->strict_parent);
 }
 
 static bool keep_unlinked(void *arg, const struct export *e)

@@ -11,6 +11,7 @@
 #include "tools/tool.h"
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
+#include "vhd/volume/volume.h"
 
 const struct option image_options[] = {
 	{"fixed", no_argument, NULL, 'f'},
@@ -23,6 +24,7 @@ const struct option image_options[] = {
 	{"parent", required_argument, NULL, 'p'},
 	{"parent-dir", required_argument, NULL, 'D'},
 	{"force-parent", no_argument, NULL, 'F'},
+	{"strict-parent", no_argument, NULL, 'Q'},
 	{"unsafe", no_argument, NULL, 'u'},
 	{"repair", no_argument, NULL, 'R'},
 	{"azure", no_argument, NULL, 'A'},
@@ -77,6 +79,9 @@ bool image_parent_option(struct image_parents *p, int opt)
 	case 'F':
 		p->force = true;
 		return true;
+	case 'Q':
+		p->strict = true;
+		return true;
 	case 'S':
 		if (strcmp(optarg, "chs") == 0)
 			p->size_from = VHD_SIZE_CHS;
@@ -96,7 +101,9 @@ struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned fla
 				      .size_from = p->size_from,
 				      .parent = p->parent,
 				      .parent_dirs = p->ndirs ? p->dir : NULL,
-				      .force_parent = p->force};
+				      .force_parent = p->force,
+				      .strict_parent = p->strict,
+				      .last_written = vol_last_written};
 }
 
 /* ---- temporary files ------------------------------------------------------------------------------------------------------- */

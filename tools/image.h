@@ -42,17 +42,18 @@ struct image_parents {
 	const char *parent;
 	const char *dir[9]; /* NULL at the end */
 	unsigned ndirs;
-	bool force;
+	bool force, strict;
 	enum vhd_size_from size_from;
 	bool raw; /* --from raw: a raw disk, whatever it looks like */
 };
-/* True: it was one of --parent, --parent-dir, --force-parent, --size-from. */
+/* True: it was one of --parent, --parent-dir, --force-parent, --strict-parent, --size-from. */
 bool image_parent_option(struct image_parents *p, int opt);
 struct vhd_open_opts image_open_opts(const struct image_parents *p, unsigned flags);
 #define IMAGE_PARENT_HELP                                                                                              \
 	"  --parent FILE     where the parent of a differencing image is, whatever it says itself\n"                   \
 	"  --parent-dir DIR  parents are looked for below this folder (its own, unless given; repeatable)\n"           \
 	"  --force-parent    take a parent that was changed since\n"                                                   \
+	"  --strict-parent   take none whose file has another time, as a copy has\n"                                   \
 	"  --size-from HOW   chs, current, or auto: by who made it"
 
 extern const struct option image_options[]; /* of all of them; each takes the letters it knows */

@@ -10,6 +10,7 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/size.h"
+#include "vhd/volume/volume.h"
 
 #define PIECE (1u << 20)
 
@@ -165,7 +166,7 @@ static int rebase_into(struct rebase *r, const struct image_parents *p, const ch
 {
 	struct image_parents up = *p;
 	struct vhd_create_opts co = {.type = VHD_DIFF, .parent = r->parent};
-	struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE, .parent = r->parent, .force_parent = p->force};
+	struct vhd_open_opts oo = {.flags = VHD_OPEN_WRITE, .parent = r->parent};
 	AUTO(freep) char *beside = NULL;
 	struct vhd_info i;
 	int err, closed;
@@ -175,6 +176,9 @@ static int rebase_into(struct rebase *r, const struct image_parents *p, const ch
 	co.block_size = i.block_size;
 	if ((err = new_dirs(&up, r->path, &beside)) < 0)
 		return err;
+	oo.force_parent = p->force;
+	oo.strict_parent = p->strict;
+	oo.last_written = vol_last_written;
 	oo.parent_dirs = up.ndirs ? up.dir : NULL;
 	if ((err = vhd_create(tmp, &co, why)) < 0 || (err = vhd_open(&r->to, tmp, &oo, why)) < 0)
 		return err;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/unit/image_fixture.h"
@@ -567,7 +568,8 @@ START_TEST(parents_that_are_not_what_they_should_be_are_refused)
 {
 	char dir[100];
 	const char *dirs[] = {dir, NULL};
-	const struct vhd_open_opts o = {.flags = 0}, below = {.parent_dirs = dirs}, force = {.force_parent = true};
+	const struct vhd_open_opts o = {.flags = 0}, below = {.parent_dirs = dirs}, force = {.force_parent = true},
+				   strict = {.strict_parent = true};
 	struct vhd_open_opts named = {.parent = NULL};
 	char tmp[64];
 
@@ -615,11 +617,74 @@ START_TEST(parents_that_are_not_what_they_should_be_are_refused)
 	set_locators("child", ".\\base.vhd", NULL, NULL);
 	snprintf(tmp, sizeof tmp, "%s", "2001-02-03");
 	ck_assert_int_eq(fx_run("touch -d %s %s", tmp, in("base.vhd")), 0);
-	refused("child", &o, -EUCLEAN, "changed");
+	refused("child", &strict, -EUCLEAN, "changed");
 	ck_assert_int_eq(try_open("child", &force), 0);
 	/* No VHD at all. */
 	ck_assert_int_eq(fx_run("head -c 100000 /dev/zero >%s", in("base.vhd")), 0);
 	refused("child", &o, -EUCLEAN, "not a VHD");
+}
+END_TEST
+
+static int64_t now_written;
+
+static int64_t written_then(struct vhd *v)
+{
+	(void)v;
+	return now_written;
+}
+
+/* A copy has another time; a parent that was written after the child was made has a younger file system, or a younger footer. */
+START_TEST(a_copied_parent_is_taken_and_a_changed_one_is_not)
+{
+	struct vhd_open_opts o = {.last_written = written_then};
+	struct vhd_footer f;
+
+	make_base("base.vhd", VHD_FIXED, SIZE, 0);
+	make_child("child", "base.vhd", 0);
+	ck_assert_int_eq(fx_run("touch -d 2031-02-03 %s", in("base.vhd")), 0);
+	now_written = time(NULL) - 100;
+	ck_assert_msg(try_open("child", &o) == 0, "%s", fx_why.line);
+	o.strict_parent = true;
+	refused("child", &o, -EUCLEAN, "--strict-parent");
+	o.strict_parent = false;
+	now_written = time(NULL) + 100;
+	refused("child", &o, -EUCLEAN, "a file system in it was written");
+	now_written = 0;
+	snprintf(fx_path, sizeof fx_path, "%s/base.vhd", fx_dir);
+	fx_peek(fx_size() - sizeof f, &f, sizeof f);
+	f.timestamp = be32_of(be32_get(f.timestamp) + 100);
+	vhd_footer_seal(&f);
+	fx_poke(fx_size() - sizeof f, &f, sizeof f);
+	ck_assert_int_eq(fx_run("touch -d 2031-02-03 %s", in("base.vhd")), 0);
+	refused("child", &o, -EUCLEAN, "its footer is of");
+}
+END_TEST
+
+/* Below each folder given: by its name, by its name in another case, by its UUID. */
+START_TEST(parents_are_searched_below_the_folders_given)
+{
+	static const char *const moved[] = {"far/a/b/base.vhd", "far/a/BASE.Vhd", "far/renamed.vhd"};
+	char near[100], far[100];
+	const char *dirs[] = {near, far, NULL};
+	const struct vhd_open_opts o = {.parent_dirs = dirs}, own = {.flags = 0};
+	char was[160] = "far/base.vhd";
+
+	snprintf(near, sizeof near, "%s/near", fx_dir);
+	snprintf(far, sizeof far, "%s/far", fx_dir);
+	ck_assert_int_eq(fx_run("mkdir -p %s %s/a/b && ln -s .. %s/a/loop", near, far, far), 0);
+	make_base(was, VHD_DYNAMIC, SIZE, 0);
+	make_base("near/base.vhd", VHD_DYNAMIC, SIZE, 0); /* another of that name */
+	make_child("near/child", was, 0);
+	for (size_t i = 0; i < ARRAY_LEN(moved); i++) {
+		ck_assert_int_eq(rename(in(was), in(moved[i])), 0);
+		snprintf(was, sizeof was, "%s", moved[i]);
+		ck_assert_msg(try_open("near/child", &o) == 0, "%s: %s", moved[i], fx_why.line);
+		ck_assert_int_lt(try_open("near/child", &own), 0);
+	}
+	/* Beside the child, its name is enough in any case. */
+	ck_assert_int_eq(unlink(in("near/base.vhd")), 0);
+	ck_assert_int_eq(rename(in(was), in("near/Base.VHD")), 0);
+	ck_assert_msg(try_open("near/child", &own) == 0, "%s", fx_why.line);
 }
 END_TEST
 
@@ -784,7 +849,7 @@ static int child_has_no_time(void *arg, enum hio_event ev, uint64_t off, uint64_
 /* A commit that is cut short leaves a child that does not find its parent changed; one that ends, a child that would. */
 START_TEST(a_commit_may_be_cut_short)
 {
-	const struct vhd_open_opts o = {.flags = 0};
+	const struct vhd_open_opts o = {.flags = 0}, strict = {.strict_parent = true};
 	static uint8_t b[MIB];
 	struct vhd *v;
 
@@ -800,7 +865,7 @@ START_TEST(a_commit_may_be_cut_short)
 	ck_assert_uint_gt(parent_writes, 0);
 	ck_assert_int_eq(vhd_close(open_it("child", 0)), 0);
 	ck_assert_int_eq(fx_run("touch -d 2001-02-03 %s", in("base")), 0);
-	refused("child", &o, -EUCLEAN, "changed");
+	refused("child", &strict, -EUCLEAN, "changed");
 }
 END_TEST
 
@@ -867,6 +932,8 @@ int main(void)
 	tcase_add_test(t, children_of_one_base_share_it);
 	tcase_add_test(t, parents_are_found_by_every_kind_of_path);
 	tcase_add_test(t, parents_that_are_not_what_they_should_be_are_refused);
+	tcase_add_test(t, a_copied_parent_is_taken_and_a_changed_one_is_not);
+	tcase_add_test(t, parents_are_searched_below_the_folders_given);
 	tcase_add_loop_test(t, a_parent_from_before_2000_is_a_parent, 0, 2);
 	tcase_add_test(t, loops_and_endless_chains_are_refused);
 	tcase_add_test(t, odd_names_are_written_and_found);

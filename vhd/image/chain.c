@@ -5,9 +5,9 @@
  *     child ──parent──► snapshot ──parent──► base
  *
  * Where a parent is: what the caller says, else the child's locators, relative paths first, else the name in its header,
- * beside the child. A path from an image is not trusted: what it leads to (links resolved) must lie below a folder that the
- * operator allows, be a regular file, hold the UUID the child asks for, and not be in the chain already. At most VHD_CHAIN_MAX
- * images.
+ * beside the child, else a file of that name, or with that UUID, below the folders that the operator names. A path from an image
+ * is not trusted: what it leads to (links resolved) must lie below a folder that the operator allows, be a regular file, hold the
+ * UUID the child asks for, and not be in the chain already. At most VHD_CHAIN_MAX images.
  *
  * Parents are open read-only and shared: the children of one base, and the chains that meet in it, hold references to one
  * struct vhd. chain_mu guards the list of them and the counts; it is held while a chain is opened, which is rare.
@@ -19,12 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "vhd/base/cleanup.h"
 #include "vhd/base/log.h"
 #include "vhd/image/vhd_int.h"
 
-#define SLACK_S 2 /* seconds that file systems and archives round times by */
+#define SEARCH_DEPTH 8u /* of folders below one that --parent-dir names */
+#define SLACK_S 2       /* seconds that file systems and archives round times by */
 
 static struct lock chain_mu = LOCK_INIT;
 static struct list parents = {&parents, &parents};
@@ -105,14 +107,73 @@ static int not_this(struct search *s, int err, const char *fmt, ...)
 }
 
 /* The child keeps the time its parent was last written when it was made. Windows 10 keeps nothing. */
-static bool is_unchanged(const struct vhd *child, const struct vhd *parent)
+static bool has_time(const struct vhd *child, const struct vhd *parent)
 {
 	int64_t then = (int64_t)be32_get(child->header.parent_timestamp), mtime = parent->id.mtime - VHD_EPOCH;
 
 	return !then || llabs(then - mtime) <= SLACK_S;
 }
 
-static int check_parent(struct search *s, const struct vhd *p)
+static const char *when(int64_t t, char text[40])
+{
+	time_t sec = (time_t)t;
+	struct tm tm;
+
+	if (!gmtime_r(&sec, &tm) || !strftime(text, 40, "%Y-%m-%d %H:%M:%S UTC", &tm))
+		snprintf(text, 40, "%lld", (long long)t);
+	return text;
+}
+
+/* A copy has another time, as cp, scp, unzip and object stores make it, and the same contents. What tells a change is what was written
+ * after the child was made: a file system says so itself, and so does a footer. What it says goes to @text. */
+static bool was_changed(const struct search *s, struct vhd *p, char *text, size_t room)
+{
+	int64_t then = (int64_t)be32_get(s->child->header.parent_timestamp);
+	int64_t made = (int64_t)be32_get(s->child->footer.timestamp);
+	int64_t limit = (then > made ? then : made) + VHD_EPOCH + SLACK_S, t;
+	char at[40], child[40];
+
+	when(limit - SLACK_S, child);
+	t = (int64_t)be32_get(p->footer.timestamp) + VHD_EPOCH;
+	if (t > limit) {
+		snprintf(text, room, "its footer is of %s, the child of %s", when(t, at), child);
+		return true;
+	}
+	t = s->o->last_written ? s->o->last_written(p) : 0;
+	if (t > limit) {
+		snprintf(text, room, "a file system in it was written %s, the child made %s", when(t, at), child);
+		return true;
+	}
+	return false;
+}
+
+static int check_time(struct search *s, struct vhd *p)
+{
+	int64_t then = (int64_t)be32_get(s->child->header.parent_timestamp) + VHD_EPOCH;
+	char text[200], a[40], b[40];
+
+	if (has_time(s->child, p) || s->o->force_parent)
+		return 0;
+	if (s->o->strict_parent)
+		return not_this(
+			s, -EUCLEAN,
+			"%s: the parent may have been changed after %s was made over it: its file has another time "
+			"(%s, expected %s), and --strict-parent wants the same; --force-parent takes it as it is",
+			vhd_path(p), vhd_path(s->child), when(p->id.mtime, a), when(then, b));
+	if (was_changed(s, p, text, sizeof text))
+		return not_this(s, -EUCLEAN,
+				"%s: the parent was changed after %s was made over it, whose contents are no longer "
+				"what they were (%s); --force-parent takes it as it is",
+				vhd_path(p), vhd_path(s->child), text);
+	log_warn("%s: its file has another time (%s) than %s says (%s), as a copy has; taken as its parent: the UUID "
+		 "is the "
+		 "same, and neither its footer nor %s is younger than the child",
+		 vhd_path(p), when(p->id.mtime, a), vhd_path(s->child), when(then, b),
+		 s->o->last_written ? "a file system in it" : "anything looked at");
+	return 0;
+}
+
+static int check_parent(struct search *s, struct vhd *p)
 {
 	char want[UUID_STR_LEN], found[UUID_STR_LEN];
 
@@ -122,12 +183,7 @@ static int check_parent(struct search *s, const struct vhd *p)
 		return not_this(s, -EUCLEAN, "%s: not the parent of %s: its UUID is %s, expected %s", vhd_path(p),
 				vhd_path(s->child), found, want);
 	}
-	if (!is_unchanged(s->child, p) && !s->o->force_parent)
-		return not_this(s, -EUCLEAN,
-				"%s: the parent was changed after %s was made over it, whose contents are no longer "
-				"what they were; --force-parent takes it as it is",
-				vhd_path(p), vhd_path(s->child));
-	return 0;
+	return check_time(s, p);
 }
 
 /* ---- finding ---------------------------------------------------------------------------------------------------------------- */
@@ -226,6 +282,44 @@ static int try_locators(struct search *s, const char *code, bool last, struct vh
 	return -ENOENT;
 }
 
+static void add_name(struct vhd_search *what, const char *path)
+{
+	const char *name = last_part(path);
+
+	if (*name && what->nnames < VHD_SEARCH_NAMES)
+		what->name[what->nnames++] = name;
+}
+
+/* By the parent's file name below each folder given, and by its UUID; without one, by the name in another case beside the child. */
+static int search_folders(struct search *s, const char *header_name, struct vhd **out) REQUIRES(chain_mu)
+{
+	struct vhd_search what = {.uuid = s->o->parent_dirs ? s->child->header.parent_uuid : NULL,
+				  .depth = s->o->parent_dirs ? SEARCH_DEPTH : 0};
+	char real[PATH_MAX], *found[VHD_SEARCH_MAX];
+	const char *beside[2] = {real, NULL};
+	const char *const *d = s->o->parent_dirs ? s->o->parent_dirs : beside;
+	int err = -ENOENT;
+
+	for (unsigned i = 0; i < s->child->nparents; i++)
+		add_name(&what, s->child->parents[i].path);
+	add_name(&what, header_name);
+	if (!realpath(vhd_path(s->child), real))
+		return -ENOENT;
+	*strrchr(real, '/') = '\0';
+	for (; err && *d; d++) {
+		unsigned n;
+
+		if (vhd_search(**d ? *d : "/", &what, found, &n) < 0)
+			return -ENOMEM;
+		for (unsigned i = 0; i < n; i++) {
+			if (err && (s->o->parent_dirs || is_allowed(s, found[i])))
+				err = try_path(s, found[i], true, out);
+			free(found[i]);
+		}
+	}
+	return err;
+}
+
 static int find_parent(struct search *s, struct vhd **out) REQUIRES(chain_mu)
 {
 	static const char codes[][5] = {"W2ru", "W2ku", "Wi2r", "Wi2k", "MacX"};
@@ -240,8 +334,10 @@ static int find_parent(struct search *s, struct vhd **out) REQUIRES(chain_mu)
 	vhd_parent_info(s->child, &info);
 	if (*last_part(info.parent_name) && try_path(s, last_part(info.parent_name), false, out) == 0)
 		return 0;
+	if (search_folders(s, info.parent_name, out) == 0)
+		return 0;
 	return s->err ? s->err
-		      : not_this(s, -ENOENT, "%s: its parent \"%.200s\" is not found; --parent says where it is",
+		      : not_this(s, -ENOENT, "%s: its parent \"%.200s\" is not found; --parent-dir says where to look",
 				 vhd_path(s->child),
 				 s->child->nparents && s->child->parents[0].path[0] ? s->child->parents[0].path
 										    : info.parent_name);

@@ -44,6 +44,10 @@ struct vhd_open_opts {
 	const char *const
 		*parent_dirs; /* parents are looked for only below these; NULL at the end; NULL: its own folder */
 	bool force_parent;    /* a parent that was changed since is taken */
+	bool strict_parent;   /* one whose file has another time counts as changed, whatever it holds */
+	/* When what an image holds was last written as it says itself, seconds since 1970; 0: it does not say. NULL: nobody can tell.
+	 * What the image has not itself reads as zeros while this runs. */
+	int64_t (*last_written)(struct vhd *v);
 };
 
 /**

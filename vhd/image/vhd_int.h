@@ -174,6 +174,18 @@ void vhd_child_header(const struct vhd_child *c, uint64_t at, struct vhd_dynamic
 void vhd_child_locators(const struct vhd_child *c, uint8_t *to);
 uint64_t vhd_child_bytes(const struct vhd_child *c);
 
+/* ---- search.c ---- */
+#define VHD_SEARCH_MAX 16u
+#define VHD_SEARCH_NAMES 18u
+struct vhd_search {
+	const char *name[VHD_SEARCH_NAMES]; /* of the file, without its folder */
+	unsigned nnames;
+	const uint8_t *uuid; /* NULL: only names count */
+	unsigned depth;      /* folders below the first one; 0: none */
+};
+/* Regular files below @dir that fit, best first; the caller frees their paths. 0 or -ENOMEM. */
+int vhd_search(const char *dir, const struct vhd_search *what, char *found[VHD_SEARCH_MAX], unsigned *n);
+
 /* ---- chain.c ---- */
 /* Finds and opens the parents of a child, and theirs. */
 int vhd_open_chain(struct vhd *v, const struct vhd_open_opts *o, struct why *why);

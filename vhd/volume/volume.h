@@ -45,4 +45,8 @@ struct vol_list {
  */
 int vol_scan(struct vhd *v, struct vol_list *list, struct why *why);
 
+/* When a file system in the image was last written, as it says itself: seconds since 1970, 0 when none says so. For
+ * vhd_open_opts. */
+int64_t vol_last_written(struct vhd *v);
+
 #endif
