@@ -242,7 +242,7 @@ DEBIAN_RELEASES ?= bookworm trixie
 .PHONY: check-debian check-long
 check-debian:
 	$(Q)for r in $(DEBIAN_RELEASES); do tests/debian $$r || [ $$? = 77 ] || exit 1; done
-check-long: check-debian
+check-long: check-debian crash-long
 
 check-asan: deps
 	$(Q)$(MAKE) VARIANT=asan all units protocol-tests $(B)/asan/tests/crash/crash
