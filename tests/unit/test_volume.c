@@ -206,6 +206,31 @@ START_TEST(a_damaged_gpt_is_read_from_its_backup)
 }
 END_TEST
 
+/* Disks with 4096-byte sectors count in those. */
+START_TEST(a_gpt_of_larger_sectors_is_read)
+{
+	if (!have("fdisk") || !have("mke2fs"))
+		return;
+	on_raw("printf 'g\\nn\\n1\\n256\\n2815\\nw\\n' | fdisk -b 4096 $RAW && "
+	       "mke2fs -q -F -t ext4 -E offset=1048576 $RAW 10M");
+	ck_assert_uint_eq(scan(), 1);
+	ck_assert_int_eq(l.table, VOL_GPT);
+	part_is(0, 1, 2048, 20480, "ext4");
+}
+END_TEST
+
+/* The disk is longer than its table knows. */
+START_TEST(a_backup_gpt_before_the_last_sector_is_found)
+{
+	if (!have("sfdisk") || !have("mke2fs"))
+		return;
+	on_raw("truncate -s %d $RAW && { %s; } && truncate -s 64M $RAW", 63 << 20, gpt_script);
+	scribble(1);
+	ck_assert_uint_eq(scan(), 2);
+	part_is(0, 1, 2048, 20480, "ext4");
+}
+END_TEST
+
 /* A table made on a disk that held a file system: to serve that one would damage the partitions. */
 START_TEST(partitions_win_over_what_was_on_the_disk_before)
 {
@@ -454,6 +479,8 @@ static Suite *suite(void)
 		gpt_as_sfdisk_makes_it,
 		gpt_as_parted_makes_it,
 		a_damaged_gpt_is_read_from_its_backup,
+		a_gpt_of_larger_sectors_is_read,
+		a_backup_gpt_before_the_last_sector_is_found,
 		partitions_win_over_what_was_on_the_disk_before,
 		windows_gpt_disk_is_understood,
 		windows_mbr_disk_is_understood,

@@ -24,21 +24,22 @@
 #include "vhd/volume/volume_int.h"
 
 #define SECTOR 512u
+#define BACKUP_SEARCH (UINT64_C(4) << 20) /* bytes at the end of the disk */
 #define GPT_ENTRIES_MAX 1024u
 #define GPT_ENTRY_MAX 4096u
 #define MBR_PROTECTIVE 0xee
 #define FIRST_LOGICAL 5u
 
 /* Take a partition into the list if it lies inside the disk and on none of the others. */
-static void add(struct vhd *v, struct vol_list *l, uint32_t number, uint64_t first, uint64_t sectors)
+static void add(struct vhd *v, struct vol_list *l, uint32_t number, uint64_t first, uint64_t sectors, uint32_t ss)
 {
 	uint64_t start, len;
 
-	if (!sectors || !mul_ok(first, (uint64_t)SECTOR, &start) || !mul_ok(sectors, (uint64_t)SECTOR, &len) ||
+	if (!sectors || !mul_ok(first, (uint64_t)ss, &start) || !mul_ok(sectors, (uint64_t)ss, &len) ||
 	    !range_ok(start, len, vhd_size(v))) {
 		log_warn("%s: partition %u: %llu sectors from sector %llu are not inside the disk of %llu; left out",
 			 vhd_path(v), number, (unsigned long long)sectors, (unsigned long long)first,
-			 (unsigned long long)(vhd_size(v) / SECTOR));
+			 (unsigned long long)(vhd_size(v) / ss));
 		return;
 	}
 	for (unsigned i = 0; i < l->n; i++)
@@ -118,7 +119,7 @@ static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint6
 			return 0;
 		}
 		if (is_used(&m.e[0]) && !is_extended(m.e[0].type))
-			add(v, l, (*number)++, at + le32_get(m.e[0].first), le32_get(m.e[0].sectors));
+			add(v, l, (*number)++, at + le32_get(m.e[0].first), le32_get(m.e[0].sectors), SECTOR);
 		if (!is_extended(m.e[1].type) || !is_used(&m.e[1]))
 			return 0;
 		at = base + le32_get(m.e[1].first);
@@ -135,7 +136,7 @@ static int scan_mbr(struct vhd *v, struct vol_list *l, const struct mbr *m)
 	l->table = VOL_MBR;
 	for (uint32_t i = 0; i < 4; i++)
 		if (is_used(&m->e[i]) && !is_extended(m->e[i].type))
-			add(v, l, i + 1, le32_get(m->e[i].first), le32_get(m->e[i].sectors));
+			add(v, l, i + 1, le32_get(m->e[i].first), le32_get(m->e[i].sectors), SECTOR);
 	for (uint32_t i = 0; i < 4 && !err; i++)
 		if (is_used(&m->e[i]) && is_extended(m->e[i].type))
 			err = scan_extended(v, l, le32_get(m->e[i].first), le32_get(m->e[i].sectors), &number);
@@ -172,16 +173,16 @@ uint32_t vol_crc32(const void *data, size_t len)
 	return ~crc;
 }
 
-/* The header in sector @lba. 0, -EUCLEAN no good one, or an error of the image. */
-static int read_header(struct vhd *v, uint64_t lba, struct gpt *g)
+/* The header in sector @lba of @ss bytes. 0, -EUCLEAN no good one, or an error of the image. */
+static int read_header(struct vhd *v, uint64_t lba, uint32_t ss, struct gpt *g)
 {
 	uint8_t sector[SECTOR];
 	uint32_t size;
 	int err;
 
-	if (lba < 1 || lba >= vhd_size(v) / SECTOR)
+	if (lba < 1 || lba >= vhd_size(v) / ss)
 		return -EUCLEAN;
-	if ((err = vhd_read(v, sector, SECTOR, lba * SECTOR)) < 0)
+	if ((err = vhd_read(v, sector, SECTOR, lba * ss)) < 0)
 		return err;
 	memcpy(g, sector, sizeof *g);
 	size = le32_get(g->size);
@@ -192,7 +193,7 @@ static int read_header(struct vhd *v, uint64_t lba, struct gpt *g)
 }
 
 /* The entries of a good header: *out is the caller's. */
-static int read_entries(struct vhd *v, const struct gpt *g, uint8_t **out)
+static int read_entries(struct vhd *v, const struct gpt *g, uint32_t ss, uint8_t **out)
 {
 	uint32_t size = le32_get(g->entry_size), count = le32_get(g->count);
 	AUTO(freep) uint8_t *entries = NULL;
@@ -203,7 +204,7 @@ static int read_entries(struct vhd *v, const struct gpt *g, uint8_t **out)
 		return -EUCLEAN;
 	len = (uint64_t)size * count;
 	room = round_up_u64(len, SECTOR);
-	if (!mul_ok(le64_get(g->entries), (uint64_t)SECTOR, &at) || !range_ok(at, room, vhd_size(v)))
+	if (!mul_ok(le64_get(g->entries), (uint64_t)ss, &at) || !range_ok(at, room, vhd_size(v)))
 		return -EUCLEAN;
 	entries = malloc(room);
 	if (!entries)
@@ -216,36 +217,63 @@ static int read_entries(struct vhd *v, const struct gpt *g, uint8_t **out)
 	return 0;
 }
 
-/* The first good table: the primary one; the backup where the primary's header says; the backup in the last sector (a disk
- * that was made larger has it elsewhere). */
-static int find_gpt(struct vhd *v, struct gpt *g, uint8_t **entries)
+/* A whole table whose header is in sector @lba. 0, -EUCLEAN, or an error of the image. */
+static int try_gpt(struct vhd *v, uint64_t lba, uint32_t ss, struct gpt *g, uint8_t **entries)
 {
-	uint64_t try[3] = {1, 0, vhd_size(v) / SECTOR - 1};
+	int err = read_header(v, lba, ss, g);
 
-	for (unsigned i = 0; i < ARRAY_LEN(try); i++) {
-		int err = read_header(v, try[i], g);
+	return err ? err : read_entries(v, g, ss, entries);
+}
 
+/* A backup that is not in the last sector: the disk grew, or its size was rounded up. */
+static int search_backup(struct vhd *v, uint32_t ss, struct gpt *g, uint8_t **entries, uint64_t *lba)
+{
+	uint64_t n = vhd_size(v) / ss, low = n > BACKUP_SEARCH / ss ? n - BACKUP_SEARCH / ss : 2;
+	int err = -EUCLEAN;
+
+	for (*lba = n - 1; err == -EUCLEAN && *lba > low;)
+		err = try_gpt(v, --*lba, ss, g, entries);
+	return err;
+}
+
+/* The first good table: the primary one; the backup where the primary's header says; the backup in the last sector (a disk
+ * that was made larger has it elsewhere); @search: the backup near there. */
+static int find_gpt(struct vhd *v, uint32_t ss, bool search, struct gpt *g, uint8_t **entries)
+{
+	uint64_t try[3] = {1, 0, vhd_size(v) / ss - 1};
+	int err = -EUCLEAN;
+
+	for (unsigned i = 0; i < ARRAY_LEN(try) && err == -EUCLEAN; i++) {
+		err = read_header(v, try[i], ss, g);
 		if (!err && i == 0)
 			try[1] = le64_get(g->other);
 		if (!err)
-			err = read_entries(v, g, entries);
-		if (!err && i)
-			log_warn("%s: the partition table (GPT) is damaged; its backup in sector %llu is used",
-				 vhd_path(v), (unsigned long long)try[i]);
-		if (err != -EUCLEAN)
-			return err;
+			err = read_entries(v, g, ss, entries);
+		try[0] = try[i];
 	}
-	return -EUCLEAN;
+	if (err == -EUCLEAN && search)
+		err = search_backup(v, ss, g, entries, &try[0]);
+	if (!err && try[0] != 1)
+		log_warn("%s: the partition table (GPT) is damaged; its backup in sector %llu is used", vhd_path(v),
+			 (unsigned long long)try[0]);
+	return err;
 }
 
-static int scan_gpt(struct vhd *v, struct vol_list *l)
+static int scan_gpt(struct vhd *v, struct vol_list *l, bool search)
 {
+	static const uint32_t sizes[] = {512, 4096, 1024, 2048}; /* bytes of a sector, the usual ones first */
 	static const uint8_t unused[16];
 	AUTO(freep) uint8_t *entries = NULL;
 	struct gpt g;
-	int err;
+	int err = -EUCLEAN;
+	uint32_t ss = 0;
 
-	if ((err = find_gpt(v, &g, &entries)) < 0)
+	for (unsigned i = 0; i < 2 * ARRAY_LEN(sizes) && err == -EUCLEAN; i++) {
+		ss = sizes[i % ARRAY_LEN(sizes)];
+		if ((i < ARRAY_LEN(sizes) || search) && vhd_size(v) >= 3 * ss)
+			err = find_gpt(v, ss, i >= ARRAY_LEN(sizes), &g, &entries);
+	}
+	if (err)
 		return err;
 	l->table = VOL_GPT;
 	for (uint32_t i = 0; i < le32_get(g.count); i++) {
@@ -256,7 +284,7 @@ static int scan_gpt(struct vhd *v, struct vol_list *l)
 		first = le64_get(e.first);
 		last = le64_get(e.last);
 		if (memcmp(e.type, unused, sizeof unused) != 0)
-			add(v, l, i + 1, first, last >= first && last < UINT64_MAX ? last - first + 1 : 0);
+			add(v, l, i + 1, first, last >= first && last < UINT64_MAX ? last - first + 1 : 0, ss);
 	}
 	return 0;
 }
@@ -277,7 +305,7 @@ int vol_read_table(struct vhd *v, struct vol_list *l)
 	if (mbr && !protective)
 		return scan_mbr(v, l, &m);
 	/* Without a protective MBR the GPT may still be good; then only sector 0 was lost. */
-	err = scan_gpt(v, l);
+	err = scan_gpt(v, l, protective);
 	if (err == -EUCLEAN && protective)
 		log_warn("%s: the partition table (GPT) and its backup are damaged; no partition is served",
 			 vhd_path(v));
