@@ -204,6 +204,7 @@ static int image_export(struct image *i, struct why *why)
 	int err, served = 0, known = 0;
 	char found[200] = "";
 	char path[300];
+	size_t at;
 
 	if (!list)
 		return -ENOMEM;
@@ -220,6 +221,10 @@ static int image_export(struct image *i, struct why *why)
 			served++;
 			continue;
 		}
+		at = strlen(i->unserved);
+		if (p->number)
+			snprintf(i->unserved + at, sizeof i->unserved - at, "%sp%u (%s)", at ? ", " : "", p->number,
+				 vol_words(p));
 		if (err == -ENOTSUP && !(why && why->line[0])) {
 			size_t used = strlen(found);
 
@@ -230,12 +235,31 @@ static int image_export(struct image *i, struct why *why)
 		if (list->n > 1)
 			log_warn("%s; partition %u is not served", why ? why->line : path, p->number);
 	}
+	if (served && i->unserved[0])
+		log_warn("%s: not served: %s", i->conf.path, i->unserved);
 	if (served)
 		return served;
 	if (why && why->line[0])
 		return err;
 	return why_set(why, -ENOTSUP, "%s: no file system that can be served (found: %s; expected ext2, ext3 or ext4)",
 		       i->conf.path, found[0] ? found : "none");
+}
+
+void images_unserved(struct images *im, char *text, size_t room)
+{
+	size_t used = 0;
+
+	text[0] = '\0';
+	lock_take(&im->mu);
+	list_for_each (it, &im->list) {
+		const struct image *i = list_entry(it, struct image, link);
+		int n = i->unserved[0] && !i->snapshot && used < room
+				? snprintf(text + used, room - used, "; not served: /%s %s", i->conf.name, i->unserved)
+				: 0;
+
+		used += n > 0 ? (size_t)n : 0;
+	}
+	lock_drop(&im->mu);
 }
 
 static int conf_copy(struct config_image *to, const struct config_image *from)

@@ -52,6 +52,9 @@ unsigned images_reload(struct images *im, struct st *st, const struct config *c)
 /* Images that were taken away and that a running call still uses. */
 unsigned images_leaving(struct images *im);
 
+/* What of the images is not served, beside what is: "; not served: /disk p3 (NTFS)". Empty when all is. */
+void images_unserved(struct images *im, char *text, size_t room);
+
 /* The first error that closing an image met, 0 when all is on the disk. */
 int images_error(const struct images *im);
 

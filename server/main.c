@@ -457,8 +457,7 @@ static int set_images(const struct daemon *d, const struct config *c)
 	set_mount_opts(d, c);
 	images_detect_zeroes(d->images, c->detect_zeroes);
 	images_show_snapshots(d->images, c->snapshots);
-	return images_parents(d->images, (const char *const *)c->parent_dir, c->force_parent,
-			      c->strict_parent);
+	return images_parents(d->images, (const char *const *)c->parent_dir, c->force_parent, c->strict_parent);
 }
 
 static bool keep_unlinked(void *arg, const struct export *e)
@@ -578,11 +577,13 @@ static bool describe(void *arg, const struct export *e)
 static void say_ready(struct daemon *d)
 {
 	struct export_text t = {.used = 0};
+	char rest[1024];
 
 	exports_each(d->nfs.exports, describe, &t);
 	if (!t.used)
 		snprintf(t.buf, sizeof t.buf, "nothing to serve yet; add images to the configuration file and reload");
-	log_info("ready on %s: %s", d->addresses, t.buf);
+	images_unserved(d->images, rest, sizeof rest);
+	log_info("ready on %s: %s%s", d->addresses, t.buf, rest);
 	sd_notifyf(0, "READY=1\nSTATUS=ready on %s", d->addresses);
 }
 

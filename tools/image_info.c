@@ -84,6 +84,7 @@ static json_t *volumes_json(const struct vol_list *l)
 		put_int(j, "start", p->start);
 		put_int(j, "size", p->len);
 		put_text(j, "fs", p->fstype);
+		json_object_set_new(j, "served", json_boolean(strncmp(p->fstype, "ext", 3) == 0));
 		put_text(j, "label", p->label);
 		put_uuid(j, "uuid", p->uuid);
 		json_array_append_new(vols, j);
@@ -183,6 +184,19 @@ static void volumes_text(const struct vol_list *l)
 	}
 	if (!l->n)
 		printf("  inside     nothing known\n");
+	for (unsigned n = 0, said = 0; n < l->n; n++)
+		if (strncmp(l->part[n].fstype, "ext", 3) != 0) {
+			printf(said++ ? ", " : "  not served: ");
+			if (l->part[n].number)
+				printf("p%u (%s)", l->part[n].number, vol_words(&l->part[n]));
+			else
+				printf("whole disk (%s)", vol_words(&l->part[n]));
+		}
+	for (unsigned n = 0; n < l->n; n++)
+		if (strncmp(l->part[n].fstype, "ext", 3) != 0) {
+			printf("\n");
+			break;
+		}
 }
 
 static void info_text(const char *path, const struct shown *s)

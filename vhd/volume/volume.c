@@ -151,6 +151,31 @@ static int probe(struct vhd *v, struct vol_part *p)
 	return found;
 }
 
+const char *vol_words(const struct vol_part *p)
+{
+	static const struct {
+		const char *type, *words;
+	} known[] = {
+		{"LVM2_member", "LVM2 physical volume"},
+		{"LVM1_member", "LVM1 physical volume"},
+		{"crypto_LUKS", "LUKS"},
+		{"BitLocker", "BitLocker"},
+		{"linux_raid_memb", "Linux RAID"}, /* as far as fstype[] has it */
+		{"zfs_member", "ZFS"},
+		{"xfs", "XFS"},
+		{"ntfs", "NTFS"},
+		{"vfat", "FAT"},
+		{"exfat", "exFAT"},
+		{"swap", "swap"},
+		{"", "unknown"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		if (strcmp(p->fstype, known[i].type) == 0)
+			return known[i].words;
+	return p->fstype;
+}
+
 /* ---- all of it -------------------------------------------------------------------------------------------------- */
 
 /* Look into every partition; one that cannot be read is left out. How many hold something known, or -ENOMEM. */

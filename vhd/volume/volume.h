@@ -45,6 +45,9 @@ struct vol_list {
  */
 int vol_scan(struct vhd *v, struct vol_list *list, struct why *why);
 
+/* What is in a partition, in people's words: "LVM2 physical volume", "NTFS"; of what has none libblkid's; "unknown". */
+const char *vol_words(const struct vol_part *p);
+
 /* When a file system in the image was last written, as it says itself: seconds since 1970, 0 when none says so. For
  * vhd_open_opts. */
 int64_t vol_last_written(struct vhd *v);
