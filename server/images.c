@@ -197,14 +197,28 @@ static void export_path(const struct image *i, unsigned partition, char *to, siz
 		snprintf(to + n, room - (size_t)n, "/%s", i->snapshot);
 }
 
+/* What is not served, and why: "p3 (NTFS)", "p2 (ext4: …)". Of what was refused with a reason that alone. */
+static void note_unserved(struct image *i, const struct vol_part *p, const struct why *why)
+{
+	size_t at = strlen(i->unserved), room = sizeof i->unserved - at;
+	const char *reason = why->line[0] ? why->line : "";
+
+	snprintf(i->unserved + at, room, "%s", at ? ", " : "");
+	at = strlen(i->unserved);
+	if (p->number)
+		snprintf(i->unserved + at, sizeof i->unserved - at, "p%u (%s%s%s)", p->number, vol_words(p),
+			 reason[0] ? ": " : "", reason);
+	else
+		snprintf(i->unserved + at, sizeof i->unserved - at, "the whole disk (%s%s%s)", vol_words(p),
+			 reason[0] ? ": " : "", reason);
+}
+
 /* Exports every volume of an open image that has a driver; how many, or the error when none could be served. */
 static int image_export(struct image *i, struct why *why)
 {
 	AUTO(freep) struct vol_list *list = calloc(1, sizeof *list);
-	int err, served = 0, known = 0;
-	char found[200] = "";
+	int err, first = 0, served = 0, known = 0;
 	char path[300];
-	size_t at;
 
 	if (!list)
 		return -ENOMEM;
@@ -214,35 +228,27 @@ static int image_export(struct image *i, struct why *why)
 		known += strncmp(list->part[n].fstype, "ext", 3) == 0;
 	for (unsigned n = 0; n < list->n; n++) {
 		const struct vol_part *p = &list->part[n];
+		struct why said = {.line = ""};
 
 		export_path(i, known > 1 ? p->number : 0, path, sizeof path);
-		err = volume_serve(i, p, path, why);
+		err = volume_serve(i, p, path, &said);
 		if (!err) {
 			served++;
 			continue;
 		}
-		at = strlen(i->unserved);
-		if (p->number)
-			snprintf(i->unserved + at, sizeof i->unserved - at, "%sp%u (%s)", at ? ", " : "", p->number,
-				 vol_words(p));
-		if (err == -ENOTSUP && !(why && why->line[0])) {
-			size_t used = strlen(found);
-
-			snprintf(found + used, sizeof found - used, "%s%s", used ? ", " : "",
-				 p->fstype[0] ? p->fstype : "unknown");
-			continue;
+		note_unserved(i, p, &said);
+		/* An error of its own says more than that others are of no kind that is served. */
+		if (said.line[0] && !first) {
+			first = err;
+			why_set(why, err, "%s", said.line);
 		}
-		if (list->n > 1)
-			log_warn("%s; partition %u is not served", why ? why->line : path, p->number);
 	}
 	if (served && i->unserved[0])
 		log_warn("%s: not served: %s", i->conf.path, i->unserved);
-	if (served)
-		return served;
-	if (why && why->line[0])
-		return err;
+	if (served || first)
+		return served ? served : first;
 	return why_set(why, -ENOTSUP, "%s: no file system that can be served (found: %s; expected ext2, ext3 or ext4)",
-		       i->conf.path, found[0] ? found : "none");
+		       i->conf.path, i->unserved[0] ? i->unserved : "none");
 }
 
 void images_unserved(struct images *im, char *text, size_t room)
@@ -267,6 +273,7 @@ static int conf_copy(struct config_image *to, const struct config_image *from)
 	*to = *from;
 	to->path = strdup(from->path);
 	to->name = strdup(from->name);
+	to->said_at = NULL;
 	to->allow = NULL;
 	if (from->opts.nallow) {
 		to->allow = calloc(from->opts.nallow, sizeof *to->allow);

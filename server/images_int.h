@@ -33,7 +33,7 @@ struct image {
 	char *snapshot; /* its name; NULL: not one */
 	unsigned users; /* guarded by all->mu, as the next */
 	struct list volumes;
-	char unserved[256]; /* "p3 (NTFS), p4 (swap)"; empty: all is served */
+	char unserved[512]; /* "p3 (NTFS), p4 (swap)"; empty: all is served */
 	bool leaving;       /* taken away, and somebody still uses it */
 };
 
