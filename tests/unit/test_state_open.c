@@ -497,9 +497,10 @@ static uint32_t said(struct tc *t, uint64_t ino)
 
 START_TEST(what_is_said_with_a_special_stateid_is_for_nobody_else)
 {
-	stateid4 one;
+	stateid4 one, kept;
 
 	assert_st(open_node(&b, "one", &one), NFS4_OK);
+	assert_st(tc_open(&a, 2, "kept", R, 0, &kept), NFS4_OK); /* so that the client outlives its lease */
 	ck_assert(says_unopened(&a, 1, 8));
 	ck_assert_uint_eq(said(&a, 1), 8);
 	ck_assert_uint_eq(said(&a, 2), 0);
