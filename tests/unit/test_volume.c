@@ -219,6 +219,22 @@ START_TEST(a_gpt_of_larger_sectors_is_read)
 }
 END_TEST
 
+/* An MBR does not say how large the sectors are that it counts: what is found there does. */
+START_TEST(an_mbr_of_larger_sectors_is_read)
+{
+	if (!have("fdisk") || !have("mke2fs"))
+		return;
+	on_raw("printf 'o\\nn\\np\\n1\\n256\\n2815\\nn\\ne\\n2\\n3072\\n6144\\nn\\nl\\n3328\\n5887\\nw\\n' | fdisk -b "
+	       "4096 $RAW && "
+	       "mke2fs -q -F -t ext4 -E offset=1048576 $RAW 10M && mke2fs -q -F -t ext2 -E offset=%u $RAW 10M",
+	       3328 * 4096);
+	ck_assert_uint_eq(scan(), 2);
+	ck_assert_int_eq(l.table, VOL_MBR);
+	part_is(0, 1, 2048, 20480, "ext4");
+	part_is(1, 5, 3328 * 8, 20480, "ext2");
+}
+END_TEST
+
 /* The disk is longer than its table knows. */
 START_TEST(a_backup_gpt_before_the_last_sector_is_found)
 {
@@ -480,6 +496,7 @@ static Suite *suite(void)
 		gpt_as_parted_makes_it,
 		a_damaged_gpt_is_read_from_its_backup,
 		a_gpt_of_larger_sectors_is_read,
+		an_mbr_of_larger_sectors_is_read,
 		a_backup_gpt_before_the_last_sector_is_found,
 		partitions_win_over_what_was_on_the_disk_before,
 		windows_gpt_disk_is_understood,

@@ -24,6 +24,7 @@
 #include "vhd/volume/volume_int.h"
 
 #define SECTOR 512u
+#define LARGE_SECTOR 4096u
 #define BACKUP_SEARCH (UINT64_C(4) << 20) /* bytes at the end of the disk */
 #define GPT_ENTRIES_MAX 1024u
 #define GPT_ENTRY_MAX 4096u
@@ -91,7 +92,8 @@ static bool is_used(const struct mbr_entry *e)
 
 /* The extended partition [base, base + sectors). The next sector may lie before this one (fdisk leaves such chains), but
  * none is visited twice. *number: of the next logical partition. */
-static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint64_t sectors, uint32_t *number)
+static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint64_t sectors, uint32_t ss,
+			 uint32_t *number)
 {
 	uint64_t seen[VOL_MAX] = {0}, at = base;
 
@@ -99,7 +101,7 @@ static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint6
 		struct mbr m;
 		int err;
 
-		if (at - base >= sectors || !range_ok(at * SECTOR, SECTOR, vhd_size(v))) {
+		if (at - base >= sectors || !range_ok(at * ss, ss, vhd_size(v))) {
 			log_warn("%s: extended partition: its chain leads to sector %llu, outside; cut there",
 				 vhd_path(v), (unsigned long long)at);
 			return 0;
@@ -111,7 +113,7 @@ static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint6
 				return 0;
 			}
 		seen[i] = at;
-		if ((err = vhd_read(v, &m, sizeof m, at * SECTOR)) < 0)
+		if ((err = vhd_read(v, &m, sizeof m, at * ss)) < 0)
 			return err;
 		if (!is_mbr(&m)) {
 			log_warn("%s: extended partition: sector %llu is no partition table; cut there", vhd_path(v),
@@ -119,7 +121,7 @@ static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint6
 			return 0;
 		}
 		if (is_used(&m.e[0]) && !is_extended(m.e[0].type))
-			add(v, l, (*number)++, at + le32_get(m.e[0].first), le32_get(m.e[0].sectors), SECTOR);
+			add(v, l, (*number)++, at + le32_get(m.e[0].first), le32_get(m.e[0].sectors), ss);
 		if (!is_extended(m.e[1].type) || !is_used(&m.e[1]))
 			return 0;
 		at = base + le32_get(m.e[1].first);
@@ -128,7 +130,7 @@ static int scan_extended(struct vhd *v, struct vol_list *l, uint64_t base, uint6
 	return 0;
 }
 
-static int scan_mbr(struct vhd *v, struct vol_list *l, const struct mbr *m)
+static int scan_mbr(struct vhd *v, struct vol_list *l, const struct mbr *m, uint32_t ss)
 {
 	uint32_t number = FIRST_LOGICAL;
 	int err = 0;
@@ -136,11 +138,25 @@ static int scan_mbr(struct vhd *v, struct vol_list *l, const struct mbr *m)
 	l->table = VOL_MBR;
 	for (uint32_t i = 0; i < 4; i++)
 		if (is_used(&m->e[i]) && !is_extended(m->e[i].type))
-			add(v, l, i + 1, le32_get(m->e[i].first), le32_get(m->e[i].sectors), SECTOR);
+			add(v, l, i + 1, le32_get(m->e[i].first), le32_get(m->e[i].sectors), ss);
 	for (uint32_t i = 0; i < 4 && !err; i++)
 		if (is_used(&m->e[i]) && is_extended(m->e[i].type))
-			err = scan_extended(v, l, le32_get(m->e[i].first), le32_get(m->e[i].sectors), &number);
+			err = scan_extended(v, l, le32_get(m->e[i].first), le32_get(m->e[i].sectors), ss, &number);
 	return err;
+}
+
+int vol_read_large_mbr(struct vhd *v, struct vol_list *l)
+{
+	struct mbr m;
+	int err = vhd_size(v) < 3 * LARGE_SECTOR ? -EUCLEAN : vhd_read(v, &m, sizeof m, 0);
+
+	if (!err && !is_mbr(&m))
+		err = -EUCLEAN;
+	for (int i = 0; i < 4 && !err; i++)
+		if (is_used(&m.e[i]) && !range_ok((uint64_t)le32_get(m.e[i].first) * LARGE_SECTOR,
+						  (uint64_t)le32_get(m.e[i].sectors) * LARGE_SECTOR, vhd_size(v)))
+			err = -EUCLEAN;
+	return err ? err : scan_mbr(v, l, &m, LARGE_SECTOR);
 }
 
 /* ---- GPT -------------------------------------------------------------------------------------------------------- */
@@ -303,7 +319,7 @@ int vol_read_table(struct vhd *v, struct vol_list *l)
 	for (int i = 0; i < 4; i++)
 		protective |= mbr && m.e[i].type == MBR_PROTECTIVE;
 	if (mbr && !protective)
-		return scan_mbr(v, l, &m);
+		return scan_mbr(v, l, &m, SECTOR);
 	/* Without a protective MBR the GPT may still be good; then only sector 0 was lost. */
 	err = scan_gpt(v, l, protective);
 	if (err == -EUCLEAN && protective)

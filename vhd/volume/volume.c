@@ -207,6 +207,23 @@ static bool has_boot_sector(const char *fstype)
 	return !strcmp(fstype, "vfat") || !strcmp(fstype, "ntfs") || !strcmp(fstype, "exfat");
 }
 
+/* Where an MBR's partitions would be on a disk of 512-byte sectors there is nothing known: is there on one of 4096? How many hold
+ * something then; 0: no, and *l is as it was. -ENOMEM. */
+static int try_large_sectors(struct vhd *v, struct vol_list *l)
+{
+	AUTO(freep) struct vol_list *large = calloc(1, sizeof *large);
+	int known;
+
+	if (!large)
+		return -ENOMEM;
+	if (vol_read_large_mbr(v, large) < 0)
+		return 0;
+	known = probe_parts(v, large);
+	if (known > 0)
+		*l = *large;
+	return known;
+}
+
 int vol_scan(struct vhd *v, struct vol_list *l, struct why *why)
 {
 	struct vol_part whole = {.len = vhd_size(v)};
@@ -220,6 +237,8 @@ int vol_scan(struct vhd *v, struct vol_list *l, struct why *why)
 		err = vol_read_table(v, l);
 	if (!err)
 		err = known = probe_parts(v, l);
+	if (!err && !known && l->table == VOL_MBR)
+		err = known = try_large_sectors(v, l);
 	if (err < 0)
 		return why_set(why, err, "%s: looking for partitions: %s", vhd_path(v), strerror(-err));
 	if (!found)

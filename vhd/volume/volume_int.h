@@ -11,6 +11,9 @@
  * 0 (also when there is no table), -EIO, -ENOMEM. */
 int vol_read_table(struct vhd *v, struct vol_list *list);
 
+/* The same of an MBR alone, on a disk whose sectors have 4096 bytes, which it does not say. -EUCLEAN: it cannot be meant so. */
+int vol_read_large_mbr(struct vhd *v, struct vol_list *list);
+
 /* CRC-32 as in IEEE 802.3, which the GPT uses. */
 uint32_t vol_crc32(const void *p, size_t len);
 
