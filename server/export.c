@@ -372,3 +372,18 @@ bool export_allows(const struct export *e, const struct sockaddr *peer)
 			return true;
 	return e->opts.nallow == 0;
 }
+
+static bool allows(const struct export *e, const void *peer)
+{
+	return export_allows(e, peer);
+}
+
+bool export_shows(struct exports *x, const struct fs_node *pseudo, const struct sockaddr *peer)
+{
+	bool yes;
+
+	rwlock_read(&x->rw); /* what is mounted does not go away meanwhile */
+	yes = pseudo_leads(pseudo, allows, peer);
+	rwlock_drop(&x->rw);
+	return yes;
+}

@@ -99,6 +99,8 @@ struct cred {
 };
 void export_cred(const struct export *e, const struct rpc_cred *rc, struct cred *out);
 bool export_allows(const struct export *e, const struct sockaddr *peer);
+/* Does this directory of the pseudo-root lead to an export that @peer may enter? Else it is not there for it. */
+bool export_shows(struct exports *x, const struct fs_node *pseudo, const struct sockaddr *peer);
 int cidr_parse(const char *text, struct cidr *out, struct why *why);
 bool cidr_match(const struct cidr *c, const struct sockaddr *peer);
 

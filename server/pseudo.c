@@ -54,7 +54,8 @@ static struct pnode *next_node(struct pseudo *ps, struct pnode *p)
 	return NULL;
 }
 
-static bool visible(struct pseudo *ps, struct pnode *p)
+/* Is there an export at or below @p? One for which @may is true, when it is given. */
+static bool leads(struct pseudo *ps, struct pnode *p, pseudo_may *may, const void *arg)
 {
 	struct pnode *end = p;
 
@@ -63,9 +64,14 @@ static bool visible(struct pseudo *ps, struct pnode *p)
 		end = end->parent;
 	end = end == &ps->root ? NULL : list_first(&end->sibling, struct pnode, sibling);
 	for (struct pnode *q = p; q && q != end; q = next_node(ps, q))
-		if (q->mounted)
+		if (q->mounted && (!may || may(q->mounted, arg)))
 			return true;
 	return false;
+}
+
+static bool visible(struct pseudo *ps, struct pnode *p)
+{
+	return leads(ps, p, NULL, NULL);
 }
 
 static struct pnode *child_of(struct pnode *p, const char *name, size_t len)
@@ -186,6 +192,17 @@ struct export *pseudo_mounted(const struct fs_node *n)
 	return e;
 }
 
+bool pseudo_leads(const struct fs_node *n, pseudo_may *may, const void *arg)
+{
+	struct pseudo *ps = pseudo_of(n->fs);
+	bool yes;
+
+	rwlock_read(&ps->rw);
+	yes = leads(ps, pnode_of(n), may, arg);
+	rwlock_drop(&ps->rw);
+	return yes;
+}
+
 struct fs_node *pseudo_find(struct fs *fs, const char *path)
 {
 	struct pseudo *ps = pseudo_of(fs);
@@ -261,18 +278,15 @@ static int op_getattr(struct fs_node *n, unsigned flags, struct fs_attr *a)
 {
 	struct pseudo *ps = pseudo_of(n->fs);
 	struct pnode *p = pnode_of(n);
-	uint32_t dirs = 0;
 
 	(void)flags;
 	rwlock_read(&ps->rw);
-	list_for_each (it, &p->children)
-		dirs++;
 	*a = (struct fs_attr){
 		.ino = n->ino,
 		.gen = n->gen,
 		.type = FS_DIR,
 		.mode = 0555,
-		.nlink = 2 + dirs,
+		.nlink = 1, /* how many directories there are is not for everybody, and 1 says nothing about that */
 		.size = 4096,
 		.change = p->change,
 		.atime = ps->born,

@@ -21,6 +21,9 @@ void pseudo_free(struct fs *fs);
 int pseudo_mount(struct fs *fs, const char *path, struct export *e);
 /* What is mounted on a node, not referenced; NULL when nothing is. */
 struct export *pseudo_mounted(const struct fs_node *n);
+/* Does a node lead to an export for which @may is true? */
+typedef bool pseudo_may(const struct export *e, const void *arg);
+bool pseudo_leads(const struct fs_node *n, pseudo_may *may, const void *arg);
 /* The directory at @path, if it leads to an export; referenced. */
 struct fs_node *pseudo_find(struct fs *fs, const char *path);
 /* The directory above the one at @path; referenced. */

@@ -152,6 +152,8 @@ struct st_fhkey fh_key(const struct obj *o);
 
 /* op_name.c: a name in a directory, crossing into an export; the references are the caller's. */
 nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *name, struct obj *out);
+/* Is this directory of the pseudo-root there for this client? */
+bool c_shows(struct compound *c, const struct fs_node *pseudo);
 /* Into the export that is mounted on a pseudo directory, if one is. */
 nfsstat4 c_cross(struct compound *c, struct obj *o);
 

@@ -74,7 +74,8 @@ static nfsstat4 put_by_name(struct compound *c, const READDIR4args *a, const str
 	if (st != NFS4_OK)
 		return st;
 	o = (struct obj){.exp = export_get(c->cfh.exp), .node = node};
-	st = c_cross(c, &o) == NFS4_OK ? attr_encode(c, &o, &a->attr_request) : NFS4ERR_NOENT;
+	st = (!o.exp->pseudo || c_shows(c, node)) && c_cross(c, &o) == NFS4_OK ? attr_encode(c, &o, &a->attr_request)
+									       : NFS4ERR_NOENT;
 	obj_put(&o);
 	return st;
 }

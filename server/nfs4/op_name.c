@@ -80,6 +80,12 @@ nfsstat4 c_cross(struct compound *c, struct obj *o)
 	return NFS4_OK;
 }
 
+/* Of the pseudo-root a client sees what leads it somewhere. */
+bool c_shows(struct compound *c, const struct fs_node *pseudo)
+{
+	return export_shows(c->srv->exports, pseudo, rpc_conn_peer(c->call->conn));
+}
+
 /* ".snapshots" in the root of an export leads to where they are, on the pseudo-root. */
 static bool to_snapshots(struct compound *c, const struct obj *dir, const component4 *name, struct obj *out)
 {
@@ -90,6 +96,10 @@ static bool to_snapshots(struct compound *c, const struct obj *dir, const compon
 	    memcmp(name->utf8string_val, snapshots, sizeof snapshots - 1) != 0)
 		return false;
 	n = export_snapshots(c->srv->exports, dir->exp);
+	if (n && !c_shows(c, n)) {
+		fs_node_put(n);
+		n = NULL;
+	}
 	if (n)
 		*out = (struct obj){.exp = export_pseudo(c->srv->exports), .node = n};
 	return n;
@@ -112,6 +122,10 @@ nfsstat4 c_lookup(struct compound *c, const struct obj *dir, const component4 *n
 		dir->node->fs->ops->lookup(dir->node, name->utf8string_val, name->utf8string_len, nowait(c), &n));
 	if (st != NFS4_OK)
 		return st;
+	if (dir->exp->pseudo && !c_shows(c, n)) {
+		fs_node_put(n);
+		return NFS4ERR_NOENT;
+	}
 	standing_named(c->srv, dir->node, n, name);
 	*out = (struct obj){.exp = export_get(dir->exp), .node = n};
 	st = c_cross(c, out);

@@ -377,6 +377,41 @@ START_TEST(pseudo_directories_lead_to_exports_and_are_there_only_for_them)
 }
 END_TEST
 
+/* "/.snapshots/secret" is not there for a client that may not use "/.snapshots/secret/monday", and its name tells nobody anything. */
+START_TEST(pseudo_directories_are_there_only_for_those_whom_they_lead_somewhere)
+{
+	struct cidr ten = {0};
+	struct export_opts for_ten = {.anon_uid = 65534, .anon_gid = 65534, .allow = &ten, .nallow = 1};
+	const struct export_opts for_all = {.anon_uid = 65534, .anon_gid = 65534};
+	struct sockaddr_in in = {.sin_family = AF_INET}, out = {.sin_family = AF_INET};
+	struct export *root = export_pseudo(x);
+	struct fs_node *snapshots, *secret, *open;
+	struct fs_attr a;
+
+	ck_assert_int_eq(cidr_parse("10.0.0.0/8", &ten, NULL), 0);
+	in.sin_addr.s_addr = htonl(0x0a000001);
+	out.sin_addr.s_addr = htonl(0xc0000201);
+	ck_assert_int_eq(exports_add(x, "/.snapshots/secret/monday", new_fs(1), &for_ten, closed, NULL, NULL), 0);
+	snapshots = pseudo_child(root->fs->root, ".snapshots");
+	secret = pseudo_child(snapshots, "secret");
+	ck_assert(export_shows(x, secret, (const struct sockaddr *)&in));
+	ck_assert(!export_shows(x, secret, (const struct sockaddr *)&out));
+	ck_assert(!export_shows(x, snapshots, (const struct sockaddr *)&out));
+	ck_assert_int_eq(exports_add(x, "/.snapshots/open/monday", new_fs(2), &for_all, closed, NULL, NULL), 0);
+	open = pseudo_child(snapshots, "open");
+	ck_assert(export_shows(x, snapshots, (const struct sockaddr *)&out));
+	ck_assert(export_shows(x, open, (const struct sockaddr *)&out));
+	ck_assert(!export_shows(x, secret, (const struct sockaddr *)&out));
+	/* Nor does a number of links count them. */
+	ck_assert_int_eq(snapshots->fs->ops->getattr(snapshots, 0, &a), 0);
+	ck_assert_uint_eq(a.nlink, 1);
+	fs_node_put(open);
+	fs_node_put(secret);
+	fs_node_put(snapshots);
+	export_put(root);
+}
+END_TEST
+
 START_TEST(pseudo_directories_are_listed_whole_in_pieces_of_any_size)
 {
 	struct export *root = export_pseudo(x);
@@ -493,6 +528,7 @@ int main(void)
 	tcase_add_test(tc, the_id_of_an_export_does_not_depend_on_where_it_is);
 	tcase_add_test(tc, exports_come_and_go_while_others_use_them);
 	tcase_add_test(tc, pseudo_directories_lead_to_exports_and_are_there_only_for_them);
+	tcase_add_test(tc, pseudo_directories_are_there_only_for_those_whom_they_lead_somewhere);
 	tcase_add_test(tc, pseudo_directories_are_listed_whole_in_pieces_of_any_size);
 	tcase_add_test(tc, change_of_a_pseudo_directory_moves_when_exports_change);
 	tcase_add_test(tc, number_of_a_pseudo_directory_comes_from_its_path);
