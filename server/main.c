@@ -298,23 +298,47 @@ static int option(struct config *c, int opt, const char *arg, struct why *why)
 		puts("vhdnfsd " VHDNFS_VERSION);
 		return 1;
 	default:
-		return why_set(why, -EINVAL, "see vhdnfsd --help"); /* getopt has said what is wrong */
+		return -EINVAL;
 	}
 }
 
-static int configure(struct config *c, int argc, char **argv, struct why *why)
+/* What getopt_long() did not take. */
+static int bad_option(char **argv, int opt, struct why *why)
+{
+	const char *word = argv[optind - 1];
+
+	if (opt == ':')
+		return why_set(why, -EINVAL, "%.100s: a value is missing; see vhdnfsd --help", word);
+	if (optopt && word[0] == '-' && word[1] != '-')
+		return why_set(why, -EINVAL, "-%c: no such option; see vhdnfsd --help", optopt);
+	return why_set(why, -EINVAL, "%.100s: %s; see vhdnfsd --help", word,
+		       optopt ? "this option has no value" : "no such option");
+}
+
+/* *mistake: it is the command line itself that is wrong. */
+static int configure(struct config *c, int argc, char **argv, bool *mistake, struct why *why)
 {
 	int opt, err;
 
 	config_init(c);
+	*mistake = false;
+	opterr = 0;
 	optind = 0; /* start over: this runs again for SIGHUP */
-	while ((opt = getopt_long(argc, argv, "c:l:s:ra:hV", options, NULL)) != -1)
-		if ((err = option(c, opt, optarg, why)) != 0)
+	while ((opt = getopt_long(argc, argv, ":c:l:s:ra:hV", options, NULL)) != -1) {
+		err = opt == '?' || opt == ':' ? bad_option(argv, opt, why) : option(c, opt, optarg, why);
+		if (err) {
+			*mistake = err == -EINVAL && opt != 'c';
 			return err;
+		}
+	}
 	for (int i = optind; i < argc; i++)
-		if ((err = config_add_image(c, argv[i], why)) < 0)
+		if ((err = config_add_image(c, argv[i], why)) < 0) {
+			*mistake = err == -EINVAL || err == -EEXIST;
 			return err;
-	return config_finish(c, why);
+		}
+	err = config_finish(c, why);
+	*mistake = err == -EINVAL && !c->from_file;
+	return err;
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------------ */
@@ -593,10 +617,11 @@ static void reload(struct daemon *d, int argc, char **argv)
 {
 	struct why why = {.line = ""};
 	struct config c;
+	bool mistake;
 	int err;
 
 	sd_notify(0, "RELOADING=1");
-	err = configure(&c, argc, argv, &why);
+	err = configure(&c, argc, argv, &mistake, &why);
 	if (err < 0)
 		log_error("%s; the exports stay as they are", why.line[0] ? why.line : strerror(-err));
 	else if ((err = set_images(d, &c)) < 0)
@@ -701,6 +726,7 @@ int main(int argc, char **argv)
 	struct daemon d = {.cache = NULL};
 	struct why why = {.line = ""};
 	sigset_t sigs;
+	bool mistake;
 	int err;
 
 	log_open("vhdnfsd");
@@ -711,7 +737,7 @@ int main(int argc, char **argv)
 	sigaddset(&sigs, SIGHUP);
 	sigprocmask(SIG_BLOCK, &sigs, NULL); /* before any thread: all inherit it */
 
-	err = configure(&d.conf, argc, argv, &why);
+	err = configure(&d.conf, argc, argv, &mistake, &why);
 	log_level = (enum log_level)d.conf.log_level;
 	if (!err)
 		err = start(&d, &why);
@@ -719,7 +745,7 @@ int main(int argc, char **argv)
 		if (err < 0)
 			log_error("%s", why.line[0] ? why.line : strerror(-err));
 		stop(&d);
-		return err < 0;
+		return err >= 0 ? 0 : mistake ? 2 : 1;
 	}
 	say_ready(&d);
 	serve(&d, argc, argv, &sigs);
