@@ -18,6 +18,7 @@
 #include "vhd/base/checked.h"
 #include "vhd/base/cleanup.h"
 #include "vhd/base/size.h"
+#include "vhd/io/hio_model.h"
 
 #define K 1024u
 #define M (1024u * K)
@@ -391,6 +392,14 @@ static int usage(FILE *f)
 	return f == stdout ? TOOL_OK : TOOL_USAGE;
 }
 
+/* Before minutes of work, not after. */
+static bool can_write(const char *path)
+{
+	FILE *f = fopen(path, "ae");
+
+	return f && fclose(f) == 0;
+}
+
 static int parse(struct options *o, int argc, char **argv)
 {
 	static const struct option long_opts[] = {
@@ -404,8 +413,10 @@ static int parse(struct options *o, int argc, char **argv)
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "h", long_opts, NULL)) != -1) {
-		if (strchr("src", opt) && size_parse(optarg, &n) < 0)
-			return usage(stderr);
+		if (strchr("src", opt) && size_parse(optarg, &n) < 0) {
+			fprintf(stderr, "vhdnfs bench hints: \"%s\": expected a number; see --help\n", optarg);
+			return TOOL_USAGE;
+		}
 		switch (opt) {
 		case 'd':
 			o->disk = optarg;
@@ -437,6 +448,15 @@ static int parse(struct options *o, int argc, char **argv)
 	}
 	if (argc != optind)
 		return usage(stderr);
+	if (strcmp(o->disk, "real") != 0 && !hio_model_knows(o->disk)) {
+		fprintf(stderr, "vhdnfs bench hints: --disk %s: expected real, or one of %s; see --help\n", o->disk,
+			hio_model_names());
+		return TOOL_USAGE;
+	}
+	if (o->html && !can_write(o->html)) {
+		fprintf(stderr, "vhdnfs bench hints: --html %s: %s\n", o->html, strerror(errno));
+		return TOOL_USAGE;
+	}
 	for (size_t i = 0; o->only && i < ARRAY_LEN(workloads); i++)
 		if (strcmp(o->only, workloads[i].name) == 0)
 			return 0;

@@ -54,19 +54,31 @@ static struct disk {
 	struct hio_model_figures figures GUARDED_BY(mu);
 } disk;
 
+static const struct model *find_model(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(models); i++)
+		if (strcmp(models[i].name, name) == 0)
+			return &models[i];
+	return NULL;
+}
+
+bool hio_model_knows(const char *name)
+{
+	return find_model(name);
+}
+
 int hio_model_use(const char *name)
 {
-	for (size_t i = 0; i < ARRAY_LEN(models); i++) {
-		if (strcmp(models[i].name, name) != 0)
-			continue;
-		lock_init(&disk.mu);
-		cond_init(&disk.turn);
-		list_init(&disk.queue);
-		disk.figures = (struct hio_model_figures){.name = models[i].name};
-		disk.m = &models[i];
-		return 0;
-	}
-	return -EINVAL;
+	const struct model *m = find_model(name);
+
+	if (!m)
+		return -EINVAL;
+	lock_init(&disk.mu);
+	cond_init(&disk.turn);
+	list_init(&disk.queue);
+	disk.figures = (struct hio_model_figures){.name = m->name};
+	disk.m = m;
+	return 0;
 }
 
 const char *hio_model_names(void)

@@ -19,6 +19,8 @@
 int hio_model_use(const char *name);
 /* "hdd, cloud, nvme" */
 const char *hio_model_names(void);
+/* Is that one of them? */
+bool hio_model_knows(const char *name);
 
 struct hio_model_figures {
 	const char *name; /* NULL: no disk is modelled */
