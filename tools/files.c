@@ -120,72 +120,13 @@ static void show(const struct ls_opts *o, const char *name, size_t len, const st
 
 /* ---- ls ------------------------------------------------------------------------------------------------------------------------ */
 
-struct item {
-	char *name;
-	size_t len;
-	struct nfs_attrs a;
-};
-
 static int by_name(const void *a, const void *b)
 {
-	return strcmp(((const struct item *)a)->name, ((const struct item *)b)->name);
-}
-
-static int take_entries(const entry4 *e, struct item **items, size_t *n, uint64_t *cookie)
-{
-	for (; e; e = e->nextentry) {
-		struct item *p = realloc(*items, (*n + 1) * sizeof *p);
-
-		if (!p)
-			return -ENOMEM;
-		*items = p;
-		p[*n].name = strndup(e->name.utf8string_val, e->name.utf8string_len);
-		if (!p[*n].name)
-			return -ENOMEM;
-		p[*n].len = strlen(p[*n].name); /* a server that says more has a NUL in it */
-		if (!nfs_attrs_decode(&e->attrs, &p[*n].a)) {
-			free(p[*n].name);
-			return -EPROTO;
-		}
-		++*n;
-		*cookie = e->cookie;
-	}
-	return 0;
-}
-
-static int list_folder(struct nfsc *n, const nfs_fh4 *fh, struct item **items, size_t *count)
-{
-	verifier4 verf = {0};
-	uint64_t cookie = 0;
-	bool eof = false;
-	int err = 0;
-
-	while (!eof && !err) {
-		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READDIR}};
-		READDIR4args *a = &op[1].nfs_argop4_u.opreaddir;
-		COMPOUND4res res;
-
-		a->cookie = cookie;
-		memcpy(a->cookieverf, verf, sizeof verf);
-		a->dircount = 16384;
-		a->maxcount = 65536;
-		a->attr_request = nfs_attrs_mask();
-		err = nfsc_call(n, op, 2, &res);
-		if (!err) {
-			const READDIR4resok *ok =
-				&res.resarray.resarray_val[2].nfs_resop4_u.opreaddir.READDIR4res_u.resok4;
-
-			memcpy(verf, ok->cookieverf, sizeof verf);
-			err = take_entries(ok->reply.entries, items, count, &cookie);
-			eof = ok->reply.eof;
-		}
-		nfsc_free(&res);
-	}
-	return err;
+	return strcmp(((const struct remote_item *)a)->name, ((const struct remote_item *)b)->name);
 }
 
 /* One entry, and where it leads if it is a link. */
-static void show_entry(struct nfsc *n, const struct ls_opts *o, const char *folder, const struct item *i)
+static void show_entry(struct nfsc *n, const struct ls_opts *o, const char *folder, const struct remote_item *i)
 {
 	char path[PATH_MAX], target[PATH_MAX];
 	struct why why = {.line = ""};
@@ -203,7 +144,7 @@ static void show_entry(struct nfsc *n, const struct ls_opts *o, const char *fold
 static void ls_one(struct nfsc *n, const struct ls_opts *o, const char *path, const struct nfs_attrs *a)
 {
 	char folder[PATH_MAX];
-	struct item i = {.a = *a};
+	struct remote_item i = {.a = *a};
 	size_t at = (size_t)(strrchr(path, '/') - path);
 
 	snprintf(folder, sizeof folder, "%.*s", (int)at, path);
@@ -219,7 +160,7 @@ static int ls_url(const char *text, struct ls_opts *o)
 {
 	struct why why = {.line = ""};
 	struct nfs_attrs self;
-	struct item *items = NULL;
+	struct remote_item *items = NULL;
 	struct nfsc *n = NULL;
 	struct nfs_url u;
 	size_t count = 0;
@@ -229,7 +170,7 @@ static int ls_url(const char *text, struct ls_opts *o)
 	if (!err)
 		err = remote_attrs(n, &fh, &self);
 	if (!err && self.type == NF4DIR)
-		err = list_folder(n, &fh, &items, &count);
+		err = remote_list(n, &fh, &items, &count);
 	else if (!err)
 		ls_one(n, o, u.path, &self);
 	if (count)
@@ -377,52 +318,6 @@ int cmd_stat(int argc, char **argv)
 
 /* ---- cat ------------------------------------------------------------------------------------------------------------------------ */
 
-static bool write_all(int fd, const char *p, size_t n)
-{
-	while (n) {
-		ssize_t k = write(fd, p, n);
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return false;
-		p += k;
-		n -= (size_t)k;
-	}
-	return true;
-}
-
-static int copy_out(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid)
-{
-	uint64_t off = 0;
-
-	for (bool eof = false; !eof;) {
-		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READ}};
-		READ4args *a = &op[1].nfs_argop4_u.opread;
-		COMPOUND4res res;
-		int err;
-
-		a->stateid = *sid;
-		a->offset = off;
-		a->count = nfsc_max_io(n);
-		err = nfsc_call(n, op, 2, &res);
-		if (!err) {
-			const READ4resok *ok = &res.resarray.resarray_val[2].nfs_resop4_u.opread.READ4res_u.resok4;
-
-			eof = ok->eof;
-			off += ok->data.data_len;
-			if (!write_all(STDOUT_FILENO, ok->data.data_val, ok->data.data_len))
-				err = -errno;
-			else if (!ok->data.data_len && !eof)
-				err = -EPROTO;
-		}
-		nfsc_free(&res);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
 int cmd_cat(int argc, char **argv)
 {
 	static const char help[] = "cat nfs://HOST[:PORT]/PATH…";
@@ -447,7 +342,7 @@ int cmd_cat(int argc, char **argv)
 		if (!err)
 			err = nfsc_lookup(n, u.path, &fh, &why);
 		if (!err && !(err = nfsc_open_fh(n, &fh, OPEN4_SHARE_ACCESS_READ, "vhdnfs", &sid))) {
-			err = copy_out(n, &fh, &sid);
+			err = remote_copy_out(n, &fh, &sid, STDOUT_FILENO);
 			nfsc_close_fh(n, &fh, &sid);
 		}
 		if (err && !why.line[0])

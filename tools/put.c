@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -22,23 +21,6 @@
 #include "vhd/base/cleanup.h"
 
 #define MODE_NEW 0644u
-
-static volatile sig_atomic_t stopped; /* by this signal */
-
-static void on_signal(int sig)
-{
-	stopped = sig;
-}
-
-/* The first one is noticed between two calls; a second one ends the program at once. */
-static void catch_signals(void)
-{
-	static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
-	const struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-
-	for (unsigned i = 0; i < sizeof sigs / sizeof sigs[0]; i++)
-		sigaction(sigs[i], &sa, NULL);
-}
 
 /* ---- calls ------------------------------------------------------------------------------------------------------------------ */
 
@@ -208,9 +190,9 @@ static int copy_in(struct nfsc *n, int fd, const nfs_fh4 *fh, const stateid4 *si
 	for (;;) {
 		ssize_t k = 0, got = 0;
 
-		while (!stopped && got < (ssize_t)cap && (k = read(fd, buf + got, cap - (size_t)got)) > 0)
+		while (!remote_stopped && got < (ssize_t)cap && (k = read(fd, buf + got, cap - (size_t)got)) > 0)
 			got += k;
-		if (stopped)
+		if (remote_stopped)
 			return -EINTR;
 		if (k < 0)
 			return -errno;
@@ -221,7 +203,7 @@ static int copy_in(struct nfsc *n, int fd, const nfs_fh4 *fh, const stateid4 *si
 		any = true;
 		off += (uint64_t)got;
 	}
-	if (stopped)
+	if (remote_stopped)
 		return -EINTR;
 	return any && !sync ? commit(n, fh, verf) : 0;
 }
@@ -340,15 +322,12 @@ int cmd_put(int argc, char **argv)
 	t.url = argv[optind + 1];
 	fd = open_source(argv[optind], &why);
 	err = fd < 0 ? fd : nfs_url_parse(t.url, &t.u, &why);
-	catch_signals();
+	remote_catch_signals();
 	if (!err)
 		err = put(fd, &t, sync, &why);
 	if (!err)
 		return TOOL_OK;
 	remote_complain(&why, err);
-	if (stopped) {
-		signal((int)stopped, SIG_DFL);
-		raise((int)stopped);
-	}
+	remote_end_by_signal();
 	return TOOL_FAILED;
 }

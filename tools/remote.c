@@ -4,11 +4,41 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/tool.h"
 
 #define LINKS_MAX 40
+
+/* ---- signals ---------------------------------------------------------------------------------------------------------------- */
+
+volatile sig_atomic_t remote_stopped;
+
+static void on_signal(int sig)
+{
+	remote_stopped = sig;
+}
+
+void remote_catch_signals(void)
+{
+	static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
+	const struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+
+	for (unsigned i = 0; i < sizeof sigs / sizeof sigs[0]; i++)
+		sigaction(sigs[i], &sa, NULL);
+}
+
+void remote_end_by_signal(void)
+{
+	if (!remote_stopped)
+		return;
+	signal((int)remote_stopped, SIG_DFL);
+	raise((int)remote_stopped);
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------------------ */
 
 int remote_complain(const struct why *why, int err)
 {
@@ -136,5 +166,108 @@ int remote_follow(struct nfsc *n, char *path, bool missing, struct why *why)
 	}
 	memcpy(path, done[0] ? done : "/", strlen(done[0] ? done : "/") + 1);
 	why->line[0] = '\0';
+	return 0;
+}
+
+/* ---- folders and data ---------------------------------------------------------------------------------------------------------- */
+
+static int take_entries(const entry4 *e, struct remote_item **items, size_t *n, uint64_t *cookie)
+{
+	for (; e; e = e->nextentry) {
+		struct remote_item *p = realloc(*items, (*n + 1) * sizeof *p);
+
+		if (!p)
+			return -ENOMEM;
+		*items = p;
+		p[*n].name = strndup(e->name.utf8string_val, e->name.utf8string_len);
+		if (!p[*n].name)
+			return -ENOMEM;
+		p[*n].len = strlen(p[*n].name); /* a server that says more has a NUL in it */
+		if (!nfs_attrs_decode(&e->attrs, &p[*n].a)) {
+			free(p[*n].name);
+			return -EPROTO;
+		}
+		++*n;
+		*cookie = e->cookie;
+	}
+	return 0;
+}
+
+int remote_list(struct nfsc *n, const nfs_fh4 *fh, struct remote_item **items, size_t *count)
+{
+	verifier4 verf = {0};
+	uint64_t cookie = 0;
+	bool eof = false;
+	int err = 0;
+
+	while (!eof && !err) {
+		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READDIR}};
+		READDIR4args *a = &op[1].nfs_argop4_u.opreaddir;
+		COMPOUND4res res;
+
+		a->cookie = cookie;
+		memcpy(a->cookieverf, verf, sizeof verf);
+		a->dircount = 16384;
+		a->maxcount = 65536;
+		a->attr_request = nfs_attrs_mask();
+		err = nfsc_call(n, op, 2, &res);
+		if (!err) {
+			const READDIR4resok *ok =
+				&res.resarray.resarray_val[2].nfs_resop4_u.opreaddir.READDIR4res_u.resok4;
+
+			memcpy(verf, ok->cookieverf, sizeof verf);
+			err = take_entries(ok->reply.entries, items, count, &cookie);
+			eof = ok->reply.eof;
+		}
+		nfsc_free(&res);
+	}
+	return err;
+}
+
+static bool write_all(int fd, const char *p, size_t n)
+{
+	while (n) {
+		ssize_t k = write(fd, p, n);
+
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return false;
+		p += k;
+		n -= (size_t)k;
+	}
+	return true;
+}
+
+int remote_copy_out(struct nfsc *n, const nfs_fh4 *fh, const stateid4 *sid, int fd)
+{
+	uint64_t off = 0;
+
+	for (bool eof = false; !eof;) {
+		nfs_argop4 op[2] = {nfsc_putfh(fh), {.argop = OP_READ}};
+		READ4args *a = &op[1].nfs_argop4_u.opread;
+		COMPOUND4res res;
+		int err;
+
+		if (remote_stopped)
+			return -EINTR;
+		a->stateid = *sid;
+		a->offset = off;
+		a->count = nfsc_max_io(n);
+		err = nfsc_call(n, op, 2, &res);
+		if (!err) {
+			const READ4resok *ok = &res.resarray.resarray_val[2].nfs_resop4_u.opread.READ4res_u.resok4;
+
+			eof = ok->eof;
+			off += ok->data.data_len;
+			if (!write_all(fd, ok->data.data_val, ok->data.data_len))
+				err = -errno;
+			else if (!ok->data.data_len && !eof)
+				err = -EPROTO;
+		}
+		nfsc_free(&res);
+		if (err)
+			return err;
+	}
 	return 0;
 }
