@@ -16,6 +16,7 @@ static const struct {
 	{"image", cmd_image, "create, check, convert, resize and chain VHD images"},
 	{"ls", cmd_ls, "list a folder on an NFS server"},
 	{"cat", cmd_cat, "write files from an NFS server to standard output"},
+	{"get", cmd_get, "copy a file, or with -r a folder, from an NFS server"},
 	{"put", cmd_put, "write a file, or standard input, to an NFS server"},
 	{"stat", cmd_stat, "the attributes of a file, or what the server on this machine does"},
 	{"explain", cmd_explain, "how the server on this machine treats a file, and because of whom"},

@@ -8,6 +8,7 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 int cmd_image(int argc, char **argv);
 int cmd_ls(int argc, char **argv);
 int cmd_cat(int argc, char **argv);
+int cmd_get(int argc, char **argv);
 int cmd_put(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
