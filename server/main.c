@@ -694,12 +694,23 @@ static bool lasts(const struct st_pin *pin)
 	return !pin->node || pin->node->fs->ops->getattr(pin->node, 0, &a) < 0 || a.nlink > 0;
 }
 
+/* Replies that wait for room on the host would wait for ever. */
+static bool hurry(void *arg, const struct export *e)
+{
+	(void)arg;
+	if (e->fs && e->fs->ops->hurry)
+		e->fs->ops->hurry(e->fs);
+	return true;
+}
+
 static int stop(struct daemon *d)
 {
 	int err = 0, image_err;
 
 	control_stop(d->control);
 	metrics_stop(d->metrics);
+	if (d->nfs.exports)
+		exports_each(d->nfs.exports, hurry, NULL);
 	if (d->rpc)
 		rpc_server_stop(d->rpc, DRAIN_MS);
 	if (d->nfs.state && st_keeps_records(d->nfs.state)) {

@@ -250,15 +250,22 @@ static int look_up(struct pre_file *f)
 	return err;
 }
 
-/* Hints hold while somebody has the file open: us, for the program. */
-static int open_file(struct pre_file *f)
+static int open_for(struct pre_file *f, uint32_t access, stateid4 *sid)
 {
 	const nfs_fh4 fh = fh_of(f);
-	stateid4 sid;
-	int err = said(f->server,
-		       nfsc_open_fh(f->server->nfs, &fh, OPEN4_SHARE_ACCESS_READ | OPEN4_SHARE_ACCESS_WANT_NO_DELEG,
-				    "vhdnfs-fadvise", &sid));
 
+	return said(f->server, nfsc_open_fh(f->server->nfs, &fh, access | OPEN4_SHARE_ACCESS_WANT_NO_DELEG,
+					    "vhdnfs-fadvise", sid));
+}
+
+/* Hints hold while somebody has the file open: us, for the program. A program that may only write it has it open for that. */
+static int open_file(struct pre_file *f)
+{
+	stateid4 sid;
+	int err = open_for(f, OPEN4_SHARE_ACCESS_READ, &sid);
+
+	if (err == -NFS4ERR_ACCESS)
+		err = open_for(f, OPEN4_SHARE_ACCESS_WRITE, &sid);
 	if (err)
 		return err;
 	f->opened = true;

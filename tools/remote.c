@@ -4,6 +4,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,31 +14,73 @@
 #include "tools/tool.h"
 
 #define LINKS_MAX 40
+#define STOP_TICKS 50 /* of 100 ms, to tidy up in */
 
 /* ---- signals ---------------------------------------------------------------------------------------------------------------- */
 
-volatile sig_atomic_t remote_stopped;
+/* A thread takes them: libtirpc lets none through while a call is under way, which may be for ever. */
 
-static void on_signal(int sig)
+atomic_int remote_stopped;
+static pthread_t worker;
+static sigset_t watched;
+
+static void no_op(int sig)
 {
-	remote_stopped = sig;
+	(void)sig;
+}
+
+static void die(int sig)
+{
+	sigset_t one;
+
+	signal(sig, SIG_DFL);
+	sigemptyset(&one);
+	sigaddset(&one, sig);
+	pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+	raise(sig);
+}
+
+static void *watch(void *arg)
+{
+	const struct timespec tick = {.tv_nsec = 100 * 1000 * 1000};
+	int sig = SIGTERM;
+
+	sigwait(&watched, &sig);
+	atomic_store(&remote_stopped, sig);
+	/* Out of a read() that waits, again and again: it may just begin. */
+	for (int i = 0; i < STOP_TICKS; i++) {
+		pthread_kill(worker, SIGUSR1);
+		if (sigtimedwait(&watched, NULL, &tick) > 0)
+			break;
+	}
+	die(sig);
+	return arg;
 }
 
 void remote_catch_signals(void)
 {
-	static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
-	const struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+	const struct sigaction sa = {.sa_handler = no_op};
+	pthread_t thread;
 
-	for (unsigned i = 0; i < sizeof sigs / sizeof sigs[0]; i++)
-		sigaction(sigs[i], &sa, NULL);
+	worker = pthread_self();
+	sigaction(SIGUSR1, &sa, NULL);
+	sigemptyset(&watched);
+	sigaddset(&watched, SIGINT);
+	sigaddset(&watched, SIGTERM);
+	sigaddset(&watched, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &watched, NULL);
+	if (pthread_create(&thread, NULL, watch, NULL) == 0)
+		pthread_detach(thread);
+	else /* they end the program as it is */
+		pthread_sigmask(SIG_UNBLOCK, &watched, NULL);
 }
 
 void remote_end_by_signal(void)
 {
-	if (!remote_stopped)
-		return;
-	signal((int)remote_stopped, SIG_DFL);
-	raise((int)remote_stopped);
+	int sig = atomic_load(&remote_stopped);
+
+	if (sig)
+		die(sig);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------------------------ */

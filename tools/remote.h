@@ -3,7 +3,7 @@
 #ifndef VHDNFS_TOOLS_REMOTE_H
 #define VHDNFS_TOOLS_REMOTE_H
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "tools/nfs_client.h"
@@ -14,8 +14,9 @@ int remote_complain(const struct why *why, int err);
 int remote_usage(FILE *to, const char *help);
 
 /* The signal that asked to stop; 0: none. */
-extern volatile sig_atomic_t remote_stopped;
-/* SIGINT, SIGTERM and SIGHUP are noticed between two calls from now on; a second one ends the program at once. */
+extern atomic_int remote_stopped;
+/* SIGINT, SIGTERM and SIGHUP are noticed between two calls from now on, and end a read() with EINTR. A second one, or five seconds, end
+ * the program as it is. Once, before other threads. */
 void remote_catch_signals(void);
 /* As the signal would have: does not return if there was one. */
 void remote_end_by_signal(void);

@@ -288,7 +288,7 @@ START_TEST(mappings_hold_a_file_open_too)
 END_TEST
 
 /* With credentials that the process has not had from the beginning. */
-START_TEST(a_file_that_may_not_be_opened_is_hinted_at_without)
+START_TEST(a_file_that_may_not_be_opened_gets_no_hint)
 {
 	int fd = local("secret"), two = local("two"), status;
 	pid_t pid;
@@ -307,8 +307,8 @@ START_TEST(a_file_that_may_not_be_opened_is_hinted_at_without)
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
-	until("/disk/secret", "SEQ");
 	until("/disk/two", "");
+	until("/disk/secret", "");
 }
 END_TEST
 
@@ -625,7 +625,7 @@ int main(int argc, char **argv)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, hints_hold_until_the_last_descriptor_is_closed);
 	tcase_add_test(tc, mappings_hold_a_file_open_too);
-	tcase_add_test(tc, a_file_that_may_not_be_opened_is_hinted_at_without);
+	tcase_add_test(tc, a_file_that_may_not_be_opened_gets_no_hint);
 	tcase_add_test(tc, another_file_of_that_name_is_not_meant);
 	tcase_add_test(tc, children_speak_for_themselves);
 	tcase_add_test(tc, what_held_holds_again_after_a_restart);

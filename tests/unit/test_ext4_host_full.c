@@ -191,6 +191,30 @@ START_TEST(a_reply_that_waits_is_sent_when_the_host_has_room_again)
 }
 END_TEST
 
+/* A server that stops does not wait for room. */
+START_TEST(nobody_waits_for_room_when_the_server_stops)
+{
+	struct told t = {.w.done = tell}, later = {.w.done = tell};
+	uint64_t change;
+
+	start(32, "-t ext4");
+	must_eq(img.fs->ops->sync(img.fs), 0);
+	atomic_store(&full, true);
+	make("f");
+	change = img.fs->ops->changed(img.fs);
+	must_eq(img.fs->ops->when_stable(img.fs, change, &t.w), 0);
+	must_eq(img.fs->ops->sync(img.fs), -ENOSPC);
+	must_eq(atomic_load(&t.calls), 0);
+	img.fs->ops->hurry(img.fs);
+	must_eq(atomic_load(&t.calls), 1);
+	must_eq(atomic_load(&t.err), -ENOSPC);
+	must_eq(img.fs->ops->when_stable(img.fs, change, &later.w), -ENOSPC);
+	/* What was changed is not given up for that: there may be room at the end. */
+	atomic_store(&full, false);
+	stop();
+}
+END_TEST
+
 /* ---- data ---------------------------------------------------------------------------------------------------------------------- */
 
 START_TEST(data_for_which_there_was_no_room_is_committed_later)
@@ -336,6 +360,7 @@ int main(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, changes_go_on_when_the_host_has_room_again);
 	tcase_add_test(t, a_reply_that_waits_is_sent_when_the_host_has_room_again);
+	tcase_add_test(t, nobody_waits_for_room_when_the_server_stops);
 	tcase_add_test(t, data_for_which_there_was_no_room_is_committed_later);
 	tcase_add_test(t, a_file_that_is_freed_in_steps_is_freed_when_there_is_room);
 	tcase_add_test(t, after_a_snapshot_changes_wait_for_room);

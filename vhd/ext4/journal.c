@@ -341,6 +341,19 @@ void ext4_journal_stall(struct ext4_fs *fs, int err)
 	lock_take(&j->mu);
 	cond_broadcast(&j->cond);
 	lock_drop(&j->mu);
+	ext4_journal_tell(j);
+}
+
+void ext4_op_hurry(struct fs *f) NO_THREAD_SAFETY
+{
+	struct ext4_journal *j = ext4_fs_of(f)->journal;
+
+	if (!j)
+		return;
+	lock_take(&j->mu);
+	j->hurry = true;
+	lock_drop(&j->mu);
+	ext4_journal_tell(j);
 }
 
 /* ---- the running transaction ------------------------------------------------------------------------------------------------ */
@@ -581,16 +594,15 @@ void ext4_journal_settle(struct ext4_fs *fs) NO_THREAD_SAFETY
 int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w)
 {
 	struct ext4_journal *j = fs->journal;
-	int r = 0;
+	int r;
 
 	if (ext4_journal_is_durable(fs, tid))
 		return 1;
 	lock_take(&j->mu);
-	if (ext4_journal_is_durable(fs, tid)) {
-		r = 1;
-	} else if (atomic_load(&fs->failed)) {
-		r = -EIO;
-	} else {
+	r = ext4_journal_is_durable(fs, tid) ? 1 : ext4_may_change(fs);
+	if (r == -ENOSPC && !j->hurry)
+		r = 0;
+	if (!r) {
 		w->change = tid;
 		list_push_back(&j->waiters, &w->link);
 		j->nwaiting++;
@@ -603,16 +615,19 @@ int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w)
 void ext4_journal_tell(struct ext4_journal *j)
 {
 	uint64_t durable = atomic_load(&j->durable);
-	int failed = atomic_load(&j->fs->failed);
+	int never;
 	struct list told;
 	uint32_t n = 0;
 
 	list_init(&told);
 	lock_take(&j->mu);
+	never = ext4_may_change(j->fs);
+	if (never == -ENOSPC && !j->hurry)
+		never = 0;
 	list_for_each_safe (it, tmp, &j->waiters) {
 		struct fs_waiter *w = list_entry(it, struct fs_waiter, link);
 
-		if (w->change <= durable || failed) {
+		if (w->change <= durable || never) {
 			list_del(&w->link);
 			list_push_back(&told, &w->link);
 			n++;
@@ -625,7 +640,7 @@ void ext4_journal_tell(struct ext4_journal *j)
 		struct fs_waiter *w = list_first(&told, struct fs_waiter, link);
 
 		list_del(&w->link);
-		w->done(w, w->change <= durable ? 0 : -EIO); /* it may be gone after this */
+		w->done(w, w->change <= durable ? 0 : never); /* it may be gone after this */
 	}
 }
 

@@ -74,6 +74,8 @@ bool ext4_journal_is_durable(struct ext4_fs *fs, uint64_t tid);
  * room. */
 int ext4_journal_wait(struct ext4_fs *fs, uint64_t tid);
 
+/* As fs_ops.hurry. */
+void ext4_op_hurry(struct fs *f);
 /* As fs_ops.when_stable. */
 int ext4_journal_when(struct ext4_fs *fs, uint64_t tid, struct fs_waiter *w);
 /* All that was done before is on stable storage. */
@@ -144,7 +146,8 @@ struct ext4_journal {
 	_Atomic uint64_t durable;           /* the last tid on stable storage */
 	bool unmarked; /* the superblock has to say first that the journal is in use: after a snapshot; write_mu */
 	bool stop GUARDED_BY(mu);
-	bool idle GUARDED_BY(mu); /* the thread waits for somebody to want it */
+	bool hurry GUARDED_BY(mu); /* nobody waits for room: fs_ops.hurry */
+	bool idle GUARDED_BY(mu);  /* the thread waits for somebody to want it */
 	bool started;
 	pthread_t thread;
 };

@@ -439,6 +439,7 @@ static const struct fs_ops ops = {
 	.changed = ext4_op_changed,
 	.order = ext4_op_order,
 	.when_stable = ext4_op_when_stable,
+	.hurry = ext4_op_hurry,
 	.keep_unlinked = ext4_op_keep_unlinked,
 	.resident = ext4_op_resident,
 	.unused = ext4_op_unused,

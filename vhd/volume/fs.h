@@ -119,7 +119,7 @@ typedef bool fs_emit_fn(void *arg, const struct fs_dirent *d);
 struct fs_waiter {
 	struct list link;
 	uint64_t change;
-	void (*done)(struct fs_waiter *w, int err); /* 0, or -EIO */
+	void (*done)(struct fs_waiter *w, int err); /* 0, -EIO or -ENOSPC */
 };
 
 struct fs_statfs {
@@ -227,8 +227,11 @@ struct fs_ops {
 	 * *change; for when_stable(). -EAGAIN (FS_NOWAIT); -ENOTSUP: use commit. Optional. */
 	int (*order)(struct fs_node *n, uint64_t off, uint64_t len, unsigned flags, uint64_t *change);
 	/* Tell when that is so: 1 it is; 0 w->done() will be called, once, from another thread, maybe before this returns; -EIO it
-	 * will not be. Does not block. */
+	 * will not be; -ENOSPC not now, and the server stops. Does not block. */
 	int (*when_stable)(struct fs *fs, uint64_t change, struct fs_waiter *w);
+	/* The server stops: whoever waits for what cannot be made stable now, since the host has no room, is told -ENOSPC, and so is who
+	 * comes to wait for it. Else nothing changes. Optional. */
+	void (*hurry)(struct fs *fs);
 	/* @keep: whoever gives a file without a name back from now on does so because the server stops: it is not freed, and the next
 	 * mount finds it. !@keep: those that this mount found are freed when nobody has them. Optional; see keeps_unlinked. */
 	void (*keep_unlinked)(struct fs *fs, bool keep);
