@@ -32,7 +32,7 @@ static void remount(void)
 }
 
 /* Through the block that getxattr and debugfs do not see: the same path that the driver's own lists take. */
-static void put_list(struct fs_node *n, uint8_t index, const void *value, uint32_t len)
+static void put_list(struct fs_node *n, uint8_t index, const void *value, uint32_t len) NO_THREAD_SAFETY
 {
 	struct ext4_node *e = ext4_node_of(n);
 	struct ext4_fs *fs = ext4_fs_of_node(e);
