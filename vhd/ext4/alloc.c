@@ -269,8 +269,7 @@ int ext4_op_unused(struct fs *f, int (*fn)(void *arg, uint64_t off, uint64_t len
 	const struct ext4_alloc *a = fs->alloc;
 	int err = 0;
 
-	if (!(s->s_state & EXT2_VALID_FS) || s->s_state & EXT2_ERROR_FS ||
-	    s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER)
+	if (!ext4_is_sound(s) || s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER)
 		return -EUCLEAN;
 	for (uint64_t at = 0, n = a->end - a->first, end; at < n && !err; at = end) {
 		bool used = taken(a, at);

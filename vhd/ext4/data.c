@@ -196,7 +196,9 @@ int ext4_op_read(struct fs_node *fn, uint64_t off, uint32_t len, unsigned flags,
 		size = ext4_size(&n->inode);
 		due = false;
 	}
-	if (off < size && len)
+	if (off < size && len && ext4_is_inline(n))
+		k = ext4_inline_read(n, off, (uint32_t)min_u64(len, size - off), cache_flags(flags), seg, max);
+	else if (off < size && len)
 		k = read_runs(n, off, (uint32_t)min_u64(len, size - off), flags, seg, max);
 	*eof = off >= size || len >= size - off;
 	rwlock_drop(&n->rw);
@@ -220,6 +222,8 @@ int ext4_op_readlink(struct fs_node *fn, unsigned flags, char *buf, uint32_t cap
 	size = ext4_size(&n->inode);
 	if (size == 0 || size >= fs->block_size || size > cap) {
 		err = size > cap ? -ERANGE : -EUCLEAN;
+	} else if (ext4_is_inline(n)) {
+		err = ext4_inline_copy(n, (uint8_t *)buf, (uint32_t)size);
 	} else if (!n->map->n) {
 		if (size < sizeof n->inode.i_block)
 			memcpy(buf, n->inode.i_block, size);
@@ -718,7 +722,11 @@ int ext4_op_seek(struct fs_node *fn, uint64_t off, enum fs_seek what, uint64_t *
 		return err;
 	size = ext4_size(&n->inode);
 	err = -ENXIO;
-	for (at = off; at < size;) {
+	if (ext4_is_inline(n) && what == FS_SEEK_DATA && off < size) {
+		*out = off;
+		err = 0;
+	}
+	for (at = off; at < size && !ext4_is_inline(n);) {
 		struct ext4_ext run;
 		bool data;
 

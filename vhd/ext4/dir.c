@@ -100,14 +100,29 @@ static uint32_t seed_of(struct ext4_node *dir) REQUIRES_SHARED(dir->rw)
 	return ext4_dir_seed(ext4_dirfmt_of(dir), (uint32_t)dir->n.ino, dir->inode.i_generation);
 }
 
+bool ext4_dir_is_index(struct ext4_node *dir, uint32_t lblk, const uint8_t *b)
+{
+	const struct ext4_dirfmt *f = ext4_dirfmt_of(dir);
+	const uint32_t folded = EXT2_INDEX_FL | EXT4_CASEFOLD_FL;
+	le32 ino;
+
+	if ((dir->inode.i_flags & folded) != folded || !f->has_index)
+		return false;
+	memcpy(&ino, b, sizeof ino);
+	/* Only with a tail is a block without entries something else than a node; without one both are skipped. */
+	return !lblk || (!le32_get(ino) && ext4_rec_len_get(f->block_size, b) == f->block_size);
+}
+
 /* What is looked at once. */
-static int verify(struct ext4_node *dir, enum ext4_blk kind, const uint8_t *b) REQUIRES_SHARED(dir->rw)
+static int verify(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, const uint8_t *b) REQUIRES_SHARED(dir->rw)
 {
 	const struct ext4_dirfmt *f = ext4_dirfmt_of(dir);
 	uint8_t version, levels;
 	struct ext4_dx x;
 	int err;
 
+	if (kind == EXT4_BLK_LEAF && ext4_dir_is_index(dir, lblk, b))
+		return 0;
 	if (kind == EXT4_BLK_LEAF)
 		return ext4_dirblk_csum_ok(f, seed_of(dir), b) ? ext4_dirblk_check(f, b) : -EUCLEAN;
 	err = kind == EXT4_BLK_ROOT ? ext4_dx_root(f, b, &x, &version, &levels) : ext4_dx_node(f, b, &x);
@@ -122,7 +137,7 @@ int ext4_dir_pin(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, unsig
 
 	if (err || is_checked(&dir->checked, lblk))
 		return err;
-	err = verify(dir, kind, seg->base);
+	err = verify(dir, lblk, kind, seg->base);
 	if (err)
 		cache_unpin(seg, 1);
 	else
@@ -175,12 +190,13 @@ static int linear_find(struct ext4_node *dir, const char *name, uint32_t len, un
 
 	for (uint32_t lblk = 0; !r && lblk < min_u64(blocks, f->blocks_max); lblk++) {
 		struct cache_seg seg;
-		struct ext4_dent d;
+		struct ext4_dent d = {.off = 0};
 
 		r = ext4_dir_pin(dir, lblk, EXT4_BLK_LEAF, flags, &seg);
 		if (r)
 			return r;
-		r = ext4_dirblk_find(f, seg.base, name, len, &d, &p->prev);
+		if (!ext4_dir_is_index(dir, lblk, seg.base))
+			r = ext4_dirblk_find(f, seg.base, name, len, &d, &p->prev);
 		if (r > 0) {
 			p->lblk = lblk;
 			p->off = d.off;
@@ -404,8 +420,11 @@ int ext4_dir_parent(struct ext4_node *dir, unsigned flags, uint32_t *ino)
 {
 	struct cache_seg seg;
 	struct ext4_dent d;
-	int err = pin_dotdot(dir, flags, &seg, &d);
+	int err;
 
+	if (ext4_is_inline(dir))
+		return ext4_inline_parent(dir, ino);
+	err = pin_dotdot(dir, flags, &seg, &d);
 	if (err)
 		return err;
 	*ino = d.ino;

@@ -219,12 +219,14 @@ struct ext4_place {
 	uint8_t type;
 };
 
+/* One that folds case is sorted by the hashes of folded names, which we do not make: it is searched as if it had no index. */
 static inline bool ext4_dir_hashed(struct ext4_node *dir) REQUIRES_SHARED(dir->rw)
 {
-	return dir->inode.i_flags & EXT2_INDEX_FL && ext4_dirfmt_of(dir)->has_index;
+	return dir->inode.i_flags & EXT2_INDEX_FL && ext4_dirfmt_of(dir)->has_index &&
+	       !(dir->inode.i_flags & EXT4_CASEFOLD_FL);
 }
 
-/* Blocks of the directory; 0 is damage, or a directory kept inside its inode, which we do not read. */
+/* Blocks of the directory; 0 is damage, or a directory kept inside its inode: inline.c. */
 static inline uint64_t ext4_dir_blocks(struct ext4_node *dir) REQUIRES_SHARED(dir->rw)
 {
 	return EXT2_I_SIZE(&dir->inode) >> ext4_fs_of_node(dir)->block_bits;
@@ -236,6 +238,8 @@ void ext4_order_drop(struct ext4_node *dir);
 /* Pins a block and checks it: structure that memory safety rests on always, everything once per block and node. */
 int ext4_dir_pin(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, unsigned flags, struct cache_seg *seg)
 	REQUIRES_SHARED(dir->rw);
+/* A block of the index of a directory that is searched without it. */
+bool ext4_dir_is_index(struct ext4_node *dir, uint32_t lblk, const uint8_t *b) REQUIRES_SHARED(dir->rw);
 /* Sets the checksum in @b and writes it. */
 int ext4_dir_write(struct ext4_node *dir, uint32_t lblk, enum ext4_blk kind, uint8_t *b) REQUIRES(dir->rw);
 int ext4_dir_append(struct ext4_node *dir, uint32_t *lblk) REQUIRES(dir->rw);
@@ -257,6 +261,14 @@ int ext4_dir_parent(struct ext4_node *dir, unsigned flags, uint32_t *ino) REQUIR
 int ext4_dir_set_parent(struct ext4_node *dir, uint32_t ino) REQUIRES(dir->rw);
 /* The first block of a new directory. */
 int ext4_dir_make(struct ext4_node *dir, uint32_t parent) REQUIRES(dir->rw);
+
+/* Directories that lie in their inode: inline.c. *ino of a name, or -ENOENT. */
+int ext4_inline_find(struct ext4_node *dir, const char *name, uint32_t len, uint32_t *ino) REQUIRES_SHARED(dir->rw);
+int ext4_inline_parent(struct ext4_node *dir, uint32_t *ino) REQUIRES_SHARED(dir->rw);
+/* False ends the listing. */
+typedef bool ext4_inline_emit(void *arg, const struct ext4_dent *d, uint64_t cookie);
+int ext4_inline_list(struct ext4_node *dir, uint64_t cookie, ext4_inline_emit *emit, void *arg)
+	REQUIRES_SHARED(dir->rw);
 
 /* The way from the root to a leaf. Pins everything but the leaf. */
 enum { EXT4_DX_DEPTH = 3 };
@@ -313,6 +325,8 @@ void ext4_lockset_drop(struct ext4_lockset *s);
 int ext4_may_add(struct ext4_node *dir) REQUIRES_SHARED(dir->rw);
 int ext4_may_remove(struct ext4_node *dir, struct ext4_node *victim) REQUIRES_SHARED(dir->rw)
 	REQUIRES_SHARED(victim->rw);
+/* A directory that gives its project to what is made in it takes in nothing of another. */
+bool ext4_same_project(struct ext4_node *dir, struct ext4_node *n) REQUIRES_SHARED(dir->rw) REQUIRES_SHARED(n->rw);
 /* 0 when one more subdirectory may be counted, -EMLINK. */
 int ext4_dir_links_ok(struct ext4_node *dir) REQUIRES_SHARED(dir->rw);
 void ext4_dir_links_up(struct ext4_node *dir) REQUIRES(dir->rw);

@@ -69,8 +69,10 @@ struct ext4_fs {
 	struct list orphans; /* nodes on the superblock's list of orphans, the newest first; guarded by mu */
 	/* Without a journal: metadata went to the cache this many times; up to which of them it is known to be on the disk. Guarded by mu. */
 	uint64_t meta_seq, meta_flushed;
-	bool was_valid;    /* the superblock said clean when we came */
-	atomic_int failed; /* an error that ended writing: no more changes */
+	bool was_valid; /* the superblock said clean when we came */
+	bool quota;     /* and then changes since make it "not checked": quota files are not kept up; constant */
+	uint64_t changes_found; /* `changes` when writing began */
+	atomic_int failed;      /* an error that ended writing: no more changes */
 	atomic_bool full; /* the host has no room for what was changed last: no more changes until it has (journal.h) */
 	uint64_t random;  /* for generations; guarded by mu */
 	/* No inode from that of this directory up to this one is free: where the search for the next begins. Under mu. */
@@ -164,6 +166,11 @@ static inline struct ext4_fs *ext4_fs_of_node(struct ext4_node *n)
 {
 	return ext4_fs_of(n->n.fs);
 }
+
+/* May the superblock say "clean" when nobody writes any more? Under fs->mu, or at the end. mount.c */
+bool ext4_ends_valid(const struct ext4_fs *fs);
+/* Are all structures whole, as the superblock has it, once the journal is replayed? mount.c */
+bool ext4_is_sound(const struct ext2_super_block *s);
 
 /* errcode_t of libext2fs -> negative errno. err.c */
 int ext4_errno(errcode_t e);
@@ -375,6 +382,14 @@ int ext4_op_when_stable(struct fs *fs, uint64_t change, struct fs_waiter *w);
 int ext4_op_statfs(struct fs *fs, struct fs_statfs *st);
 int ext4_op_unmount(struct fs *fs);
 uint64_t ext4_max_size(const struct ext4_node *n);
+
+/* ---- what lies in its inode: inline.c; the node's lock is held ---------------------------------------------------------- */
+
+bool ext4_is_inline(const struct ext4_node *n);
+/* As fs_ops.read, of bytes inside the file. */
+int ext4_inline_read(struct ext4_node *n, uint64_t off, uint32_t len, unsigned cache_flags, struct cache_seg *seg,
+		     unsigned max);
+int ext4_inline_copy(struct ext4_node *n, uint8_t *to, uint32_t len); /* from its beginning; -EUCLEAN: it has less */
 
 /* ---- extended attributes: xattr.c ------------------------------------------------------------------------------------- */
 

@@ -151,8 +151,11 @@ int ext4_map_load(struct ext4_node *n)
 
 	if (!m)
 		return -ENOMEM;
-	/* Short symbolic links and special files keep other things in i_block. */
-	if (n->n.type == FS_REG || n->n.type == FS_DIR || (n->n.type == FS_LNK && !ext2fs_is_fast_symlink(small(n))))
+	/* Short symbolic links, special files and what lies in its inode keep other things in i_block. */
+	if (ext4_is_inline(n))
+		;
+	else if (n->n.type == FS_REG || n->n.type == FS_DIR ||
+		 (n->n.type == FS_LNK && !ext2fs_is_fast_symlink(small(n))))
 		err = has_extents(n) ? load_extents(n, m) : load_indirect(n, m);
 	if (!err)
 		err = check_zones(n, m);

@@ -19,9 +19,9 @@ static int mark(struct ext4_fs *fs, bool in_use) NO_THREAD_SAFETY
 		ext2fs_set_feature_journal_needs_recovery(s);
 	else if (fs->journal)
 		ext2fs_clear_feature_journal_needs_recovery(s);
-	else if (in_use)
+	if (in_use && (!fs->journal || fs->quota))
 		s->s_state &= (uint16_t)~EXT2_VALID_FS;
-	else if (fs->was_valid)
+	else if (!in_use && ext4_ends_valid(fs))
 		s->s_state |= EXT2_VALID_FS;
 	/* Past the running transaction, which is empty: what joined it would stay in memory until the next commit. */
 	ext2fs_superblock_csum_set(fs->e2, s);

@@ -37,18 +37,20 @@ static int probe(struct cache_dev *dev)
 #define COMPAT_OK                                                                                                      \
 	(EXT2_FEATURE_COMPAT_DIR_PREALLOC | EXT3_FEATURE_COMPAT_HAS_JOURNAL | EXT2_FEATURE_COMPAT_EXT_ATTR |           \
 	 EXT2_FEATURE_COMPAT_RESIZE_INODE | EXT2_FEATURE_COMPAT_DIR_INDEX | EXT4_FEATURE_COMPAT_SPARSE_SUPER2 |        \
-	 EXT4_FEATURE_COMPAT_STABLE_INODES | EXT4_FEATURE_COMPAT_ORPHAN_FILE)
+	 EXT4_FEATURE_COMPAT_STABLE_INODES | EXT4_FEATURE_COMPAT_ORPHAN_FILE | EXT4_FEATURE_COMPAT_FAST_COMMIT)
 #define INCOMPAT_OK                                                                                                    \
 	(EXT2_FEATURE_INCOMPAT_FILETYPE | EXT2_FEATURE_INCOMPAT_META_BG | EXT3_FEATURE_INCOMPAT_EXTENTS |              \
 	 EXT4_FEATURE_INCOMPAT_64BIT | EXT4_FEATURE_INCOMPAT_FLEX_BG | EXT4_FEATURE_INCOMPAT_CSUM_SEED |               \
 	 EXT4_FEATURE_INCOMPAT_LARGEDIR)
 /* Readable, not writable by us. */
-#define INCOMPAT_READ (EXT3_FEATURE_INCOMPAT_RECOVER | EXT4_FEATURE_INCOMPAT_MMP | EXT4_FEATURE_INCOMPAT_EA_INODE)
+#define INCOMPAT_READ                                                                                                  \
+	(EXT3_FEATURE_INCOMPAT_RECOVER | EXT4_FEATURE_INCOMPAT_MMP | EXT4_FEATURE_INCOMPAT_EA_INODE |                  \
+	 EXT4_FEATURE_INCOMPAT_INLINE_DATA | EXT4_FEATURE_INCOMPAT_CASEFOLD)
 #define RO_COMPAT_OK                                                                                                   \
 	(EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER | EXT2_FEATURE_RO_COMPAT_LARGE_FILE | EXT4_FEATURE_RO_COMPAT_HUGE_FILE |  \
 	 EXT4_FEATURE_RO_COMPAT_GDT_CSUM | EXT4_FEATURE_RO_COMPAT_DIR_NLINK | EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE |     \
 	 EXT4_FEATURE_RO_COMPAT_METADATA_CSUM | EXT4_FEATURE_RO_COMPAT_PROJECT |                                       \
-	 EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT)
+	 EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT | EXT4_FEATURE_RO_COMPAT_QUOTA)
 
 static void name_features(char *buf, size_t cap, int set, uint32_t bits)
 {
@@ -57,6 +59,44 @@ static void name_features(char *buf, size_t cap, int set, uint32_t bits)
 		if (bits & 1u << i)
 			snprintf(buf + strlen(buf), cap - strlen(buf), "%s%s", buf[0] ? ", " : "",
 				 e2p_feature2string(set, 1u << i));
+}
+
+/* Is there a feature that we do not write? Its name, or names, in @names. */
+static bool has_unwritten(const struct ext2_super_block *s, char *names, size_t cap)
+{
+	const struct {
+		int set;
+		uint32_t bits;
+	} sets[] = {
+		{E2P_FEATURE_INCOMPAT,
+		 s->s_feature_incompat & ~(uint32_t)(INCOMPAT_OK | EXT3_FEATURE_INCOMPAT_RECOVER)},
+		{E2P_FEATURE_RO_INCOMPAT, s->s_feature_ro_compat & ~(uint32_t)RO_COMPAT_OK},
+		{E2P_FEATURE_COMPAT, s->s_feature_compat & ~(uint32_t)COMPAT_OK},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
+		if (!sets[i].bits)
+			continue;
+		name_features(names, cap, sets[i].set, sets[i].bits);
+		return true;
+	}
+	return false;
+}
+
+static bool counts_quota(const struct ext2_super_block *s)
+{
+	return s->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_QUOTA;
+}
+
+static bool has_journal(const struct ext2_super_block *s)
+{
+	return s->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL;
+}
+
+/* With a journal and quotas "not checked" is what we leave behind (begin_writing()): the usage is not counted, all else is sound. */
+bool ext4_is_sound(const struct ext2_super_block *s)
+{
+	return !(s->s_state & EXT2_ERROR_FS) && (s->s_state & EXT2_VALID_FS || (counts_quota(s) && has_journal(s)));
 }
 
 /* Why this file system may only be read; an empty line when it may be written. -ENOTSUP: not even read. @recovered: its journal
@@ -71,22 +111,14 @@ static int check_features(const struct ext2_super_block *s, bool recovered, char
 		name_features(names, sizeof names, E2P_FEATURE_INCOMPAT, bad);
 		return why_set(why, -ENOTSUP, "ext4 with features that are not supported: %s", names);
 	}
-	bad = s->s_feature_ro_compat & ~(uint32_t)RO_COMPAT_OK;
 	if (s->s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER && !recovered)
 		snprintf(why_ro, cap, "its journal must be replayed (mount it with Linux once, or run e2fsck)");
-	else if (s->s_feature_incompat & (INCOMPAT_READ & ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER))
-		snprintf(why_ro, cap, "it uses mmp or ea_inode");
-	else if (bad) {
-		name_features(names, sizeof names, E2P_FEATURE_RO_INCOMPAT, bad);
+	else if (has_unwritten(s, names, sizeof names))
 		snprintf(why_ro, cap, "it uses %s", names);
-	} else if (s->s_feature_compat & ~(uint32_t)COMPAT_OK) {
-		name_features(names, sizeof names, E2P_FEATURE_COMPAT, s->s_feature_compat & ~(uint32_t)COMPAT_OK);
-		snprintf(why_ro, cap, "it uses %s", names);
-	} else if (!(s->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && s->s_last_orphan) {
+	else if (!has_journal(s) && s->s_last_orphan)
 		snprintf(why_ro, cap, "it has orphaned inodes (mount it with Linux once, or run e2fsck)");
-	} else if (!(s->s_state & EXT2_VALID_FS) || s->s_state & EXT2_ERROR_FS) {
+	else if (!ext4_is_sound(s))
 		snprintf(why_ro, cap, "it was not closed cleanly or has errors (run e2fsck)");
-	}
 	return 0;
 }
 
@@ -115,15 +147,23 @@ static bool is_odd(const struct ext2_super_block *s)
 	return s->s_first_data_block != (s->s_log_block_size ? 0u : 1u) || EXT2_FIRST_INO(s) < EXT2_GOOD_OLD_FIRST_INO;
 }
 
-static int open_e2(struct ext4_fs *fs, struct cache_dev *dev, bool write, struct why *why)
+/* The library opens what has the name of its device by itself, past the io_manager, for mmp's block: the name is one that no file can
+ * have, and that block is not looked at. */
+static errcode_t library_open(struct ext4_fs *fs, int flags)
 {
 	errcode_t e;
 
-	(void)dev;
 	ext4_io_fs = fs;
-	e = ext2fs_open2("volume", NULL, (write ? EXT2_FLAG_RW : 0) | EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0,
-			 0, ext4_io_manager, &fs->e2);
+	e = ext2fs_open2("", NULL, flags | EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES | EXT2_FLAG_SKIP_MMP, 0, 0,
+			 ext4_io_manager, &fs->e2);
 	ext4_io_fs = NULL;
+	return e;
+}
+
+static int open_e2(struct ext4_fs *fs, struct cache_dev *dev, bool write, struct why *why)
+{
+	errcode_t e = library_open(fs, write ? EXT2_FLAG_RW : 0);
+
 	if (e)
 		return why_set(why, ext4_errno(e), "ext4: %s", error_message(e));
 	fs->block_size = fs->e2->blocksize;
@@ -159,9 +199,9 @@ static void describe(struct ext4_fs *fs)
 	fs->has_csum = s->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM;
 }
 
-static bool has_journal(const struct ext2_super_block *s)
+bool ext4_ends_valid(const struct ext4_fs *fs)
 {
-	return s->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL;
+	return fs->was_valid && !(fs->quota && fs->changes != fs->changes_found);
 }
 
 /* From here on a crash leaves behind that the journal must be replayed or, without one, "not clean". */
@@ -171,14 +211,22 @@ static int begin_writing(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 	int err;
 
 	fs->was_valid = s->s_state & EXT2_VALID_FS;
+	fs->quota = counts_quota(s);
 	if (has_journal(s))
 		ext2fs_set_feature_journal_needs_recovery(s);
-	else
+	if (!has_journal(s) || fs->quota)
 		s->s_state &= (uint16_t)~EXT2_VALID_FS;
+	if (fs->quota)
+		log_info(
+			"ext4: quotas are kept, but what is used is not counted; e2fsck counts it at its next run, for "
+			"which the file system is marked once something changes");
 	s->s_mtime = (uint32_t)time(NULL);
 	s->s_mnt_count++;
-	if ((err = ext4_write_super(fs)) < 0 || (err = cache_flush(fs->dev)) < 0 || !has_journal(s))
+	if ((err = ext4_write_super(fs)) < 0 || (err = cache_flush(fs->dev)) < 0)
 		return err;
+	fs->changes_found = fs->changes;
+	if (!has_journal(s))
+		return 0;
 	err = ext4_journal_open(fs, why);
 	fs->fs.keeps_unlinked = !err;
 	return err ? err : ext4_orphans_clear(fs);
@@ -222,6 +270,7 @@ static int start(struct ext4_fs *fs, struct why *why) NO_THREAD_SAFETY
 static int recover(struct ext4_fs *fs, bool write, bool *ok) NO_THREAD_SAFETY
 {
 	struct why why = {{0}};
+	char names[200];
 	le32 incompat;
 	errcode_t e;
 	int err = cache_read(fs->dev, &incompat, sizeof incompat,
@@ -229,14 +278,12 @@ static int recover(struct ext4_fs *fs, bool write, bool *ok) NO_THREAD_SAFETY
 
 	if (err || !(le32_get(incompat) & EXT3_FEATURE_INCOMPAT_RECOVER))
 		return err;
-	ext4_io_fs = fs;
-	e = ext2fs_open2("volume", NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES | EXT2_FLAG_IGNORE_CSUM_ERRORS,
-			 0, 0, ext4_io_manager, &fs->e2);
-	ext4_io_fs = NULL;
+	e = library_open(fs, EXT2_FLAG_IGNORE_CSUM_ERRORS);
 	if (e)
 		err = why_set(&why, ext4_errno(e), "ext4: %s", error_message(e));
 	else
-		err = ext4_journal_recover(fs->dev, fs->e2, !write, &why);
+		err = ext4_journal_recover(fs->dev, fs->e2, !write || has_unwritten(fs->e2->super, names, sizeof names),
+					   &why);
 	if (fs->e2)
 		ext2fs_free(TAKE(fs->e2));
 	*ok = !err;
@@ -356,8 +403,9 @@ int ext4_op_unmount(struct fs *f) NO_THREAD_SAFETY
 		lock_take(&fs->mu);
 		if (!err)
 			err = cache_flush(fs->dev);
-		if (!err && fs->was_valid) {
-			fs->e2->super->s_state |= EXT2_VALID_FS;
+		if (!err && (ext4_ends_valid(fs) || has_journal(fs->e2->super))) {
+			if (ext4_ends_valid(fs))
+				fs->e2->super->s_state |= EXT2_VALID_FS;
 			err2 = ext4_write_super(fs);
 			if (!err2)
 				err2 = cache_flush(fs->dev);

@@ -87,6 +87,15 @@ int ext4_may_remove(struct ext4_node *dir, struct ext4_node *victim)
 	return (dir->inode.i_flags | victim->inode.i_flags) & fixed ? -EPERM : 0;
 }
 
+bool ext4_same_project(struct ext4_node *dir, struct ext4_node *n)
+{
+	const uint32_t end = offsetof(struct ext2_inode_large, i_projid) + 4 - EXT2_GOOD_OLD_INODE_SIZE;
+	uint32_t a = dir->inode.i_extra_isize >= end ? dir->inode.i_projid : 0;
+	uint32_t b = n->inode.i_extra_isize >= end ? n->inode.i_projid : 0;
+
+	return !(dir->inode.i_flags & EXT4_PROJINHERIT_FL) || a == b;
+}
+
 /* With dir_nlink a hashed directory that has too many subdirectories to count has 1 link, and keeps it. */
 static bool uncounted(struct ext4_node *dir) REQUIRES_SHARED(dir->rw)
 {
@@ -181,6 +190,8 @@ static int find_ino(struct ext4_node *dir, const char *name, uint32_t len, unsig
 		return -ENOENT;
 	if (!name)
 		return ext4_dir_parent(dir, flags, ino);
+	if (ext4_is_inline(dir))
+		return ext4_inline_find(dir, name, len, ino);
 	if (flags & FS_NOWAIT && !ext4_dir_hashed(dir) && ext4_dir_blocks(dir) > NOWAIT_BLOCKS)
 		return -EAGAIN;
 	r = ext4_dir_find(dir, name, len, flags, false, &p);
@@ -407,6 +418,8 @@ static int make_link(struct ext4_node *n, struct ext4_node *dir, const char *nam
 		return -EPERM;
 	if (n->inode.i_links_count >= EXT4_LINKS_MAX)
 		return -EMLINK;
+	if (!ext4_same_project(dir, n))
+		return -EXDEV;
 	r = ext4_dir_find(dir, name, len, 0, true, &p);
 	if (r)
 		return r < 0 ? r : -EEXIST;

@@ -170,6 +170,14 @@ static struct ext4_node *node_alloc(struct ext4_fs *fs, uint64_t ino)
 	return n;
 }
 
+/* Does the file system keep something of its own in it, wherever its number lies? */
+static bool is_own(const struct ext2_super_block *s, uint64_t ino)
+{
+	return ino != EXT2_ROOT_INO &&
+	       (ino < EXT2_FIRST_INO(s) || ino == s->s_journal_inum || ino == s->s_usr_quota_inum ||
+		ino == s->s_grp_quota_inum || ino == s->s_prj_quota_inum || ino == s->s_orphan_file_inum);
+}
+
 /* Read an inode that is not in memory; @orphan: it may be one without a link. Under fs->mu. */
 static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_node **out) NO_THREAD_SAFETY
 {
@@ -177,7 +185,7 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_
 	struct ext4_node *n;
 	errcode_t e;
 
-	if (ino > fs->e2->super->s_inodes_count || (ino != EXT2_ROOT_INO && ino < EXT2_FIRST_INO(fs->e2->super)))
+	if (ino > fs->e2->super->s_inodes_count || is_own(fs->e2->super, ino))
 		return -ESTALE;
 	n = node_alloc(fs, ino);
 	if (!n)
@@ -191,7 +199,8 @@ static int node_read(struct ext4_fs *fs, uint64_t ino, bool orphan, struct ext4_
 		err = -ESTALE;
 	n->n.gen = n->inode.i_generation;
 	n->n.type = type_of(n->inode.i_mode);
-	if (!err && (!n->n.type || n->inode.i_flags & (EXT4_INLINE_DATA_FL | EXT4_ENCRYPT_FL)))
+	if (!err && (!n->n.type || n->inode.i_flags & EXT4_ENCRYPT_FL ||
+		     (ext4_is_inline(n) && !ext2fs_has_feature_inline_data(fs->e2->super))))
 		err = -EUCLEAN;
 	/* Logical blocks have 32 bits. */
 	if (!err && (ext4_size(&n->inode) > (uint64_t)UINT32_MAX << fs->block_bits))
@@ -788,6 +797,11 @@ static void init_inode(struct ext4_fs *fs, struct ext4_node *n, const struct ext
 	if (i->i_extra_isize > sizeof(struct ext2_inode_large) - EXT2_GOOD_OLD_INODE_SIZE)
 		i->i_extra_isize = sizeof(struct ext2_inode_large) - EXT2_GOOD_OLD_INODE_SIZE;
 	i->i_flags = dir->inode.i_flags & (EXT2_SYNC_FL | EXT2_NODUMP_FL | EXT2_NOATIME_FL);
+	if (dir->inode.i_flags & EXT4_PROJINHERIT_FL && LARGE(fs, i, i_projid)) {
+		i->i_projid = dir->inode.i_projid;
+		if (c->type == FS_DIR)
+			i->i_flags |= EXT4_PROJINHERIT_FL;
+	}
 	n->change = 1;
 	init_times(i, c);
 	if (c->type == FS_BLK || c->type == FS_CHR) {

@@ -380,6 +380,8 @@ static int list_linear(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 		r = pin(l, (uint32_t)lblk);
 		if (r)
 			break;
+		if (ext4_dir_is_index(l->dir, (uint32_t)lblk, l->pin.base))
+			continue;
 		for (uint32_t off = 0; !l->full && (r = ext4_dirblk_next(f, l->pin.base, off, &d)) > 0;
 		     off += d.rec_len)
 			if (d.ino && !is_dots(&d) && (lblk << bits | off) >= l->cookie)
@@ -391,6 +393,14 @@ static int list_linear(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 	return r < 0 ? r : 0;
 }
 
+static bool show_inline(void *arg, const struct ext4_dent *d, uint64_t cookie)
+{
+	struct listing *l = arg;
+
+	show(l, d, cookie);
+	return !l->full;
+}
+
 /* ---- the operation ---------------------------------------------------------------------------------------------------------- */
 
 static int list(struct listing *l) REQUIRES_SHARED(l->dir->rw)
@@ -399,6 +409,8 @@ static int list(struct listing *l) REQUIRES_SHARED(l->dir->rw)
 
 	if (!l->dir->inode.i_links_count)
 		return -ENOENT;
+	if (ext4_is_inline(l->dir))
+		return ext4_inline_list(l->dir, l->cookie, show_inline, l);
 	if (!blocks)
 		return -EUCLEAN;
 	if (ext4_dir_hashed(l->dir)) {

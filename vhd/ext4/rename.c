@@ -89,6 +89,8 @@ static int check(struct move *m) NO_THREAD_SAFETY
 		return err;
 	if (!m->src->inode.i_links_count)
 		return -EUCLEAN;
+	if (!ext4_same_project(m->to, m->src))
+		return -EXDEV;
 	if ((err = check_kinds(m)) < 0 || !changes_parent(m))
 		return err;
 	if (atomic_load(&ext4_fs_of_node(m->from)->names->moves) != m->moves)
