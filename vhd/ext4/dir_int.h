@@ -94,6 +94,8 @@ static inline void ext4_rec_len_put(uint32_t block_size, uint8_t *entry, uint32_
 
 /* The entry at @off; 1, 0 at the end of the block, -EUCLEAN. The next one is at d->off + d->rec_len. */
 int ext4_dirblk_next(const struct ext4_dirfmt *f, const uint8_t *b, uint32_t off, struct ext4_dent *d);
+/* Is what an entry in use says a name, and of an inode that there can be? */
+bool ext4_dent_ok(const struct ext4_dirfmt *f, const struct ext4_dent *d);
 /* The whole structure, names included. 0 or -EUCLEAN. */
 int ext4_dirblk_check(const struct ext4_dirfmt *f, const uint8_t *b);
 /* The entry with this name (@len > 0): 1 and *d, 0 not here, -EUCLEAN. *prev: offset of the entry before it, or EXT4_NO_OFF. */

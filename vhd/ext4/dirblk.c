@@ -83,6 +83,11 @@ static bool tail_ok(const struct ext4_dirfmt *f, const uint8_t *b)
 	       (!get32(t) && t[4] == EXT4_DIR_TAIL && !t[5] && !t[6] && t[7] == EXT2_DIR_NAME_LEN_CSUM >> 8);
 }
 
+bool ext4_dent_ok(const struct ext4_dirfmt *f, const struct ext4_dent *d)
+{
+	return d->ino <= f->inodes_count && d->len && !memchr(d->name, '/', d->len) && !memchr(d->name, 0, d->len);
+}
+
 int ext4_dirblk_check(const struct ext4_dirfmt *f, const uint8_t *b)
 {
 	struct ext4_dent d;
@@ -93,7 +98,7 @@ int ext4_dirblk_check(const struct ext4_dirfmt *f, const uint8_t *b)
 	for (uint32_t off = 0; (r = ext4_dirblk_next(f, b, off, &d)) > 0; off += d.rec_len) {
 		if (!d.ino)
 			continue;
-		if (d.ino > f->inodes_count || !d.len || memchr(d.name, '/', d.len) || memchr(d.name, 0, d.len))
+		if (!ext4_dent_ok(f, &d))
 			return -EUCLEAN;
 		/* Without the feature this byte is the upper half of name_len. */
 		if (!f->has_filetype && d.type)

@@ -128,9 +128,12 @@ static int each(struct ext4_node *dir, bool (*fn)(void *arg, const struct ext4_d
 
 	for (unsigned i = 0; i < 2 && r >= 0; i++) {
 		f.block_size = f.end = run[i].len;
-		for (uint32_t off = 0; (r = ext4_dirblk_next(&f, run[i].b, off, &d)) > 0; off += d.rec_len)
-			if (d.ino && d.len && !fn(arg, &d, (uint64_t)i << 16 | off))
+		for (uint32_t off = 0; (r = ext4_dirblk_next(&f, run[i].b, off, &d)) > 0; off += d.rec_len) {
+			if (d.ino && !ext4_dent_ok(&f, &d))
+				return -EUCLEAN;
+			if (d.ino && !fn(arg, &d, (uint64_t)i << 16 | off))
 				return 0;
+		}
 	}
 	return r;
 }
